@@ -1,0 +1,200 @@
+/* heap.h - making a heap, choosing its collector, running and watching collections. */
+#ifndef WINNOW_HEAP_H
+#define WINNOW_HEAP_H
+
+#include "type.h"
+
+WN_BEGIN
+
+/* The collectors. WN_COLLECTOR_AUTO takes the environment variable WINNOW_COLLECTOR, or reference counting. */
+typedef enum wn_collector_id {
+    WN_COLLECTOR_AUTO = 0,
+    WN_COLLECTOR_REFCOUNT = 1,
+    WN_COLLECTOR_INCREMENTAL = 2,
+    WN_COLLECTOR_CONCURRENT = 3
+} wn_collector_id;
+
+/* Options of a heap. Start from wn_options_default(); each field is also settable by name (wn_options_set), by
+ * `WINNOW_OPTIONS="name=value,name=value"`, and by `winnow ... --option name=value`. A zero means "the default"
+ * unless the field says otherwise. Options of a collector that is not chosen are checked and then ignored. */
+typedef struct wn_options {
+    size_t struct_size; /* set by wn_options_default */
+    wn_collector_id collector;
+    size_t heap_limit; /* bytes the heap may hold, side tables included; 0: the container's limit, if there is one */
+
+    /* reference counting */
+    bool single_thread;          /* plain counts; a second wn_attach is then refused */
+    unsigned threshold[3];       /* 700, 10, 10 as in CPython; threshold0 = WN_NEVER: no automatic collection */
+    unsigned reclaim_slice;      /* objects reclaimed at most per safepoint; 2,000. WN_ALL: everything at once */
+
+    /* incremental */
+    size_t nursery;              /* bytes; half the last-level cache share, between 512 KiB and 4 MiB */
+    double major_factor;         /* a major starts when the heap has grown by this factor; 1.82 */
+    double growth;               /* the threshold grows by at most this factor from one major to the next; 1.4 */
+    size_t min_heap;             /* no major below this many bytes; 8 nurseries */
+    size_t max_heap;             /* as heap_limit, PyPy's name; 0: none */
+    size_t max_delta;            /* the threshold exceeds what is in use by at most this; an eighth of the RAM */
+    size_t step_bytes;           /* marked at least per step; 4 nurseries */
+    uint64_t pause_budget_ns;    /* 0: none; else a step and a minor aim to stay below this */
+    size_t pin_limit;            /* objects pinned in the nursery at most; 1,000 */
+
+    /* concurrent */
+    unsigned heap_growth;        /* percent, as GOGC; 100. WN_NEVER: only near the limit */
+    unsigned workers;            /* marking threads; 0: by cpu_share and the processors there are */
+    unsigned cpu_share;          /* percent of the processors that collection may use; 25 */
+    bool finalizer_thread;       /* finalizers run on a thread of their own instead of at safepoints */
+
+    /* what more than one has */
+    bool conservative_stacks;    /* scan C stacks for undeclared roots (not with reference counting) */
+
+    /* finding mistakes */
+    unsigned stress;             /* collect at every Nth allocation; 0: off */
+    bool check;                  /* check the client's rules (slow); default on in debug builds of the library */
+    bool verify;                 /* re-derive reachability by a second method after every collection and compare */
+    bool trace;                  /* one line per collection to stderr; also WINNOW_TRACE=gc */
+    bool save_all;               /* reference counting: keep cyclic garbage on the garbage list (gc.DEBUG_SAVEALL) */
+} wn_options;
+
+#define WN_NEVER (~0u)
+#define WN_ALL (~0u)
+
+WN_API wn_options wn_options_default(void);
+
+/* Sets one option by name from text: sizes take K, M, G, T (powers of 1024), times ns, us, ms, s, switches on/off.
+ * WN_ERR_ARGUMENT with a message that lists what is allowed when the name or the value is wrong. */
+WN_API wn_status wn_options_set(wn_options *options, const char *name, const char *value);
+
+/* Writes the table of options (name, unit, default, range, meaning) for people. */
+WN_API void wn_options_print(FILE *out);
+
+/* Makes a heap. `options` may be NULL. Fields at their default are filled from WINNOW_COLLECTOR, WINNOW_OPTIONS and
+ * WINNOW_TRACE. Several heaps may exist in a process; their objects must not refer to each other.
+ * WN_ERR_ARGUMENT: a nonsensical option; WN_ERR_MEMORY: not even the first chunk could be had. Any thread. */
+WN_API wn_status wn_heap_new(const wn_options *options, wn_heap **heap);
+
+/* Releases a heap and all its objects: `release` hooks run, finalizers do not. Every mutator must be detached first,
+ * else WN_ERR_STATE and nothing happens. NULL is fine. */
+WN_API wn_status wn_heap_free(wn_heap *heap);
+
+/* The collector a heap runs, and its name ("refcount", "incremental", "concurrent"). */
+WN_API wn_collector_id wn_heap_collector(const wn_heap *heap);
+WN_API const char *wn_collector_name(wn_collector_id id);
+/* Whether this build of the library contains the collector. */
+WN_API bool wn_collector_available(wn_collector_id id);
+
+/* ---- collecting ------------------------------------------------------------------------------------------------ */
+
+typedef struct wn_collect_result {
+    size_t collected;     /* unreachable objects that were freed (counting: those in cycles) */
+    size_t uncollectable; /* unreachable objects that could not be freed (WN_TYPE_NO_CLEAR) */
+    size_t freed_bytes;
+    uint64_t duration_ns;
+} wn_collect_result;
+
+/* Collects. `generation` 0, 1, 2 as in CPython's gc.collect(); the youngest, the young and the whole heap. Collectors
+ * without that many take: below the highest, a minor collection (or nothing); the highest, everything reachable only
+ * from garbage is freed when the call returns. `result` may be NULL. A safepoint; runs finalizers and callbacks. */
+WN_API wn_status wn_collect(wn_mutator *m, int generation, wn_collect_result *result);
+
+/* The states of an incremental major collection. */
+typedef enum wn_phase { WN_PHASE_IDLE, WN_PHASE_SCANNING, WN_PHASE_MARKING, WN_PHASE_SWEEPING, WN_PHASE_FINALIZING } wn_phase;
+WN_API const char *wn_phase_name(wn_phase phase);
+
+typedef struct wn_step_result {
+    wn_phase before, after;
+    bool major_is_done;
+    size_t freed_objects, freed_bytes;
+    uint64_t duration_ns;
+} wn_step_result;
+
+/* Runs one step of a major collection, starting one if none is under way (PyPy's gc.collect_step). Collectors that
+ * have no steps run a whole collection and say so by major_is_done. */
+WN_API wn_status wn_collect_step(wn_mutator *m, wn_step_result *result);
+/* Works on collection for about `budget_ns`, then returns; stops early when a major collection is done. */
+WN_API wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *result);
+
+/* Stops and resumes automatic collection: counting, the cycle collector; incremental, major steps only; concurrent,
+ * cycles (the memory limit excepted). Nests. What the program asks for by wn_collect runs all the same. */
+WN_API void wn_disable(wn_heap *heap);
+WN_API void wn_enable(wn_heap *heap);
+WN_API bool wn_is_enabled(const wn_heap *heap);
+
+/* The thresholds of the generations (counting; the others keep but do not use them). */
+WN_API void wn_set_threshold(wn_heap *heap, unsigned threshold0, unsigned threshold1, unsigned threshold2);
+WN_API void wn_get_threshold(const wn_heap *heap, unsigned threshold[3]);
+/* Allocations less deallocations of tracked objects since the last young collection; collections of each younger
+ * generation since the next older one's. */
+WN_API void wn_get_count(const wn_heap *heap, unsigned count[3]);
+
+/* Moves every object alive into a permanent generation that no collection looks at: before fork() in a pre-fork
+ * server. References from frozen objects stay roots. wn_unfreeze gives them back as the oldest generation. */
+WN_API wn_status wn_freeze(wn_mutator *m);
+WN_API wn_status wn_unfreeze(wn_mutator *m);
+WN_API size_t wn_frozen_count(const wn_heap *heap);
+
+/* Gives memory of empty blocks back to the system at once; returns the bytes given back. */
+WN_API size_t wn_trim(wn_mutator *m);
+
+/* ---- watching -------------------------------------------------------------------------------------------------- */
+
+/* Kinds of events that a listener hears. */
+typedef enum wn_event_kind {
+    WN_EVENT_COLLECT_START, /* a collection (for incremental: a major) starts */
+    WN_EVENT_COLLECT_STOP,  /* ... and is over; `result` is filled */
+    WN_EVENT_MINOR,         /* a minor collection is over */
+    WN_EVENT_STEP,          /* one step of a major collection is over */
+    WN_EVENT_FREE_SLICE     /* one slice of a cascade was reclaimed */
+} wn_event_kind;
+
+typedef struct wn_event {
+    wn_event_kind kind;
+    int generation;
+    wn_phase before, after;
+    wn_collect_result result;
+    size_t bytes_before, bytes_after, pinned;
+} wn_event;
+
+/* Hears events, on the thread that collects. START and STOP of counting and incremental are called at a safepoint and
+ * may allocate; all others must not. */
+typedef void (*wn_listener)(wn_mutator *m, const wn_event *event, void *data);
+WN_API wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data);
+WN_API wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data);
+
+/* Durations in nanoseconds, in 16 buckets per power of two: a quantile is at most 6 % too high. */
+enum { WN_HISTOGRAM_BUCKETS = 64 * 16 };
+typedef struct wn_histogram {
+    uint64_t count, total, min, max;
+    uint64_t bucket[WN_HISTOGRAM_BUCKETS];
+} wn_histogram;
+WN_API void wn_histogram_add(wn_histogram *h, uint64_t ns);
+WN_API void wn_histogram_merge(wn_histogram *into, const wn_histogram *from);
+/* The least upper bound of the fraction q (0..1) of the values; 0 when empty. */
+WN_API uint64_t wn_histogram_quantile(const wn_histogram *h, double q);
+
+typedef struct wn_generation_stats {
+    uint64_t collections, collected, uncollectable;
+} wn_generation_stats;
+
+typedef struct wn_stats {
+    uint64_t collections;       /* of every kind */
+    uint64_t minors, majors, steps, slices;
+    wn_generation_stats generation[3];
+    uint64_t allocated_bytes, allocated_objects; /* since the heap was made */
+    uint64_t live_bytes;        /* in objects now, as slots; dead ones not yet swept included */
+    uint64_t live_bytes_max;
+    uint64_t heap_bytes;        /* in blocks that hold objects */
+    uint64_t heap_bytes_max;
+    uint64_t bookkeeping_bytes; /* side tables and descriptors of those blocks */
+    uint64_t nursery_bytes, nursery_used, large_bytes, external_bytes;
+    uint64_t returned_bytes;    /* given back to the system */
+    uint64_t gc_cpu_ns;         /* spent collecting, on all threads (counting: counts themselves not included) */
+    uint64_t tracked, frozen, immortal;
+    uint64_t barrier_slow;      /* times the barrier left its fast path */
+    wn_histogram pause;         /* every time the collector held a mutator, one entry */
+} wn_stats;
+
+/* Fills `stats`. Any thread; counts of running mutators may lag by one allocation buffer. */
+WN_API void wn_get_stats(wn_heap *heap, wn_stats *stats);
+
+WN_END
+#endif
