@@ -1,0 +1,88 @@
+/*
+ * main.c - the `winnow` command: finds the subcommand that was named and hands the arguments on.
+ *
+ * What concerns the command as a whole (--help, --version, the table of options) is here; everything else is in the
+ * subcommand's own file.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <winnow.h>
+
+#include "commands.h"
+
+static int options_main(int argc, char **argv) {
+    if (argc > 1) {
+        bool help = strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0;
+        fprintf(help ? stdout : stderr, "Usage: winnow options\n"
+                                        "Writes the table of heap options: name, unit, default, range, meaning.\n"
+                                        "Set them with --option NAME=VALUE, or WINNOW_OPTIONS=\"NAME=VALUE,...\".\n");
+        return help ? EXIT_SUCCESS : WINNOW_EXIT_USAGE;
+    }
+    wn_options_print(stdout);
+    return EXIT_SUCCESS;
+}
+
+static const struct command {
+    const char *name, *summary;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"bench", "run workloads on the collectors and measure them", winnow_bench_main},
+    {"tour", "show how the collectors work, live, claim by claim", winnow_tour_main},
+    {"options", "list the options of a heap", options_main},
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static const struct command *find(const char *name) {
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+    return NULL;
+}
+
+static void usage(FILE *out) {
+    fprintf(out, "Usage: winnow COMMAND [OPTION...]\n"
+                 "       winnow --help | --version\n\n"
+                 "Winnow is an embeddable garbage collector with three collectors behind one API; this command runs,\n"
+                 "measures and shows them.\n\nCommands:\n");
+    for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
+    fprintf(out, "\n`winnow COMMAND --help` tells about one of them.\n\n"
+                 "Environment:\n"
+                 "  WINNOW_COLLECTOR  the collector where none is named: refcount, incremental or concurrent\n"
+                 "  WINNOW_OPTIONS    heap options, NAME=VALUE separated by commas (see `winnow options`)\n"
+                 "  WINNOW_TRACE=gc   one line per collection on stderr\n");
+}
+
+static void version(void) {
+    printf("winnow %s\ncollectors:", wn_version());
+    for (int id = WN_COLLECTOR_REFCOUNT; id <= WN_COLLECTOR_CONCURRENT; id++)
+        if (wn_collector_available((wn_collector_id)id)) printf(" %s", wn_collector_name((wn_collector_id)id));
+    printf("\n");
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        usage(stderr);
+        return WINNOW_EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0 || strcmp(name, "version") == 0) {
+        version();
+        return EXIT_SUCCESS;
+    }
+    bool help = strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
+    if (help && argc == 2) {
+        usage(stdout);
+        return EXIT_SUCCESS;
+    }
+    if (help) { /* `winnow help tour` is `winnow tour --help` */
+        const struct command *command = find(argv[2]);
+        char *arguments[] = {argv[2], (char *)"--help", NULL};
+        if (command) return command->run(2, arguments);
+        name = argv[2];
+    }
+    const struct command *command = find(name);
+    if (command) return command->run(argc - 1, argv + 1);
+    fprintf(stderr, "winnow: there is no command '%s'; `winnow --help` lists what there is\n", name);
+    return WINNOW_EXIT_USAGE;
+}
