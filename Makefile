@@ -1,4 +1,36 @@
-build:
-	cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release
-	cmake --build build
-.PHONY: build
+# What a person types. CMake does the work (CMakePresets.json); each target first installs what it needs and lacks.
+#
+#   make           the library and the command, optimised, into build/
+#   make demo      ... and run the main job, a JSON document store, on it
+#   make test      every test, in a release, an address+undefined and a thread sanitizer build
+#   make install   into /usr/local, or PREFIX=..., DESTDIR=...
+#   make format    clang-format over all C sources
+#   make clean     remove the build folders
+
+PREFIX ?= /usr/local
+
+release:
+	@scripts/setup.sh build
+	@test -f build/build.ninja || cmake --preset release
+	cmake --build --preset release
+
+demo:
+	@scripts/setup.sh build demo
+	@$(MAKE) --no-print-directory release
+	build/bin/winnow bench store
+
+test:
+	@scripts/setup.sh build demo test
+	@scripts/test.sh
+
+install: release
+	cmake --install build --prefix $(PREFIX)
+
+format:
+	@scripts/setup.sh format
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf build build-debug build-asan build-tsan
+
+.PHONY: release demo test install format clean

@@ -1,0 +1,29 @@
+# How every target of the project is compiled, and the one rule about source lists: they are written out by hand, one
+# file per line, and a file on disk that no list names is pointed out.
+
+find_package(Threads REQUIRED)
+
+# A sanitizer instruments everything, so that whatever links the library has the runtime too.
+if(WINNOW_SANITIZE)
+    add_compile_options(-fsanitize=${WINNOW_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    add_link_options(-fsanitize=${WINNOW_SANITIZE})
+endif()
+
+# winnow_compile(TARGET): language and warnings, the same for every target.
+function(winnow_compile target)
+    set_target_properties(${target} PROPERTIES C_STANDARD 11 C_STANDARD_REQUIRED ON C_EXTENSIONS ON)
+    target_compile_definitions(${target} PRIVATE _GNU_SOURCE WINNOW_CHECK=$<BOOL:${WINNOW_CHECK}>)
+    target_compile_options(${target} PRIVATE -Wall -Wextra $<$<BOOL:${WINNOW_WERROR}>:-Werror> -fno-plt)
+    if(WINNOW_LTO)
+        set_target_properties(${target} PROPERTIES INTERPROCEDURAL_OPTIMIZATION ON)
+    endif()
+endfunction()
+
+# winnow_check_listed(FOLDER FILE...): points out C files below FOLDER that the list does not name.
+function(winnow_check_listed folder)
+    file(GLOB_RECURSE present RELATIVE "${folder}" "${folder}/*.c")
+    list(REMOVE_ITEM present ${ARGN})
+    foreach(file IN LISTS present)
+        message(WARNING "${folder}/${file} is in no source list: add it to the CMakeLists.txt of its folder.")
+    endforeach()
+endfunction()

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Installs what the project needs and this machine lacks, with apt-get; does nothing when all is there.
+#   scripts/setup.sh [build] [demo] [test] [format]      (no argument: all of them)
+# To add a requirement, add a line to the list of the group that needs it: how to see that it is there, and the Debian
+# package that brings it.
+set -euo pipefail
+
+# A check is   command NAME | module NAME (pkg-config) | file PATH | links FLAGS (clang can link with them)
+needs_build=(
+    "gcc             command gcc"
+    "libc6-dev       file /usr/include/stdio.h"
+    "make            command make"
+    "cmake           command cmake"
+    "ninja-build     command ninja"
+    "pkg-config      command pkg-config"
+    "libjansson-dev  module jansson"
+)
+needs_demo=(
+    "iso-codes       file /usr/share/iso-codes/json/iso_639-3.json"
+)
+needs_test=(
+    "g++             command g++"
+    "clang           command clang"
+    "clang-runtime   links -fsanitize=address"
+    "clang-runtime   links -fsanitize=thread"
+    "libcmocka-dev   module cmocka"
+    "graphviz        command dot"
+    "spin            command spin"
+    "binutils        command nm"
+)
+needs_format=(
+    "clang-format    command clang-format"
+)
+
+present() { # a check, as words
+    case $1 in
+        command) command -v "$2" >/dev/null ;;
+        module) command -v pkg-config >/dev/null && pkg-config --exists "$2" ;;
+        file) [ -e "$2" ] ;;
+        links) command -v clang >/dev/null && echo 'int main(void){return 0;}' | clang "$2" -x c - -o /dev/null 2>/dev/null ;;
+    esac
+}
+
+# The sanitizers' runtime is a package of its own whose name carries the compiler's version (libclang-rt-14-dev); where
+# there is none of that name it is part of libclang-common-N-dev.
+clang_runtime_package() {
+    local version
+    version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
+    if command -v clang >/dev/null; then
+        version=$(clang -dumpversion)
+        version=${version%%.*}
+    fi
+    [ -n "$version" ] || { echo clang; return; }
+    if apt-cache show "libclang-rt-$version-dev" >/dev/null 2>&1; then
+        echo "libclang-rt-$version-dev"
+    else
+        echo "libclang-common-$version-dev"
+    fi
+}
+
+[ $# -gt 0 ] || set -- build demo test format
+missing=()
+for group in "$@"; do
+    declare -p "needs_$group" >/dev/null 2>&1 || { echo "setup: no group '$group' (build, demo, test, format)" >&2; exit 2; }
+    declare -n list="needs_$group"
+    for line in "${list[@]}"; do
+        read -r package check what <<<"$line"
+        present "$check" "$what" || missing+=("$package")
+    done
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+readarray -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+
+if ! command -v apt-get >/dev/null; then
+    echo "setup: missing: ${missing[*]} (Debian's names)." >&2
+    echo "setup: this is no Debian or Ubuntu; install their counterparts with your package manager, then run it again." >&2
+    exit 1
+fi
+if [ "$(id -u)" -eq 0 ]; then
+    as_root=()
+elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+    as_root=(sudo)
+else
+    echo "setup: missing: ${missing[*]}" >&2
+    echo "setup: neither root nor sudo here; have an administrator run: apt-get install ${missing[*]/clang-runtime/$(clang_runtime_package)}" >&2
+    exit 1
+fi
+
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "$@"; }
+echo "setup: installing with apt-get: ${missing[*]}"
+apt update || echo "setup: apt-get update failed; trying with the package lists there are" >&2
+readarray -t missing < <(for p in "${missing[@]}"; do [ "$p" = clang-runtime ] && clang_runtime_package || echo "$p"; done)
+apt install --no-install-recommends "${missing[@]}"
+echo "setup: done"
