@@ -1,0 +1,27 @@
+/* internal.h - what the sources of objects/ share. They use the public API alone: winnow.h, and each other. */
+#ifndef WINNOW_OBJECTS_INTERNAL_H
+#define WINNOW_OBJECTS_INTERNAL_H
+
+#include <winnow.h>
+#include <winnow/objects.h>
+
+/* Shared immortal values; NULL when the heap has no wn_objects. Borrowed, and as good as new: immortals are not
+ * counted, so handing one out needs no count. */
+enum {
+    INTERNED_INT_MIN = -5,
+    INTERNED_INT_MAX = 256,
+    INTERNED_INTS = INTERNED_INT_MAX - INTERNED_INT_MIN + 1,
+    INTERNED_CHARACTERS = 256
+};
+wn_int *interned_int(wn_mutator *m, int64_t value);                    /* NULL also when out of range */
+wn_str *interned_str(wn_mutator *m, const char *bytes, size_t length); /* NULL also when longer than one character */
+
+/* The hash of a string's bytes, and of a number. */
+uint64_t hash_bytes(const char *bytes, size_t length);
+uint64_t hash_word(uint64_t word);
+
+/* Never interned: for the table of interned values itself. New references. */
+wn_int *int_make(wn_mutator *m, int64_t value);
+wn_str *str_make(wn_mutator *m, const char *bytes, size_t length);
+
+#endif
