@@ -58,18 +58,23 @@ clang_runtime_package() {
     fi
 }
 
-[ $# -gt 0 ] || set -- build demo test format
-missing=()
-for group in "$@"; do
-    declare -p "needs_$group" >/dev/null 2>&1 || { echo "setup: no group '$group' (build, demo, test, format)" >&2; exit 2; }
-    declare -n list="needs_$group"
-    for line in "${list[@]}"; do
-        read -r package check what <<<"$line"
-        present "$check" "$what" || missing+=("$package")
+look() { # groups...: sets `missing` to the packages of those groups that are not there
+    local group line package check what
+    missing=()
+    for group in "$@"; do
+        declare -p "needs_$group" >/dev/null 2>&1 || { echo "setup: no group called '$group'" >&2; exit 2; }
+        local -n list="needs_$group"
+        for line in "${list[@]}"; do
+            read -r package check what <<<"$line"
+            present "$check" "$what" || missing+=("$package")
+        done
     done
-done
+    [ ${#missing[@]} -eq 0 ] || readarray -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+}
+
+[ $# -gt 0 ] || set -- build demo test format
+look "$@"
 [ ${#missing[@]} -gt 0 ] || exit 0
-readarray -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 
 if ! command -v apt-get >/dev/null; then
     echo "setup: missing: ${missing[*]} (Debian's names)." >&2
@@ -89,6 +94,9 @@ fi
 apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "$@"; }
 echo "setup: installing with apt-get: ${missing[*]}"
 apt update || echo "setup: apt-get update failed; trying with the package lists there are" >&2
-readarray -t missing < <(for p in "${missing[@]}"; do [ "$p" = clang-runtime ] && clang_runtime_package || echo "$p"; done)
-apt install --no-install-recommends "${missing[@]}"
+readarray -t packages < <(for p in "${missing[@]}"; do [ "$p" = clang-runtime ] && clang_runtime_package || echo "$p"; done)
+apt install --no-install-recommends "${packages[@]}"
+hash -r
+look "$@"
+[ ${#missing[@]} -eq 0 ] || { echo "setup: installed, but still not usable: ${missing[*]} (see the checks in $0)" >&2; exit 1; }
 echo "setup: done"
