@@ -13,7 +13,8 @@ foreign=$(grep -v '^wn_' <<<"$exported")
 foreign=$(nm --defined-only --extern-only "$archive" 2>/dev/null | awk 'NF == 3 && $3 !~ /^wn_/ { print $3 }' | sort -u)
 [ -z "$foreign" ] || { echo "global in the static library, but not named wn_:"; echo "$foreign"; bad=1; }
 
-declared=$(cc -E -P -I"$source/include" "$source/include/winnow.h" | tr '\n' ' ' | tr ';{}' '\n\n\n' |
+headers=$(cd "$source/include" && printf '#include <%s>\n' winnow.h winnow/*.h)
+declared=$(cc -E -P -I"$source/include" -x c - <<<"$headers" | tr '\n' ' ' | tr ';{}' '\n\n\n' |
     grep 'visibility("default")' | sed 's/__attribute__ *((visibility("default")))//' |
     sed 's/(.*//' | tr ',' '\n' | grep -oE '\bwn_[a-z0-9_]+ *$' | tr -d ' ' | sort -u)
 [ "$(wc -l <<<"$declared")" -gt 50 ] || { echo "found too few declarations in the headers: this test is broken"; bad=1; }
