@@ -9,10 +9,11 @@ if(WINNOW_SANITIZE)
     add_link_options(-fsanitize=${WINNOW_SANITIZE})
 endif()
 
-# winnow_compile(TARGET): language and warnings, the same for every target.
+# winnow_compile(TARGET): language and warnings, the same for every target. _GNU_SOURCE is empty, so that a file may say
+# `#define _GNU_SOURCE` itself.
 function(winnow_compile target)
     set_target_properties(${target} PROPERTIES C_STANDARD 11 C_STANDARD_REQUIRED ON C_EXTENSIONS ON)
-    target_compile_definitions(${target} PRIVATE _GNU_SOURCE WINNOW_CHECK=$<BOOL:${WINNOW_CHECK}>)
+    target_compile_definitions(${target} PRIVATE _GNU_SOURCE= WINNOW_CHECK=$<BOOL:${WINNOW_CHECK}>)
     target_compile_options(${target} PRIVATE -Wall -Wextra $<$<BOOL:${WINNOW_WERROR}>:-Werror> -fno-plt)
     if(WINNOW_LTO)
         set_target_properties(${target} PROPERTIES INTERPROCEDURAL_OPTIMIZATION ON)
