@@ -1,0 +1,146 @@
+/* bits.c - what of the bitmaps is not on a fast path: making regions, walking, copying and numbering planes. */
+#include "engines/bits.h"
+
+#include <string.h>
+
+enum {
+    PAGE_BYTES = WN_BITS_PAGE * sizeof(uint64_t),
+    REGION_BYTES =
+        WN_BITS_HEADER + WN_BITS_PLANES * WN_BITS_WORDS * sizeof(uint64_t) + WN_BITS_WORDS * sizeof(uint32_t),
+    TOP_BYTES = WN_BITS_TOP * sizeof(uint64_t *)
+};
+
+_Static_assert(sizeof(wn_bits_region) <= WN_BITS_HEADER, "a region's header fits before its words");
+
+static void *pages(size_t size) {
+    void *p = wn_os_reserve(size, 4096);
+    if (p && !wn_os_commit(p, size)) {
+        wn_os_release(p, size);
+        p = NULL;
+    }
+    return p;
+}
+
+bool wn_bits_make(wn_bits *b) {
+    b->first = NULL;
+    b->top = pages(TOP_BYTES);
+    return b->top != NULL;
+}
+
+void wn_bits_trim(wn_bits *b) {
+    for (wn_bits_region *r = b->first, *next; r; r = next) {
+        next = r->next;
+        b->top[r->start >> WN_BITS_REGION] = NULL;
+        wn_os_release(r, REGION_BYTES);
+    }
+    b->first = NULL;
+}
+
+void wn_bits_drop(wn_bits *b) {
+    if (!b->top) return;
+    wn_bits_trim(b);
+    wn_os_release(b->top, TOP_BYTES);
+    b->top = NULL;
+}
+
+uint64_t *wn_bits_region_for(wn_bits *b, uintptr_t address) {
+    uintptr_t i = address >> WN_BITS_REGION;
+    if (i >= WN_BITS_TOP) return NULL;
+    uint64_t *words = __atomic_load_n(&b->top[i], __ATOMIC_ACQUIRE);
+    if (words) return words;
+    wn_bits_region *r = pages(REGION_BYTES);
+    if (!r) return NULL;
+    r->start = i << WN_BITS_REGION;
+    words = wn_bits_words(r);
+    uint64_t *present = NULL;
+    if (!__atomic_compare_exchange_n(&b->top[i], &present, words, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        wn_os_release(r, REGION_BYTES); /* another thread was first */
+        return present;
+    }
+    r->next = __atomic_load_n(&b->first, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(&b->first, &r->next, r, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    }
+    return words;
+}
+
+/* Every page of every region that has been touched, with its first word's index. */
+#define EACH_PAGE(b, r, i)                                       \
+    for (wn_bits_region *r = (b)->first; r; r = r->next)         \
+        for (size_t i = 0; i < WN_BITS_WORDS; i += WN_BITS_PAGE) \
+            if (r->touched[i / WN_BITS_PAGE])
+
+void wn_bits_clear(wn_bits *b, int plane) {
+    EACH_PAGE(b, r, i) {
+        uint64_t *w = wn_bits_words(r) + i;
+        if (plane >= 0) {
+            memset(wn_bits_plane(w, plane), 0, PAGE_BYTES);
+            continue;
+        }
+        for (int p = 0; p < WN_BITS_PLANES; p++) memset(wn_bits_plane(w, p), 0, PAGE_BYTES);
+        r->touched[i / WN_BITS_PAGE] = 0;
+    }
+}
+
+void wn_bits_copy(wn_bits *b, int to, int from) {
+    EACH_PAGE(b, r, i) {
+        uint64_t *w = wn_bits_words(r) + i;
+        memcpy(wn_bits_plane(w, to), wn_bits_plane(w, from), PAGE_BYTES);
+    }
+}
+
+void wn_bits_merge(wn_bits *b, int to, int from) {
+    EACH_PAGE(b, r, i) {
+        uint64_t *w = wn_bits_words(r) + i, *t = wn_bits_plane(w, to), *f = wn_bits_plane(w, from);
+        for (size_t k = 0; k < WN_BITS_PAGE; k++) t[k] |= f[k];
+        memset(f, 0, PAGE_BYTES);
+    }
+}
+
+size_t wn_bits_number(wn_bits *b, int plane) {
+    size_t n = 0;
+    EACH_PAGE(b, r, i) {
+        uint64_t *w = wn_bits_plane(wn_bits_words(r), plane);
+        uint32_t *rank = wn_bits_ranks(wn_bits_words(r));
+        for (size_t k = i; k < i + WN_BITS_PAGE; k++) {
+            if (!w[k]) continue;
+            rank[k] = (uint32_t)n;
+            n += (size_t)__builtin_popcountll(w[k]);
+        }
+    }
+    return n;
+}
+
+size_t wn_bits_count(const wn_bits *b, int plane) {
+    size_t n = 0;
+    EACH_PAGE(b, r, i) {
+        const uint64_t *w = wn_bits_plane(wn_bits_words(r), plane) + i;
+        for (size_t k = 0; k < WN_BITS_PAGE; k++)
+            if (w[k]) n += (size_t)__builtin_popcountll(w[k]);
+    }
+    return n;
+}
+
+void wn_bits_walk(const wn_bits *b, wn_bits_cursor *c) {
+    c->region = b->first;
+    c->index = (size_t)-1;
+    c->rest = 0;
+}
+
+bool wn_bits_next_word(wn_bits_cursor *c, int plane) {
+    for (; c->region; c->region = c->region->next, c->index = (size_t)-1) {
+        const uint64_t *w = wn_bits_plane(wn_bits_words(c->region), plane);
+        for (size_t i = c->index + 1; i < WN_BITS_WORDS;) {
+            if (!c->region->touched[i / WN_BITS_PAGE]) {
+                i = (i / WN_BITS_PAGE + 1) * WN_BITS_PAGE;
+                continue;
+            }
+            if (w[i]) {
+                c->index = i;
+                c->rest = w[i];
+                return true;
+            }
+            i++;
+        }
+    }
+    return false;
+}

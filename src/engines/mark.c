@@ -1,0 +1,166 @@
+/* mark.c - the marker's stack beyond its current segment, and sharing between threads. */
+#include "engines/mark.h"
+
+#include <string.h>
+
+enum { SLAB = 1 << 20 };
+
+_Static_assert(sizeof(wn_mark_segment) <= 8192, "segments divide a slab");
+
+void wn_mark_pool_make(wn_mark_pool *pool) {
+    memset(pool, 0, sizeof *pool);
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    pool->markers = 1;
+}
+
+void wn_mark_pool_drop(wn_mark_pool *pool) {
+    for (void *slab = pool->slabs, *next; slab; slab = next) {
+        next = *(void **)slab;
+        wn_os_release(slab, SLAB);
+    }
+    pool->slabs = NULL;
+    pool->spare = pool->work = NULL;
+    pthread_mutex_destroy(&pool->lock);
+    pthread_cond_destroy(&pool->wake);
+}
+
+void wn_mark_make(wn_marker *m, wn_mark_pool *pool) {
+    memset(m, 0, sizeof *m);
+    m->pool = pool;
+}
+
+void wn_mark_share(wn_mark_pool *pool, unsigned markers) {
+    pool->markers = markers;
+    pool->waiting = 0;
+    pool->hungry = 0;
+}
+
+static void spare(wn_mark_pool *pool, wn_mark_segment *s) {
+    s->next = pool->spare;
+    pool->spare = s;
+}
+
+void wn_mark_drop(wn_marker *m) {
+    pthread_mutex_lock(&m->pool->lock);
+    for (wn_mark_segment *s = m->segment, *next; s; s = next) {
+        next = s->next;
+        spare(m->pool, s);
+    }
+    if (m->reserve) spare(m->pool, m->reserve);
+    pthread_mutex_unlock(&m->pool->lock);
+    wn_mark_make(m, m->pool);
+}
+
+/* With the lock held. */
+static wn_mark_segment *new_segment(wn_mark_pool *pool) {
+    if (!pool->spare) {
+        char *slab = wn_os_reserve(SLAB, 4096);
+        if (!slab) return NULL;
+        if (!wn_os_commit(slab, SLAB)) {
+            wn_os_release(slab, SLAB);
+            return NULL;
+        }
+        *(void **)slab = pool->slabs; /* the first segment's place holds the link instead */
+        pool->slabs = slab;
+        for (size_t at = SLAB - 8192; at; at -= 8192) spare(pool, (wn_mark_segment *)(slab + at));
+    }
+    wn_mark_segment *s = pool->spare;
+    pool->spare = s->next;
+    return s;
+}
+
+static void use(wn_marker *m, wn_mark_segment *s, size_t used) {
+    m->segment = s;
+    m->base = s->entry;
+    m->top = s->entry + used;
+    m->end = s->entry + WN_MARK_SEGMENT;
+}
+
+bool wn_mark_grow_(wn_marker *m) {
+    wn_mark_segment *s = m->reserve;
+    m->reserve = NULL;
+    if (!s) {
+        pthread_mutex_lock(&m->pool->lock);
+        s = new_segment(m->pool);
+        pthread_mutex_unlock(&m->pool->lock);
+    }
+    if (!s) {
+        m->failed = true;
+        return false;
+    }
+    s->next = m->segment;
+    use(m, s, 0);
+    return true;
+}
+
+bool wn_mark_shrink_(wn_marker *m) {
+    wn_mark_segment *s = m->segment;
+    if (!s || !s->next) return false;
+    if (m->reserve) {
+        pthread_mutex_lock(&m->pool->lock);
+        spare(m->pool, m->reserve);
+        pthread_mutex_unlock(&m->pool->lock);
+    }
+    m->reserve = s;
+    use(m, s->next, WN_MARK_SEGMENT); /* the one behind is full */
+    return true;
+}
+
+/* Gives the oldest entries, which tend to be the roots of the largest parts: a whole segment behind the current one,
+ * or else the lower half of the current. */
+void wn_mark_give_(wn_marker *m) {
+    wn_mark_pool *pool = m->pool;
+    wn_mark_segment *s = m->segment;
+    if (!s) return;
+    size_t here = (size_t)(m->top - m->base);
+    if (!s->next && here < 16) return;
+    pthread_mutex_lock(&pool->lock);
+    wn_mark_segment *gift = NULL;
+    if (s->next) {
+        while (s->next->next) s = s->next;
+        gift = s->next;
+        s->next = NULL;
+        gift->used = WN_MARK_SEGMENT;
+    } else if ((gift = new_segment(pool))) {
+        gift->used = here / 2;
+        memcpy(gift->entry, m->base, gift->used * sizeof(void *));
+        memmove(m->base, m->base + gift->used, (here - gift->used) * sizeof(void *));
+        m->top -= gift->used;
+    }
+    if (gift) {
+        gift->next = pool->work;
+        pool->work = gift;
+        __atomic_store_n(&pool->hungry, 0, __ATOMIC_RELAXED);
+        pthread_cond_signal(&pool->wake);
+    }
+    pthread_mutex_unlock(&pool->lock);
+}
+
+bool wn_mark_get_(wn_marker *m) {
+    wn_mark_pool *pool = m->pool;
+    bool got = false;
+    pthread_mutex_lock(&pool->lock);
+    pool->waiting++;
+    for (;;) {
+        wn_mark_segment *s = pool->work;
+        if (s) {
+            pool->work = s->next;
+            pool->waiting--;
+            if (pool->waiting && !pool->work) __atomic_store_n(&pool->hungry, 1, __ATOMIC_RELAXED);
+            if (m->segment) spare(pool, m->segment); /* it is empty, and the only one */
+            s->next = NULL;
+            use(m, s, s->used);
+            got = true;
+            break;
+        }
+        if (pool->waiting == pool->markers) { /* all have run dry: everyone may go */
+            pthread_cond_broadcast(&pool->wake);
+            break;
+        }
+        __atomic_store_n(&pool->hungry, 1, __ATOMIC_RELAXED);
+        pthread_cond_wait(&pool->wake, &pool->lock);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return got;
+}

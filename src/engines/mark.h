@@ -1,0 +1,162 @@
+/*
+ * mark.h - the marker: a work stack, and a queue of prefetches that it uses only when the heap is out of order.
+ *
+ * Following references in random order waits about 100 ns for each object; a queue that asks for an object some dozens
+ * of steps before it is scanned waits almost never. But where objects lie in the order in which they are reached the
+ * processor fetches ahead by itself, and a queue costs five times the loop. So the marker looks at each object it
+ * takes from the stack: near the one before, it is scanned at once; otherwise it goes through the queue.
+ *
+ * The queue has two stages: entering it, `fetch` asks for the head of an object; when that has arrived, some steps
+ * before the scan, it is called again to ask for what the scan will read elsewhere (an array, a dictionary's table).
+ *
+ * The marker knows nothing of objects or mark bits. Its client gives three functions that are compiled into the loop
+ * (each is a constant where wn_mark_drain is used, so none is called through a pointer):
+ *
+ *     scan(context, entry, visit, arg)   calls visit(arg, reference) for each reference of the object;
+ *     visit(arg, reference)              tests and sets the mark, and when it was not set, wn_mark_push(marker, ...);
+ *     fetch(context, entry, stage)       stage 0: WN_PREFETCH the head; 1: the head is here, prefetch what it points to
+ *                                        that is not an object; 2: as 1, and the scan follows at once.
+ *
+ * An entry is whatever the client pushed, best an object's address, perhaps with a tag in it for a slice of a large
+ * one; the marker only compares addresses.
+ *
+ * Invariant: an entry is pushed once, by whoever claimed its mark, and it is on the stack, in the queue, in a pool's
+ * list, or scanned. Only a failure to get memory drops one; `failed` then says that the marks are not complete.
+ *
+ * Memory comes from the system in slabs, never from malloc, so a marker may run in a forked child.
+ */
+#ifndef WN_MARK_H
+#define WN_MARK_H
+
+#include "platform/platform.h"
+
+enum {
+    WN_MARK_QUEUE = 32,    /* objects between the first prefetch and the scan; a power of two */
+    WN_MARK_STAGE = 16,    /* objects between the first prefetch and fetch() */
+    WN_MARK_NEAR = 1024,   /* bytes within which the processor's own prefetching is trusted */
+    WN_MARK_SEGMENT = 1022 /* entries of a segment of the stack; a segment is 8 KiB */
+};
+
+typedef struct wn_mark_segment {
+    struct wn_mark_segment *next;
+    size_t used; /* entries, while the segment waits in a pool */
+    void *entry[WN_MARK_SEGMENT];
+} wn_mark_segment;
+
+/* Markers of several threads that share their work: whoever has nothing left takes from the list, and those who have
+ * something see `hungry` and give. Also the owner of the segments' memory, for one marker or many. */
+typedef struct wn_mark_pool {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    wn_mark_segment *work;  /* segments with entries that nobody has */
+    wn_mark_segment *spare; /* segments without */
+    void *slabs;            /* what to give back in the end */
+    unsigned markers;       /* how many drain */
+    unsigned waiting;       /* how many of them have nothing to do */
+    uint32_t hungry;        /* waiting and the list is empty: give (read without the lock) */
+} wn_mark_pool;
+
+typedef struct wn_marker {
+    void **top, **base, **end; /* of the current segment: [base, top) are entries */
+    wn_mark_segment *segment;  /* current; further full ones behind it */
+    wn_mark_segment *reserve;  /* one empty, so that a stack that swings at a border stays cheap */
+    wn_mark_pool *pool;
+    bool failed;         /* an entry was dropped for want of memory */
+    unsigned at, queued; /* the queue's next place, and how many it holds */
+    void *queue[WN_MARK_QUEUE];
+} wn_marker;
+
+typedef void wn_visit_fn(void *arg, void *reference);
+typedef void wn_scan_fn(void *context, void *entry, wn_visit_fn *visit, void *arg);
+typedef void wn_fetch_fn(void *context, void *entry, int stage);
+
+void wn_mark_pool_make(wn_mark_pool *pool);
+void wn_mark_pool_drop(wn_mark_pool *pool);
+void wn_mark_make(wn_marker *m, wn_mark_pool *pool);
+/* Before `markers` threads drain together. */
+void wn_mark_share(wn_mark_pool *pool, unsigned markers);
+/* Gives the marker's segments back to the pool; it must be empty or its entries are forgotten. */
+void wn_mark_drop(wn_marker *m);
+
+/* Off the fast path. */
+bool wn_mark_grow_(wn_marker *m);
+bool wn_mark_shrink_(wn_marker *m);
+void wn_mark_give_(wn_marker *m);
+bool wn_mark_get_(wn_marker *m); /* waits for work; false: all markers of the pool are done */
+
+/* Adds an entry whose mark the caller has just claimed. */
+static WN_ALWAYS_INLINE void wn_mark_push(wn_marker *m, void *entry) {
+    if (__builtin_expect(m->top == m->end, 0) && !wn_mark_grow_(m)) return;
+    *m->top++ = entry;
+}
+
+static WN_ALWAYS_INLINE bool wn_mark_empty(const wn_marker *m) {
+    return m->top == m->base && !m->queued && (!m->segment || !m->segment->next);
+}
+
+/* An entry to keep for later: from the queue to the stack, so that between steps all of them are on the stack. */
+static inline void wn_mark_settle(wn_marker *m) {
+    for (unsigned i = 0; m->queued && i < WN_MARK_QUEUE; i++) {
+        void **place = &m->queue[(m->at + i) % WN_MARK_QUEUE];
+        if (!*place) continue;
+        wn_mark_push(m, *place);
+        *place = NULL;
+        m->queued--;
+    }
+}
+
+/* Scans until nothing is left, or about `budget` objects have been scanned; returns how many. */
+static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fetch_fn *fetch, wn_scan_fn *scan,
+                                             void *context, wn_visit_fn *visit, void *arg) {
+    size_t done = 0;
+    uintptr_t last = 0;
+    unsigned at = m->at;
+    while (done < budget) {
+        void *entry = NULL;
+        if (__builtin_expect(m->top != m->base, 1) || wn_mark_shrink_(m)) {
+            entry = *--m->top;
+            uintptr_t away = (uintptr_t)entry - last + WN_MARK_NEAR;
+            last = (uintptr_t)entry;
+            if (away < 2 * WN_MARK_NEAR) {
+                fetch(context, entry, 2);
+                scan(context, entry, visit, arg);
+                done++;
+                continue;
+            }
+            fetch(context, entry, 0);
+            m->queued++;
+        } else if (!m->queued) {
+            break;
+        }
+        void *due = m->queue[at], *soon = m->queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
+        m->queue[at] = entry;
+        at = (at + 1) % WN_MARK_QUEUE;
+        if (soon) fetch(context, soon, 1);
+        if (due) {
+            m->queued--;
+            scan(context, due, visit, arg);
+            done++;
+        }
+    }
+    m->at = at;
+    wn_mark_settle(m);
+    return done;
+}
+
+/* Drains together with the other markers of the pool, until none has work left. Each thread calls this with a marker
+ * of its own, after wn_mark_share. Marks are claimed with plain loads and
+ * stores or with atomic ones, as the client can bear. */
+static WN_ALWAYS_INLINE size_t wn_mark_drain_shared(wn_marker *m, wn_fetch_fn *fetch, wn_scan_fn *scan, void *context,
+                                                    wn_visit_fn *visit, void *arg) {
+    size_t done = 0;
+    do {
+        size_t n;
+        while ((n = wn_mark_drain(m, 2048, fetch, scan, context, visit, arg)) != 0) {
+            done += n;
+            if (__atomic_load_n(&m->pool->hungry, __ATOMIC_RELAXED)) wn_mark_give_(m);
+        }
+    } while (wn_mark_get_(m));
+    return done;
+}
+
+#endif

@@ -1,0 +1,313 @@
+/*
+ * test_engines.c - bitmaps, marker and cycle search on a toy heap that is not Winnow's own, compared with a model so
+ * simple that it is plainly right: repeated passes over arrays of indices.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "engines/cycles.h"
+
+typedef struct toy {
+    size_t count; /* references from everywhere, as its owner counts them */
+    size_t refs;
+    struct toy *ref[14];
+} toy;
+
+static size_t toy_count(void *context, void *object) {
+    return *(size_t *)context ? WN_CYCLES_ROOT : ((toy *)object)->count;
+}
+static WN_ALWAYS_INLINE void toy_fetch(void *context, void *object, int stage) {
+    (void)context;
+    if (stage == 0) WN_PREFETCH(object);
+}
+static WN_ALWAYS_INLINE void toy_scan(void *context, void *object, wn_visit_fn *visit, void *arg) {
+    (void)context;
+    toy *t = object;
+    for (size_t i = 0; i < t->refs; i++) visit(arg, t->ref[i]);
+}
+
+static uint64_t seed;
+static uint64_t random_below(uint64_t n) {
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (seed * 0x2545F4914F6CDD1Dull >> 33) % n;
+}
+
+static toy *toys(size_t n) {
+    toy *t = aligned_alloc(16, n * sizeof(toy));
+    assert_non_null(t);
+    memset(t, 0, n * sizeof(toy));
+    return t;
+}
+
+static void link_to(toy *from, toy *to) {
+    from->ref[from->refs++] = to;
+    to->count++;
+}
+
+/* Garbage by the model: what no reference from outside the candidates reaches, directly or by way of candidates. */
+static void model(const toy *t, size_t n, const bool *candidate, bool *garbage) {
+    size_t *outside = calloc(n, sizeof *outside);
+    assert_non_null(outside);
+    for (size_t i = 0; i < n; i++) {
+        garbage[i] = candidate[i];
+        outside[i] = t[i].count;
+    }
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; candidate[i] && k < t[i].refs; k++) outside[t[i].ref[k] - t]--;
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (size_t i = 0; i < n; i++) {
+            if (!candidate[i] || (garbage[i] && !outside[i])) continue;
+            if (garbage[i]) garbage[i] = false, changed = true;
+            for (size_t k = 0; k < t[i].refs; k++) {
+                size_t j = (size_t)(t[i].ref[k] - t);
+                if (garbage[j]) garbage[j] = false, changed = true;
+            }
+        }
+    }
+    free(outside);
+}
+
+static void random_graphs_agree_with_the_model(void **state) {
+    (void)state;
+    wn_cycles c;
+    assert_true(wn_cycles_make(&c));
+    const char *given = getenv("WINNOW_TEST_SEED");
+    uint64_t first = given ? strtoull(given, NULL, 0) : 1;
+    for (uint64_t round = first; round < first + 600; round++) {
+        seed = round * 0x9E3779B97F4A7C15ull;
+        size_t n = 1 + random_below(round % 10 ? 60 : 3000), zero = 0;
+        toy *t = toys(n);
+        bool *candidate = calloc(n, 1), *garbage = calloc(n, 1);
+        size_t edges = random_below(2 * n + 1);
+        for (size_t i = 0; i < edges; i++) {
+            toy *from = &t[random_below(n)];
+            if (from->refs < 14) link_to(from, &t[random_below(n)]);
+        }
+        for (size_t i = random_below(n / 8 + 2); i; i--) t[random_below(n)].count++;
+        for (size_t i = 0; i < n; i++)
+            if ((candidate[i] = random_below(20) != 0)) wn_cycles_add(&c, &t[i]);
+        model(t, n, candidate, garbage);
+        wn_cycles_begin(&c);
+        /* Known roots are optional: any live candidates will do, even none. */
+        for (size_t i = 0; i < n; i++)
+            if (candidate[i] && !garbage[i] && random_below(3) == 0 && wn_cycles_claim(&c, &t[i]))
+                wn_mark_push(&c.marker, &t[i]);
+        wn_cycles_mark(&c, toy_fetch, toy_scan, &zero);
+        assert_true(wn_cycles_search(&c, toy_count, toy_fetch, toy_scan, &zero));
+        size_t expected = 0;
+        for (size_t i = 0; i < n; i++) {
+            expected += garbage[i];
+            if (wn_cycles_is_garbage(&c, &t[i]) != garbage[i])
+                fail_msg("WINNOW_TEST_SEED=%llu", (unsigned long long)round);
+        }
+        assert_int_equal(c.garbage, expected);
+        wn_groups g;
+        size_t target = 1 + random_below(50), start = 0;
+        assert_true(wn_cycles_group(&c, target, toy_fetch, toy_scan, &zero, &g));
+        assert_int_equal(g.objects, expected);
+        size_t *batch = calloc(n, sizeof *batch);
+        for (size_t b = 0; b < g.batches; start = g.end[b++])
+            for (size_t i = start; i < g.end[b]; i++) {
+                size_t k = (size_t)((toy *)g.object[i] - t);
+                assert_true(garbage[k]);
+                assert_int_equal(batch[k], 0);
+                batch[k] = b + 1;
+            }
+        assert_int_equal(start, expected);
+        for (size_t i = 0; i < n; i++)
+            for (size_t k = 0; garbage[i] && k < t[i].refs; k++)
+                if (garbage[t[i].ref[k] - t]) assert_int_equal(batch[i], batch[t[i].ref[k] - t]);
+        wn_groups_drop(&g);
+        wn_cycles_reset(&c);
+        free(batch), free(candidate), free(garbage), free(t);
+    }
+    wn_cycles_drop(&c);
+}
+
+static void counts_that_say_root_keep_an_object(void **state) {
+    (void)state;
+    wn_cycles c;
+    assert_true(wn_cycles_make(&c));
+    toy *t = toys(2);
+    link_to(&t[0], &t[1]);
+    link_to(&t[1], &t[0]);
+    for (size_t root = 0; root < 2; root++) {
+        wn_cycles_add(&c, &t[0]);
+        wn_cycles_add(&c, &t[1]);
+        wn_cycles_begin(&c);
+        assert_true(wn_cycles_search(&c, toy_count, toy_fetch, toy_scan, &root));
+        assert_int_equal(c.garbage, root ? 0 : 2);
+        wn_cycles_reset(&c);
+    }
+    free(t);
+    wn_cycles_drop(&c);
+}
+
+static void a_reference_too_many_keeps_its_object(void **state) {
+    (void)state;
+    wn_cycles c;
+    size_t zero = 0;
+    assert_true(wn_cycles_make(&c));
+    toy *t = toys(2);
+    link_to(&t[0], &t[1]);
+    link_to(&t[1], &t[0]);
+    t[0].ref[t[0].refs++] = &t[1]; /* reported, never counted */
+    wn_cycles_add(&c, &t[0]);
+    wn_cycles_add(&c, &t[1]);
+    wn_cycles_begin(&c);
+    assert_true(wn_cycles_search(&c, toy_count, toy_fetch, toy_scan, &zero));
+    assert_int_equal(c.garbage, 0);
+    free(t);
+    wn_cycles_drop(&c);
+}
+
+static void addresses_out_of_reach_are_no_members(void **state) {
+    (void)state;
+    wn_cycles c;
+    assert_true(wn_cycles_make(&c));
+    const uintptr_t strange[] = {0, 16, (uintptr_t)1 << 46, (uintptr_t)1 << 47, UINTPTR_MAX & ~(uintptr_t)15};
+    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++) {
+        assert_false(wn_cycles_has(&c, (void *)strange[i]));
+        assert_false(wn_cycles_claim(&c, (void *)strange[i]));
+    }
+    wn_cycles_add(&c, (void *)((uintptr_t)1 << 47));
+    assert_true(c.failed);
+    wn_cycles_begin(&c);
+    size_t zero = 0;
+    assert_false(wn_cycles_search(&c, toy_count, toy_fetch, toy_scan, &zero));
+    wn_cycles_reset(&c);
+    assert_false(c.failed);
+    wn_cycles_drop(&c);
+}
+
+/* ---- marking alone: a deep list, a wide array, several threads
+ * ------------------------------------------------------- */
+
+static void mark_from(wn_cycles *c, toy *t, size_t n, size_t expected) {
+    size_t zero = 0;
+    for (size_t i = 0; i < n; i++) wn_cycles_add(c, &t[i]);
+    wn_cycles_begin(c);
+    assert_true(wn_cycles_claim(c, t));
+    wn_mark_push(&c->marker, t);
+    assert_int_equal(wn_cycles_mark(c, toy_fetch, toy_scan, &zero), expected);
+    assert_true(wn_mark_empty(&c->marker));
+    wn_cycles_reset(c);
+}
+
+static void deep_and_wide_graphs_are_marked_whole(void **state) {
+    (void)state;
+    enum { N = 100000 };
+    wn_cycles c;
+    assert_true(wn_cycles_make(&c));
+    toy *t = toys(N);
+    for (size_t i = 1; i < N; i++) link_to(&t[i - 1], &t[i]);
+    mark_from(&c, t, N, N);
+    memset(t, 0, N * sizeof *t);
+    for (size_t i = 1; i < N; i++) link_to(&t[(i - 1) / 14], &t[i]);
+    mark_from(&c, t, N, N);
+    free(t);
+    wn_cycles_drop(&c);
+}
+
+typedef struct helper {
+    wn_cycles *c;
+    wn_marker m;
+    size_t scanned;
+} helper;
+
+static WN_ALWAYS_INLINE void visit_shared(void *arg, void *reference) {
+    helper *h = arg;
+    if (wn_cycles_claim(h->c, reference)) wn_mark_push(&h->m, reference);
+}
+
+static void *help(void *arg) {
+    helper *h = arg;
+    h->scanned = wn_mark_drain_shared(&h->m, toy_fetch, toy_scan, h->c, visit_shared, h);
+    return NULL;
+}
+
+static void threads_share_the_work(void **state) {
+    (void)state;
+    enum { N = 200000, THREADS = 4 };
+    wn_cycles c;
+    assert_true(wn_cycles_make(&c));
+    toy *t = toys(N);
+    for (size_t i = 1; i < N; i++) link_to(&t[(i - 1) / 3], &t[i]);
+    for (int round = 0; round < 5; round++) {
+        for (size_t i = 0; i < N; i++) wn_cycles_add(&c, &t[i]);
+        wn_cycles_begin(&c);
+        wn_mark_share(&c.pool, THREADS);
+        helper h[THREADS];
+        pthread_t id[THREADS];
+        size_t scanned = 0;
+        for (int i = 0; i < THREADS; i++) {
+            h[i].c = &c;
+            wn_mark_make(&h[i].m, &c.pool);
+        }
+        assert_true(wn_cycles_claim(&c, t));
+        wn_mark_push(&h[0].m, t);
+        for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_create(&id[i], NULL, help, &h[i]), 0);
+        for (int i = 0; i < THREADS; i++) {
+            pthread_join(id[i], NULL);
+            scanned += h[i].scanned;
+            assert_false(h[i].m.failed);
+            wn_mark_drop(&h[i].m);
+        }
+        /* A mark that two threads lost to each other is made again, or left to trial deletion: never too few scans. */
+        assert_true(scanned >= N);
+        size_t zero = 0;
+        t[0].count = 1;
+        assert_true(wn_cycles_search(&c, toy_count, toy_fetch, toy_scan, &zero));
+        assert_int_equal(c.garbage, 0);
+        t[0].count = 0;
+        wn_cycles_reset(&c);
+    }
+    free(t);
+    wn_cycles_drop(&c);
+}
+
+static void marking_stops_at_its_budget_and_goes_on(void **state) {
+    (void)state;
+    enum { N = 50000 };
+    wn_cycles c;
+    size_t zero = 0, total = 0;
+    assert_true(wn_cycles_make(&c));
+    toy *t = toys(N);
+    seed = 7;
+    for (size_t i = 1; i < N; i++) {
+        toy *parent = &t[random_below(i)];
+        while (parent->refs == 14) parent = &t[random_below(i)];
+        link_to(parent, &t[i]);
+    }
+    for (size_t i = 0; i < N; i++) wn_cycles_add(&c, &t[i]);
+    wn_cycles_begin(&c);
+    wn_cycles_claim(&c, t);
+    wn_mark_push(&c.marker, t);
+    for (size_t n; (n = wn_mark_drain(&c.marker, 100, toy_fetch, toy_scan, &zero, wn_cycles_visit, &c)); total += n) {
+        assert_true(n <= 100);
+        assert_int_equal(c.marker.queued, 0);
+    }
+    assert_int_equal(total, N);
+    free(t);
+    wn_cycles_drop(&c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_graphs_agree_with_the_model),
+        cmocka_unit_test(counts_that_say_root_keep_an_object),
+        cmocka_unit_test(a_reference_too_many_keeps_its_object),
+        cmocka_unit_test(addresses_out_of_reach_are_no_members),
+        cmocka_unit_test(deep_and_wide_graphs_are_marked_whole),
+        cmocka_unit_test(threads_share_the_work),
+        cmocka_unit_test(marking_stops_at_its_budget_and_goes_on),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
