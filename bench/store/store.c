@@ -442,7 +442,7 @@ static constant *make_constant(store *s, wn_mutator *m, const char *word) {
     return c;
 }
 
-void store_open(store *s, bench *b, size_t bytes) {
+void store_open(store *s, bench *b, size_t bytes, uint64_t copies) {
     wn_mutator *m = b->m;
     char error[512];
     *s = (store){.b = b, .heap = b->heap};
@@ -464,7 +464,7 @@ void store_open(store *s, bench *b, size_t bytes) {
             bench_tick(b);
         }
         s->copies++;
-    } while (s->bytes < bytes);
+    } while (s->bytes < bytes || s->copies < copies);
 }
 
 void store_close(store *s, wn_mutator *m) {

@@ -73,8 +73,9 @@ typedef struct store {
     size_t bytes; /* asked for by the objects of the store */
 } store;
 
-/* Loads copies of the documents until the objects of the store take at least `bytes`, at least one. */
-void store_open(store *s, bench *b, size_t bytes);
+/* Loads copies of the documents, `copies` or as many as it takes until the objects of the store take at least `bytes`.
+ */
+void store_open(store *s, bench *b, size_t bytes, uint64_t copies);
 void store_close(store *s, wn_mutator *m);
 
 /* Documents are numbered: number / sources.n is the copy, number % sources.n the source. Borrowed, or NULL. */

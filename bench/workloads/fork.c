@@ -112,7 +112,7 @@ static void run(bench *b) {
     wn_mutator *m = b->m;
     unsigned workers = b->param[WORKERS] < MAX_WORKERS ? (unsigned)b->param[WORKERS] : MAX_WORKERS;
     store s;
-    store_open(&s, b, b->param[MEGABYTES] << 20);
+    store_open(&s, b, b->param[MEGABYTES] << 20, 1);
     if (wn_collect(m, 2, NULL)) bench_fail(b, "wn_collect: %s", wn_error_message());
     if (b->param[FREEZE]) {
         store_make_immortal(&s, m);

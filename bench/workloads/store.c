@@ -9,7 +9,7 @@
 #include "../store/store.h"
 #include <stdlib.h>
 
-enum { MEGABYTES, RATE, REQUESTS };
+enum { MEGABYTES, COPIES, RATE, REQUESTS };
 
 /* Ids of deleted documents, which inserts bring back, oldest first. */
 typedef struct queue {
@@ -60,7 +60,7 @@ static uint64_t serve(store *s, wn_mutator *m, bench_random *r, queue *deleted) 
 static void run(bench *b) {
     wn_mutator *m = b->m;
     store s;
-    store_open(&s, b, b->param[MEGABYTES] << 20);
+    store_open(&s, b, b->param[MEGABYTES] << 20, b->param[COPIES]);
     uint64_t rate = b->param[RATE], requests = b->param[REQUESTS], h = 0;
     if (b->settings->seconds > 0) requests = (uint64_t)(b->settings->seconds * (double)rate);
     queue deleted = {.room = s.sources.n};
@@ -95,6 +95,7 @@ const bench_workload bench_store = {
     .summary = "a JSON document store with indexes, served at a fixed rate",
     .run = run,
     .params = {{"megabytes", 64, 0, BENCH_LINEAR, "the documents are loaded as often as it takes to fill so much"},
+               {"copies", 1, 1, BENCH_FIXED, "... and at least so often"},
                {"rate", 50000, 1, BENCH_FIXED, "requests offered per second"},
                {"requests", 250000, 1, BENCH_LINEAR, "requests in all; --seconds N: N times the rate"}},
     .requests = true,

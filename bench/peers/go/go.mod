@@ -1,0 +1,3 @@
+module winnow-peer
+
+go 1.19
