@@ -126,7 +126,7 @@ void *wn_dict_get(wn_mutator *m, const wn_dict *d, const void *key) {
 
 void *wn_dict_get_bytes(const wn_dict *d, const char *bytes, size_t length) {
     if (!d->length) return NULL;
-    wanted w = {NULL, hash_bytes(bytes, length), NULL, bytes, length};
+    wanted w = {NULL, wn_hash_bytes_(bytes, length), NULL, bytes, length};
     size_t e = find(d, &w);
     return e == ABSENT ? NULL : d->entries->items[e].value;
 }

@@ -13,15 +13,15 @@ enum {
     INTERNED_INTS = INTERNED_INT_MAX - INTERNED_INT_MIN + 1,
     INTERNED_CHARACTERS = 256
 };
-wn_int *interned_int(wn_mutator *m, int64_t value);                    /* NULL also when out of range */
-wn_str *interned_str(wn_mutator *m, const char *bytes, size_t length); /* NULL also when longer than one character */
+wn_int *wn_interned_int_(wn_mutator *m, int64_t value);                    /* NULL also when out of range */
+wn_str *wn_interned_str_(wn_mutator *m, const char *bytes, size_t length); /* NULL also when longer than one character */
 
 /* The hash of a string's bytes, and of a number. */
-uint64_t hash_bytes(const char *bytes, size_t length);
-uint64_t hash_word(uint64_t word);
+uint64_t wn_hash_bytes_(const char *bytes, size_t length);
+uint64_t wn_hash_word_(uint64_t word);
 
 /* Never interned: for the table of interned values itself. New references. */
-wn_int *int_make(wn_mutator *m, int64_t value);
-wn_str *str_make(wn_mutator *m, const char *bytes, size_t length);
+wn_int *wn_int_make_(wn_mutator *m, int64_t value);
+wn_str *wn_str_make_(wn_mutator *m, const char *bytes, size_t length);
 
 #endif

@@ -15,15 +15,15 @@ const wn_type wn_int_type = {
 const wn_type wn_float_type = {
     .name = "float", .size = sizeof(wn_float), .flags = WN_TYPE_IMMUTABLE, .describe = float_describe};
 
-wn_int *int_make(wn_mutator *m, int64_t value) {
+wn_int *wn_int_make_(wn_mutator *m, int64_t value) {
     wn_int *i = wn_new(m, &wn_int_type);
     if (i) i->value = value;
     return i;
 }
 
 wn_int *wn_int_new(wn_mutator *m, int64_t value) {
-    wn_int *known = interned_int(m, value);
-    return known ? known : int_make(m, value);
+    wn_int *known = wn_interned_int_(m, value);
+    return known ? known : wn_int_make_(m, value);
 }
 
 wn_float *wn_float_new(wn_mutator *m, double value) {

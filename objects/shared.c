@@ -75,11 +75,11 @@ static void *make(wn_mutator *m, size_t at) {
         if (b) b->value = at == AT_TRUE;
         return b;
     }
-    if (at == AT_EMPTY_STR) return str_make(m, "", 0);
-    if (at < AT_CHARACTERS) return int_make(m, (int64_t)(at - AT_INTS) + INTERNED_INT_MIN);
+    if (at == AT_EMPTY_STR) return wn_str_make_(m, "", 0);
+    if (at < AT_CHARACTERS) return wn_int_make_(m, (int64_t)(at - AT_INTS) + INTERNED_INT_MIN);
     unsigned c = (unsigned)(at - AT_CHARACTERS);
     char utf8[2] = {(char)(c < 0x80 ? c : 0xC0 | c >> 6), (char)(0x80 | (c & 0x3F))};
-    return str_make(m, utf8, c < 0x80 ? 1 : 2);
+    return wn_str_make_(m, utf8, c < 0x80 ? 1 : 2);
 }
 
 wn_status wn_objects_new(wn_mutator *m, wn_objects **objects) {
@@ -125,12 +125,12 @@ static void *shared(wn_mutator *m, size_t at) {
 void *wn_none(wn_mutator *m) { return shared(m, AT_NONE); }
 void *wn_bool(wn_mutator *m, bool value) { return shared(m, value ? AT_TRUE : AT_FALSE); }
 
-wn_int *interned_int(wn_mutator *m, int64_t value) {
+wn_int *wn_interned_int_(wn_mutator *m, int64_t value) {
     if (value < INTERNED_INT_MIN || value > INTERNED_INT_MAX) return NULL;
     return shared(m, (size_t)(AT_INTS + value - INTERNED_INT_MIN));
 }
 
-wn_str *interned_str(wn_mutator *m, const char *bytes, size_t length) {
+wn_str *wn_interned_str_(wn_mutator *m, const char *bytes, size_t length) {
     const unsigned char *b = (const unsigned char *)bytes;
     if (length == 0) return shared(m, AT_EMPTY_STR);
     if (length == 1 && b[0] < 0x80) return shared(m, AT_CHARACTERS + (size_t)b[0]);

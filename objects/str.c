@@ -28,17 +28,17 @@ static wn_str *str_blank(wn_mutator *m, size_t length) {
     return length < SIZE_MAX ? wn_new_array(m, &wn_str_type, length + 1) : NULL;
 }
 
-wn_str *str_make(wn_mutator *m, const char *bytes, size_t length) {
+wn_str *wn_str_make_(wn_mutator *m, const char *bytes, size_t length) {
     wn_str *s = str_blank(m, length);
     if (!s) return NULL;
     if (length) memcpy(s->bytes, bytes, length);
-    s->hash = hash_bytes(s->bytes, length);
+    s->hash = wn_hash_bytes_(s->bytes, length);
     return s;
 }
 
 wn_str *wn_str_new(wn_mutator *m, const char *bytes, size_t length) {
-    wn_str *known = interned_str(m, bytes, length);
-    return known ? known : str_make(m, bytes, length);
+    wn_str *known = wn_interned_str_(m, bytes, length);
+    return known ? known : wn_str_make_(m, bytes, length);
 }
 
 wn_str *wn_str_text(wn_mutator *m, const char *text) { return wn_str_new(m, text, strlen(text)); }
@@ -48,13 +48,13 @@ wn_str *wn_str_slice(wn_mutator *m, const wn_str *s, size_t from, size_t to) {
     size_t length = from < to ? to - from : 0;
     if (!length) from = 0;
     if (length == wn_str_length(s)) return wn_keep(m, (wn_str *)s);
-    wn_str *known = interned_str(m, s->bytes + from, length);
+    wn_str *known = wn_interned_str_(m, s->bytes + from, length);
     if (known) return known;
     wn_borrow(m, const wn_str *, source, s);
     wn_str *part = str_blank(m, length);
     if (!part) return NULL;
     memcpy(part->bytes, source->bytes + from, length);
-    part->hash = hash_bytes(part->bytes, length);
+    part->hash = wn_hash_bytes_(part->bytes, length);
     return part;
 }
 
@@ -68,6 +68,6 @@ wn_str *wn_str_concat(wn_mutator *m, const wn_str *a, const wn_str *b) {
     if (!both) return NULL;
     memcpy(both->bytes, left->bytes, a_length);
     memcpy(both->bytes + a_length, right->bytes, b_length);
-    both->hash = hash_bytes(both->bytes, a_length + b_length);
+    both->hash = wn_hash_bytes_(both->bytes, a_length + b_length);
     return both;
 }

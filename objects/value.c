@@ -35,9 +35,9 @@ static uint64_t fold(uint64_t a, uint64_t b) {
 /* Odd numbers with bits all over: the fractions of the square roots of 2, 3 and 5. */
 static const uint64_t K2 = 0x6a09e667f3bcc909, K3 = 0xbb67ae8584caa73b, K5 = 0x3c6ef372fe94f82b;
 
-uint64_t hash_word(uint64_t word) { return fold(word ^ K2, K3); }
+uint64_t wn_hash_word_(uint64_t word) { return fold(word ^ K2, K3); }
 
-uint64_t hash_bytes(const char *bytes, size_t length) {
+uint64_t wn_hash_bytes_(const char *bytes, size_t length) {
     uint64_t h = K5 ^ length, word;
     for (; length >= sizeof word; length -= sizeof word, bytes += sizeof word) {
         memcpy(&word, bytes, sizeof word);
@@ -54,17 +54,17 @@ static bool is_integral(double d) {
 }
 
 static uint64_t hash_double(double d) {
-    if (is_integral(d)) return hash_word((uint64_t)(int64_t)d);
+    if (is_integral(d)) return wn_hash_word_((uint64_t)(int64_t)d);
     uint64_t bits;
     memcpy(&bits, &d, sizeof bits);
-    return hash_word(bits ^ K5);
+    return wn_hash_word_(bits ^ K5);
 }
 
 static uint64_t hash_at(wn_mutator *m, const void *object, int depth) {
     switch (wn_kind_of(object)) {
     case WN_KIND_STR: return ((const wn_str *)object)->hash;
-    case WN_KIND_INT: return hash_word((uint64_t)((const wn_int *)object)->value);
-    case WN_KIND_BOOL: return hash_word(((const wn_bool_object *)object)->value);
+    case WN_KIND_INT: return wn_hash_word_((uint64_t)((const wn_int *)object)->value);
+    case WN_KIND_BOOL: return wn_hash_word_(((const wn_bool_object *)object)->value);
     case WN_KIND_FLOAT: return hash_double(((const wn_float *)object)->value);
     case WN_KIND_TUPLE: {
         const wn_tuple *t = object;
@@ -73,7 +73,7 @@ static uint64_t hash_at(wn_mutator *m, const void *object, int depth) {
             h = fold(h ^ (t->items[i] ? hash_at(m, t->items[i], depth + 1) : K5), K3);
         return h;
     }
-    default: return hash_word(wn_identity(m, (void *)object));
+    default: return wn_hash_word_(wn_identity(m, (void *)object));
     }
 }
 

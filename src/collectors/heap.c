@@ -1,0 +1,155 @@
+/* heap.c - making and releasing a heap; questions and wishes that go to it rather than to a thread. */
+#include "mutator/heap.h"
+#include "engines/weak.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const wn_collector *collector_of(wn_collector_id id) {
+    switch (id) {
+    case WN_COLLECTOR_REFCOUNT: return &wn_collector_refcount;
+    case WN_COLLECTOR_INCREMENTAL: return &wn_collector_incremental;
+    case WN_COLLECTOR_CONCURRENT: return &wn_collector_concurrent;
+    default: return NULL;
+    }
+}
+
+bool wn_collector_available(wn_collector_id id) { return id == WN_COLLECTOR_AUTO || collector_of(id) != NULL; }
+
+const char *wn_collector_name(wn_collector_id id) {
+    switch (id) {
+    case WN_COLLECTOR_AUTO: return "auto";
+    case WN_COLLECTOR_REFCOUNT: return "refcount";
+    case WN_COLLECTOR_INCREMENTAL: return "incremental";
+    case WN_COLLECTOR_CONCURRENT: return "concurrent";
+    }
+    return "unknown";
+}
+
+const char *wn_phase_name(wn_phase phase) {
+    static const char *const names[] = {"idle", "scanning", "marking", "sweeping", "finalizing"};
+    return (unsigned)phase < 5 ? names[phase] : "unknown";
+}
+
+wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
+    *out = NULL;
+    wn_options options;
+    wn_status status = wn_options_resolve(given, &options);
+    if (status) return status;
+    wn_heap *h = calloc(1, sizeof *h);
+    if (!h) return wn_fail(WN_ERR_MEMORY, "no memory for a heap's descriptor");
+    h->options = options;
+    h->collector = collector_of(options.collector);
+    memcpy(h->threshold, options.threshold, sizeof h->threshold);
+    pthread_mutex_init(&h->world, NULL);
+    pthread_cond_init(&h->world_changed, NULL);
+    pthread_mutex_init(&h->roots_lock, NULL);
+    pthread_mutex_init(&h->stats_lock, NULL);
+    if (!wn_space_init(&h->space, options.heap_limit) || !wn_weak_init(h)) {
+        status = wn_fail(WN_ERR_MEMORY, "no memory for a heap's tables");
+    } else {
+        status = h->collector->init(h);
+    }
+    if (status) {
+        wn_space_fini(&h->space);
+        wn_weak_fini(h);
+        free(h);
+        return status;
+    }
+    wn_heap_register(h);
+    *out = h;
+    return WN_OK;
+}
+
+/* Runs the release hooks of whatever is left, so that what lies outside the heap is given back. */
+static void release_all(wn_heap *h) {
+    WN_EACH_BLOCK(&h->space, c, b) {
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            if (h->collector->is_live && !h->collector->is_live(h, o)) continue;
+            const wn_type *t = wn_type_of(o);
+            if (t && t->release) t->release(o);
+        }
+    }
+}
+
+wn_status wn_heap_free(wn_heap *h) {
+    if (!h) return WN_OK;
+    pthread_mutex_lock(&h->world);
+    unsigned left = h->mutator_count;
+    pthread_mutex_unlock(&h->world);
+    if (left) return wn_fail(WN_ERR_STATE, "%u mutator%s still attached: wn_detach every thread before wn_heap_free", left, left > 1 ? "s are" : " is");
+    wn_heap_unregister(h);
+    h->collector->fini(h);
+    release_all(h);
+    wn_weak_fini(h);
+    wn_space_fini(&h->space);
+    wn_vector_free(&h->globals);
+    wn_vector_free(&h->immortals);
+    wn_vector_free(&h->garbage);
+    free(h->scanners);
+    free(h->listeners);
+    pthread_mutex_destroy(&h->world);
+    pthread_cond_destroy(&h->world_changed);
+    pthread_mutex_destroy(&h->roots_lock);
+    pthread_mutex_destroy(&h->stats_lock);
+    free(h);
+    return WN_OK;
+}
+
+wn_collector_id wn_heap_collector(const wn_heap *heap) { return heap->collector->id; }
+
+void wn_disable(wn_heap *heap) { __atomic_add_fetch(&heap->disabled, 1, __ATOMIC_RELAXED); }
+void wn_enable(wn_heap *heap) {
+    if (__atomic_load_n(&heap->disabled, __ATOMIC_RELAXED) > 0) __atomic_sub_fetch(&heap->disabled, 1, __ATOMIC_RELAXED);
+}
+bool wn_is_enabled(const wn_heap *heap) { return __atomic_load_n(&heap->disabled, __ATOMIC_RELAXED) == 0; }
+
+void wn_set_threshold(wn_heap *heap, unsigned t0, unsigned t1, unsigned t2) {
+    unsigned t[3] = {t0, t1, t2};
+    for (int i = 0; i < 3; i++) __atomic_store_n(&heap->threshold[i], t[i], __ATOMIC_RELAXED);
+}
+void wn_get_threshold(const wn_heap *heap, unsigned threshold[3]) {
+    for (int i = 0; i < 3; i++) threshold[i] = __atomic_load_n(&heap->threshold[i], __ATOMIC_RELAXED);
+}
+void wn_get_count(const wn_heap *heap, unsigned count[3]) {
+    memset(count, 0, 3 * sizeof *count);
+    if (heap->collector->get_count) heap->collector->get_count(heap, count);
+}
+
+size_t wn_frozen_count(const wn_heap *heap) { return heap->collector->frozen(heap); }
+
+void wn_get_stats(wn_heap *heap, wn_stats *stats) {
+    pthread_mutex_lock(&heap->stats_lock);
+    *stats = heap->stats;
+    pthread_mutex_unlock(&heap->stats_lock);
+    wn_space *s = &heap->space;
+    pthread_mutex_lock(&s->lock);
+    stats->allocated_bytes += __atomic_load_n(&s->allocated_bytes, __ATOMIC_RELAXED);
+    stats->allocated_objects += __atomic_load_n(&s->allocated_objects, __ATOMIC_RELAXED);
+    stats->live_bytes = __atomic_load_n(&s->live_bytes, __ATOMIC_RELAXED);
+    stats->live_bytes_max = __atomic_load_n(&s->live_bytes_max, __ATOMIC_RELAXED);
+    stats->heap_bytes = __atomic_load_n(&s->block_bytes, __ATOMIC_RELAXED);
+    stats->heap_bytes_max = s->block_bytes_max;
+    stats->bookkeeping_bytes = wn_space_bookkeeping(s);
+    stats->large_bytes = s->large_bytes;
+    stats->returned_bytes = s->returned_bytes;
+    pthread_mutex_unlock(&s->lock);
+    stats->external_bytes = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&heap->roots_lock);
+    stats->immortal = heap->immortals.n;
+    pthread_mutex_unlock(&heap->roots_lock);
+    if (heap->collector->stats) heap->collector->stats(heap, stats);
+}
+
+void *wn_out_of_memory(wn_heap *heap, size_t bytes) {
+    wn_space *s = &heap->space;
+    if (s->limit)
+        wn_fail(WN_ERR_MEMORY,
+                "no room for %zu bytes: the heap holds %zu of the %zu bytes that heap_limit (or the container) allows; "
+                "raise the limit or keep less alive",
+                bytes, __atomic_load_n(&s->block_bytes, __ATOMIC_RELAXED), s->limit);
+    else
+        wn_fail(WN_ERR_MEMORY, "no room for %zu bytes: the system has no more memory to give", bytes);
+    return NULL;
+}

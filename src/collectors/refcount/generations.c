@@ -1,0 +1,550 @@
+/*
+ * generations.c - the cyclic collector: which objects to look at, when, and what to do with what was found.
+ *
+ * CPython's rules, as the talk tells them: three generations; a young collection when allocations less deallocations
+ * of tracked objects exceed the first threshold; an older one when the younger one's collections exceed its own; a full
+ * one only when, besides, what has become old since the last exceeds a quarter of what was old then. On unreachable
+ * objects PEP 442's order: weak references, finalizers, a second search for what they resurrected, clear, free.
+ *
+ * The search itself is the engine's (engines/cycles.h). It reads counts and references and writes only side tables.
+ */
+#include "collectors/refcount/refcount.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the young log ------------------------------------------------------------------------------------------------------- */
+
+size_t wn_rc_young_count(const mutator *m) {
+    const wn_rc_mutator *r = wn_rc_of_mutator(m);
+    size_t made = r->net + (size_t)(m->fast.young - r->log_mark);
+    return made > r->freed_tracked ? made - r->freed_tracked : 0;
+}
+
+/* Sets the log's end so that the fast path comes back when the count may exceed the threshold. */
+static void aim_log(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
+    size_t count = wn_rc_young_count(m), used = (size_t)(m->fast.young - r->log);
+    size_t more = threshold >= count + 64 ? threshold + 1 - count : 64;
+    if (more > WN_RC_LOG_MOST) more = WN_RC_LOG_MOST;
+    r->net = count;
+    r->freed_tracked = 0;
+    if (used + more > WN_RC_LOG_MOST) { /* nobody collects: leave them to a walk over the heap */
+        wn_rc_of(m->heap)->young_lost = true;
+        used = 0;
+    }
+    if (used + more > r->log_room) {
+        size_t room = used + more + (used + more) / 2;
+        void **log = realloc(r->log, room * sizeof *log);
+        if (log) {
+            r->log = log;
+            r->log_room = room;
+        } else {
+            wn_rc_of(m->heap)->young_lost = true;
+            used = 0;
+            if (more > r->log_room) more = r->log_room;
+        }
+    }
+    m->fast.young = r->log_mark = r->log + used;
+    m->fast.young_end = m->fast.young + more;
+}
+
+void wn_rc_young_reset(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    m->fast.young = r->log_mark = r->log;
+    r->net = r->freed_tracked = 0;
+    aim_log(m);
+}
+
+bool wn_rc_young_init(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    r->log_room = 1024;
+    r->log = malloc(r->log_room * sizeof *r->log);
+    if (!r->log) return false;
+    m->fast.young = r->log_mark = r->log;
+    aim_log(m);
+    return true;
+}
+
+void wn_rc_young_fini(mutator *m) {
+    /* Its young objects go on living without it. */
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    if (m->fast.young != r->log) wn_rc_of(m->heap)->young_lost = true;
+    free(r->log);
+}
+
+/* Whether an entry of a log or of `middle` still names a tracked object of a generation. Addresses are reused and huge
+ * objects are unmapped, so nothing about it may be taken for granted. */
+static bool still_of(wn_heap *heap, const void *object, unsigned generation, const wn_chunk **known) {
+    const wn_chunk *c = wn_chunk_of(object);
+    if (c != *known) {
+        if (!wn_space_object_at(&heap->space, object, true)) return false;
+        if (!c->huge) *known = c;
+    } else if (!wn_is_allocated(object)) {
+        return false;
+    }
+    const uint8_t *meta = wn_meta_(object);
+    return meta[0] && (meta[1] & (WN_STATE_TRACKED_ | WN_STATE_GENERATION_ | WN_STATE_SCRATCH_)) == (WN_STATE_TRACKED_ | generation);
+}
+
+/* Takes out of the log what is gone, and second entries for one object. */
+static void compact_log(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    const wn_chunk *known = NULL;
+    size_t count = wn_rc_young_count(m);
+    void **to = r->log;
+    for (void **from = r->log; from < m->fast.young; from++)
+        if (still_of(m->heap, *from, 0, &known)) {
+            wn_meta_(*from)[1] |= WN_STATE_SCRATCH_;
+            *to++ = *from;
+        }
+    for (void **at = r->log; at < to; at++) wn_meta_(*at)[1] &= (uint8_t)~WN_STATE_SCRATCH_;
+    m->fast.young = r->log_mark = to;
+    r->net = count;
+    r->freed_tracked = 0;
+}
+
+static int due_generation(const wn_heap *heap) {
+    const wn_rc_heap *rc = wn_rc_of(heap);
+    unsigned t[3];
+    wn_get_threshold(heap, t);
+    if (rc->count2 > t[2] && rc->long_lived_pending >= rc->long_lived_total / 4) return 2;
+    return rc->count1 > t[1] ? 1 : 0;
+}
+
+static wn_status collect(mutator *m, int generation, wn_collect_result *result, bool automatic);
+
+void wn_rc_young_full(mutator *m) {
+    size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
+    if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) && !wn_rc_of(m->heap)->collecting) {
+        wn_collect_result result = {0};
+        collect(m, due_generation(m->heap), &result, true);
+        return;
+    }
+    /* Compaction needs objects that stand still; only this thread's own are in the log, but others may free them. */
+    if (m->heap->mutator_count == 1) compact_log(m);
+    aim_log(m);
+}
+
+void wn_rc_log_young(mutator *m, void *object) {
+    *m->fast.young++ = object;
+    if (m->fast.young == m->fast.young_end) wn_rc_young_full(m);
+}
+
+/* ---- the engine's view of this heap ----------------------------------------------------------------------------------------- */
+
+typedef struct view {
+    wn_heap *heap;
+    wn_cycles *cycles;
+    bool ephemerons;  /* there are weak entries: look them up */
+    unsigned held;    /* references the collection itself holds to each candidate */
+} view;
+
+typedef struct link {
+    wn_visit_fn *visit;
+    void *arg;
+} link_;
+
+static WN_ALWAYS_INLINE void visit_slot(void **slot, void *context) {
+    link_ *l = context;
+    if (*slot) l->visit(l->arg, *slot);
+}
+
+static WN_ALWAYS_INLINE void fetch_head(void *context, void *object, int stage) {
+    (void)context;
+    if (stage == 0) WN_PREFETCH(object);
+}
+static WN_ALWAYS_INLINE void fetch_count(void *context, void *object, int stage) {
+    (void)context;
+    if (stage != 0) return;
+    WN_PREFETCH(object);
+    WN_PREFETCH(wn_meta_(object));
+}
+
+static WN_ALWAYS_INLINE size_t count_of(void *context, void *object) {
+    view *v = context;
+    uint8_t c = *wn_meta_(object);
+    if (WN_UNLIKELY(c >= WN_COUNT_BIG_)) {
+        size_t n = wn_rc_count_of(v->heap, object);
+        return n == WN_IMMORTAL ? WN_CYCLES_ROOT : n - v->held;
+    }
+    return c - v->held;
+}
+
+/* The conditional references of ephemerons. An ephemeron's value counts as referenced while both it and its key are
+ * alive; when references are subtracted, once, by the ephemeron if it is a candidate, else by its key. */
+static WN_NOINLINE void scan_weak(view *v, void *object, wn_visit_fn *visit, void *arg) {
+    bool subtracting = visit == wn_cycles_subtract;
+    if (wn_type_of(object)->flags & WN_TYPE_EPHEMERON) {
+        wn_ephemeron *e = object;
+        bool key_alive = e->key && !(wn_cycles_has(v->cycles, e->key) && wn_cycles_is_garbage(v->cycles, e->key));
+        if (e->value && (subtracting || key_alive)) visit(arg, e->value);
+    }
+    if (!(wn_meta_(object)[1] & WN_STATE_WEAK_)) return;
+    wn_weak_entry *entry = wn_weak_find(v->heap, object);
+    for (wn_ephemeron *e = entry ? entry->ephemerons : NULL; e; e = e->next) {
+        bool candidate = wn_cycles_has(v->cycles, e);
+        if (e->value && (subtracting ? !candidate : !candidate || !wn_cycles_is_garbage(v->cycles, e))) visit(arg, e->value);
+    }
+}
+
+static WN_ALWAYS_INLINE void scan(void *context, void *object, wn_visit_fn *visit, void *arg) {
+    view *v = context;
+    link_ l = {visit, arg};
+    wn_each_ref(object, visit_slot, &l);
+    if (WN_UNLIKELY(v->ephemerons)) scan_weak(v, object, visit, arg);
+}
+
+static void claim_root(void **slot, void *context) {
+    wn_cycles *c = context;
+    if (*slot && wn_cycles_claim(c, *slot)) wn_mark_push(&c->marker, *slot);
+}
+
+/* Finds the garbage among the candidates; from the roots first when the whole heap is looked at. */
+static bool search(view *v, bool from_roots) {
+    wn_cycles *c = v->cycles;
+    v->ephemerons = v->heap->weak.live != 0;
+    wn_cycles_begin(c);
+    if (from_roots) {
+        wn_each_root(v->heap, claim_root, c);
+        for (size_t i = 0; i < v->heap->immortals.n; i++) claim_root(&v->heap->immortals.at[i], c);
+        wn_cycles_mark(c, fetch_head, scan, v);
+    }
+    return wn_cycles_search(c, count_of, fetch_count, scan, v);
+}
+
+/* ---- one collection ------------------------------------------------------------------------------------------------------------ */
+
+static void take_candidate(wn_cycles *c, void *object) { wn_cycles_add(c, object); }
+
+/* Moves valid, distinct entries to the front of `list`, marked by the scratch bit; returns how many. */
+static size_t gather(wn_heap *heap, void **list, size_t n, unsigned generation, wn_cycles *c) {
+    const wn_chunk *known = NULL;
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (still_of(heap, list[i], generation, &known)) {
+            wn_meta_(list[i])[1] |= WN_STATE_SCRATCH_;
+            take_candidate(c, list[i]);
+            list[kept++] = list[i];
+        }
+    return kept;
+}
+
+/* An immutable object all of whose values are untracked cannot be part of a cycle, and never will. One with a reference
+ * that is still NULL is not filled yet. */
+static void note_tracked(void **slot, void *context) {
+    if (!*slot || (wn_meta_(*slot)[1] & WN_STATE_TRACKED_)) *(bool *)context = true;
+}
+static bool can_untrack(void *object) {
+    if (!(wn_type_of(object)->flags & WN_TYPE_IMMUTABLE)) return false;
+    bool tracked = false;
+    wn_each_ref(object, note_tracked, &tracked);
+    return !tracked;
+}
+
+/* Ages what survived out of a list that gather() made. */
+static void age(wn_heap *heap, void **list, size_t n, unsigned to, bool into_middle) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t *state = &wn_meta_(list[i])[1];
+        *state &= (uint8_t)~WN_STATE_SCRATCH_;
+        unsigned g = to;
+        if (can_untrack(list[i])) {
+            *state &= (uint8_t) ~(WN_STATE_TRACKED_ | WN_STATE_GENERATION_);
+            continue;
+        }
+        if (into_middle && !wn_vector_push(&rc->middle, list[i])) g = 2; /* the old ones need no list */
+        *state = (uint8_t)((*state & ~WN_STATE_GENERATION_) | g);
+        if (g == 2) rc->long_lived_pending++;
+    }
+}
+
+static bool garbage_list(view *v, wn_vector *out) {
+    wn_cycles *c = v->cycles;
+    out->n = 0;
+    if (!c->garbage) return true;
+    if (!wn_vector_reserve(out, c->garbage)) return false;
+    wn_bits_cursor cursor;
+    wn_bits_walk(&c->bits, &cursor);
+    for (void *o; (o = wn_bits_next(&cursor, WN_CYCLES_UNMARKED));) out->at[out->n++] = o;
+    return true;
+}
+
+static void set_scratch(const wn_vector *v, bool on) {
+    for (size_t i = 0; i < v->n; i++) {
+        uint8_t *state = &wn_meta_(v->at[i])[1];
+        *state = (uint8_t)(on ? *state | WN_STATE_SCRATCH_ : *state & ~WN_STATE_SCRATCH_);
+    }
+}
+
+/* Walks from objects of a garbage list within it; what is reached loses its scratch bit and goes to `reached`. */
+typedef struct flood {
+    wn_vector *reached;
+    bool failed;
+} flood;
+static void flood_visit(void **slot, void *context) {
+    flood *f = context;
+    if (!*slot) return;
+    uint8_t *state = &wn_meta_(*slot)[1];
+    if (!(*state & WN_STATE_SCRATCH_)) return;
+    *state &= (uint8_t)~WN_STATE_SCRATCH_;
+    if (!wn_vector_push(f->reached, *slot)) f->failed = true;
+}
+
+/* Takes out of the garbage what WN_TYPE_NO_CLEAR forbids to free, and all it reaches. */
+static void keep_uncollectable(mutator *m, wn_vector *garbage, wn_collect_result *result) {
+    wn_vector kept = {0};
+    flood f = {&kept, false};
+    set_scratch(garbage, true);
+    for (size_t i = 0; i < garbage->n; i++)
+        if (wn_type_of(garbage->at[i])->flags & WN_TYPE_NO_CLEAR) {
+            flood_visit(&garbage->at[i], &f);
+            if (wn_vector_push(&m->heap->garbage, garbage->at[i])) wn_count_up_(&m->fast, garbage->at[i]);
+        }
+    for (size_t i = 0; i < kept.n; i++) wn_each_ref(kept.at[i], flood_visit, &f);
+    result->uncollectable += kept.n;
+    size_t n = 0;
+    for (size_t i = 0; i < garbage->n; i++)
+        if (wn_meta_(garbage->at[i])[1] & WN_STATE_SCRATCH_) garbage->at[n++] = garbage->at[i];
+    garbage->n = f.failed ? 0 : n; /* without memory to know, keep all */
+    set_scratch(garbage, false);
+    wn_vector_free(&kept);
+}
+
+static bool outside_garbage(void *context, void *object) {
+    view *v = context;
+    return !(wn_cycles_has(v->cycles, object) && wn_cycles_is_garbage(v->cycles, object));
+}
+
+static bool has_finalizer_due(const void *object) {
+    return wn_type_of(object)->finalize && !(wn_meta_(object)[1] & WN_STATE_FINALIZED_);
+}
+
+/* Finalizers and what must be asked again after them. The world runs on entry and on return; garbage that came back to
+ * life is taken off the list. Every object of the list carries one reference of ours meanwhile. */
+static void finalize_all(mutator *m, wn_vector *garbage) {
+    wn_heap *heap = m->heap;
+    wn_rc_heap *rc = wn_rc_of(heap);
+    m->fast.nested++;
+    for (size_t i = 0; i < garbage->n; i++) {
+        void *o = garbage->at[i];
+        if (!has_finalizer_due(o)) continue;
+        __atomic_fetch_or(&wn_meta_(o)[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED);
+        wn_type_of(o)->finalize(&m->fast, o);
+    }
+    m->fast.nested--;
+    wn_world_stop(heap, m);
+    wn_cycles_reset(&rc->cycles);
+    for (size_t i = 0; i < garbage->n; i++) take_candidate(&rc->cycles, garbage->at[i]);
+    view v = {.heap = heap, .cycles = &rc->cycles, .held = 1};
+    bool found = search(&v, false);
+    size_t n = 0, alive = 0;
+    for (size_t i = 0; i < garbage->n; i++) {
+        void *o = garbage->at[i];
+        if (found && wn_cycles_is_garbage(&rc->cycles, o)) {
+            garbage->at[i] = garbage->at[n];
+            garbage->at[n++] = o;
+        } else {
+            alive++;
+        }
+    }
+    wn_world_start(heap, m);
+    /* The survivors, now behind the others, lose our reference. */
+    garbage->n = n;
+    for (size_t i = n; i < n + alive; i++) wn_count_down_(&m->fast, garbage->at[i]);
+}
+
+static void clear_all(mutator *m, const wn_vector *garbage) {
+    m->fast.nested++;
+    for (size_t i = 0; i < garbage->n; i++) {
+        const wn_type *t = wn_type_of(garbage->at[i]);
+        if (t->clear) t->clear(&m->fast, garbage->at[i]);
+    }
+    m->fast.nested--;
+}
+
+static bool needs_care(mutator *m, const wn_vector *garbage) {
+    for (size_t i = 0; i < garbage->n; i++)
+        if (has_finalizer_due(garbage->at[i]) || wn_type_of(garbage->at[i])->clear) return true;
+    return m->callbacks.n > 0;
+}
+
+/* Hands the list to the slices of reclaim.c: all at once when the program asked for the collection. */
+static void condemn(mutator *m, wn_vector *garbage, bool at_once) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    while (r->condemned.objects.n) { /* one batch at a time */
+        bool was = r->reclaiming;
+        r->reclaiming = false;
+        wn_rc_reclaim(m, (size_t)-1);
+        r->reclaiming = was;
+        if (was) break;
+    }
+    for (size_t i = 0; i < garbage->n; i++) {
+        uint8_t *state = &wn_meta_(garbage->at[i])[1];
+        if (*state & WN_STATE_TRACKED_) r->freed_tracked++;
+        __atomic_fetch_or(state, WN_STATE_SCRATCH_, __ATOMIC_RELAXED);
+    }
+    wn_vector empty = r->condemned.objects;
+    r->condemned.objects = *garbage;
+    *garbage = empty;
+    garbage->n = 0;
+    unsigned slice = m->heap->options.reclaim_slice;
+    wn_rc_reclaim(m, at_once || slice == WN_ALL ? (size_t)-1 : slice);
+}
+
+static void dispose(mutator *m, wn_vector *garbage, bool at_once) {
+    bool care = needs_care(m, garbage);
+    if (care) {
+        wn_run_callbacks(m);
+        finalize_all(m, garbage);
+        if (m->heap->options.save_all)
+            for (size_t i = 0; i < garbage->n; i++) wn_count_down_(&m->fast, garbage->at[i]);
+        else
+            clear_all(m, garbage);
+    }
+    if (!m->heap->options.save_all) condemn(m, garbage, at_once);
+}
+
+/* The candidates of a full collection: every tracked object that is not frozen. */
+static void gather_all(wn_heap *heap, wn_cycles *c) {
+    WN_EACH_BLOCK(&heap->space, chunk, b) {
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            const uint8_t *meta = wn_meta_(o);
+            if (!meta[0] || !(meta[1] & WN_STATE_TRACKED_) || (meta[1] & WN_STATE_GENERATION_) == 3) continue;
+            if (meta[1] & WN_STATE_SCRATCH_) continue; /* gathered from a list already, or condemned */
+            take_candidate(c, o);
+        }
+    }
+}
+
+/* A lost log: its objects are found by walking, and count as middle-aged from now on. */
+static void find_lost_young(wn_heap *heap) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    WN_EACH_BLOCK(&heap->space, chunk, b) {
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            uint8_t *meta = wn_meta_(o);
+            if (!meta[0] || (meta[1] & (WN_STATE_TRACKED_ | WN_STATE_GENERATION_ | WN_STATE_SCRATCH_)) != WN_STATE_TRACKED_) continue;
+            bool listed = wn_vector_push(&rc->middle, o);
+            meta[1] = (uint8_t)(meta[1] | (listed ? 1 : 2));
+        }
+    }
+    for (mutator *m = heap->mutators; m; m = m->next) m->fast.young = wn_rc_of_mutator(m)->log;
+    rc->young_lost = false;
+}
+
+static wn_status collect(mutator *m, int generation, wn_collect_result *result, bool automatic) {
+    wn_heap *heap = m->heap;
+    wn_rc_heap *rc = wn_rc_of(heap);
+    wn_event event = {.kind = WN_EVENT_COLLECT_START, .generation = generation, .bytes_before = heap->space.live_bytes};
+    if (heap->listener_count) {
+        m->fast.nested++; /* a listener may allocate, but not collect again */
+        wn_tell(m, &event);
+        m->fast.nested--;
+    }
+    uint64_t start = wn_os_now();
+    wn_world_stop(heap, m);
+    if (rc->collecting) { /* another thread's collection is between its two searches: it stands for ours */
+        wn_world_start(heap, m);
+        aim_log(m);
+        return WN_OK;
+    }
+    rc->collecting = true;
+    if (rc->young_lost) find_lost_young(heap);
+    wn_cycles *c = &rc->cycles;
+    wn_cycles_reset(c);
+
+    for (mutator *each = heap->mutators; each; each = each->next) {
+        wn_rc_mutator *r = wn_rc_of_mutator(each);
+        size_t n = gather(heap, r->log, (size_t)(each->fast.young - r->log), 0, c);
+        each->fast.young = r->log + n;
+    }
+    size_t middle = generation >= 1 ? gather(heap, rc->middle.at, rc->middle.n, 1, c) : 0;
+    if (generation == 2) gather_all(heap, c);
+
+    view v = {.heap = heap, .cycles = c};
+    wn_vector garbage = {0};
+    bool ok = !c->failed && search(&v, generation == 2) && garbage_list(&v, &garbage);
+
+    /* What survives grows older; garbage too, so that what a finalizer brings back has a generation. */
+    if (generation >= 1) {
+        wn_vector aged = rc->middle;
+        rc->middle = (wn_vector){0};
+        age(heap, aged.at, middle, 2, false);
+        rc->middle = aged;
+        rc->middle.n = 0;
+    }
+    for (mutator *each = heap->mutators; each; each = each->next) {
+        wn_rc_mutator *r = wn_rc_of_mutator(each);
+        age(heap, r->log, (size_t)(each->fast.young - r->log), generation == 0 ? 1 : 2, generation == 0);
+        wn_rc_young_reset(each);
+    }
+    if (generation == 2) {
+        rc->long_lived_pending = 0;
+        rc->count1 = rc->count2 = 0;
+    } else if (generation == 1) {
+        rc->count1 = 0;
+        rc->count2++;
+    } else {
+        rc->count1++;
+    }
+    if (generation == 2 && ok) rc->long_lived_total = wn_bits_count(&c->bits, WN_CYCLES_ALL) - garbage.n;
+    size_t bytes = 0;
+    if (ok && garbage.n) {
+        keep_uncollectable(m, &garbage, result);
+        result->collected = garbage.n;
+        for (size_t i = 0; i < garbage.n; i++) {
+            void *o = garbage.at[i];
+            bytes += wn_bytes_of(o);
+            if (wn_meta_(o)[1] & WN_STATE_WEAK_) wn_weak_target_died(m, o, outside_garbage, &v, &wn_rc_of_mutator(m)->values);
+        }
+        bool care = needs_care(m, &garbage);
+        if (care || heap->options.save_all)
+            for (size_t i = 0; i < garbage.n; i++) wn_rc_count_up(m, garbage.at[i]); /* ours, until it is decided */
+        if (heap->options.save_all)
+            for (size_t i = 0; i < garbage.n; i++) {
+                if (wn_vector_push(&heap->garbage, garbage.at[i]) && care) wn_rc_count_up(m, garbage.at[i]);
+            }
+    }
+    wn_world_start(heap, m);
+    wn_note_pause(heap, wn_os_now() - start);
+    if (!ok) wn_fail(WN_ERR_MEMORY, "no memory to search for cycles; nothing was freed");
+
+    if (garbage.n) dispose(m, &garbage, !automatic);
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    while (r->values.n) wn_count_down_(&m->fast, r->values.at[--r->values.n]);
+    wn_vector_free(&garbage);
+    if (generation == 2) wn_cycles_trim(c);
+    rc->collecting = false;
+
+    result->freed_bytes = bytes;
+    result->duration_ns = wn_os_now() - start;
+    pthread_mutex_lock(&heap->stats_lock);
+    wn_generation_stats *g = &heap->stats.generation[generation];
+    g->collections++;
+    g->collected += result->collected;
+    g->uncollectable += result->uncollectable;
+    heap->stats.collections++;
+    pthread_mutex_unlock(&heap->stats_lock);
+    if (heap->options.trace)
+        fprintf(stderr, "winnow gc: refcount generation %d: %zu collected, %zu uncollectable, %.3f ms, %.1f MB live\n", generation,
+                result->collected, result->uncollectable, (double)result->duration_ns / 1e6, (double)heap->space.live_bytes / 1e6);
+    if (heap->listener_count) {
+        event.kind = WN_EVENT_COLLECT_STOP;
+        event.result = *result;
+        event.bytes_after = heap->space.live_bytes;
+        m->fast.nested++;
+        wn_tell(m, &event);
+        m->fast.nested--;
+    }
+    return ok ? WN_OK : WN_ERR_MEMORY;
+}
+
+wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result) {
+    wn_collect_result ignored = {0};
+    wn_status s = collect(m, generation, result ? result : &ignored, false);
+    wn_run_callbacks(m);
+    return s;
+}

@@ -1,0 +1,262 @@
+/*
+ * reclaim.c - taking dead objects apart in bounded slices, and handing out memory.
+ *
+ * The talk's "cascading effect": the last reference to a list of a million nodes goes, and the program stops until all
+ * are freed. Here an object whose count reached zero goes on its mutator's list of the dead; the list is worked off at
+ * once up to a budget, and whatever is left at the following safepoints, before any new memory is taken. So a drop
+ * costs at most a slice, and memory cannot grow while dead objects wait.
+ */
+#include "collectors/refcount/refcount.h"
+
+#include <string.h>
+
+/* ---- freed slots ------------------------------------------------------------------------------------------------------- */
+
+static void free_large_or_cache(mutator *m, void *object) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    wn_block *b = wn_block_of(object);
+    if (b->state == WN_BLOCK_LARGE) {
+        wn_space_free_large(&m->heap->space, object);
+        return;
+    }
+    unsigned cls = b->cls;
+    if (b->inherited) { /* writing a new object there would unshare the page: give it back instead */
+        wn_space_free(&m->heap->space, &object, 1);
+        return;
+    }
+    if (r->cached[cls] == WN_RC_CACHE) { /* the older half goes back; what was freed last is warm */
+        wn_space_free(&m->heap->space, r->cache[cls], WN_RC_CACHE / 2);
+        memmove(r->cache[cls], r->cache[cls] + WN_RC_CACHE / 2, WN_RC_CACHE / 2 * sizeof(void *));
+        r->cached[cls] = WN_RC_CACHE / 2;
+    }
+    r->cache[cls][r->cached[cls]++] = object;
+}
+
+void wn_rc_free_slot(mutator *m, void *object) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    wn_block *b = wn_block_of(object);
+    uint8_t *meta = wn_meta_(object);
+    meta[0] = 0;
+    __atomic_store_n(&meta[1], 0, __ATOMIC_RELAXED);
+    if (b->state != WN_BLOCK_LARGE) WN_FORBID(object, b->slot);
+    if (!m->heap->options.check) {
+        free_large_or_cache(m, object);
+        return;
+    }
+    /* Checked: poisoned, and not reused for a while, so that a late use meets a dead object and not a new one. */
+    if (b->state == WN_BLOCK_SMALL) {
+        WN_ALLOW(object, b->slot);
+        memset(object, 0xDB, b->slot);
+        WN_FORBID(object, b->slot);
+    }
+    void *oldest = object;
+    if (r->quarantine.n < WN_RC_QUARANTINE) {
+        if (wn_vector_push(&r->quarantine, object)) return;
+    } else {
+        oldest = r->quarantine.at[r->quarantine_next];
+        r->quarantine.at[r->quarantine_next] = object;
+        r->quarantine_next = (r->quarantine_next + 1) % WN_RC_QUARANTINE;
+    }
+    free_large_or_cache(m, oldest);
+}
+
+void wn_rc_flush(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    for (size_t i = 0; i < r->quarantine.n; i++) free_large_or_cache(m, r->quarantine.at[i]);
+    r->quarantine.n = r->quarantine_next = 0;
+    for (unsigned c = 0; c < WN_CLASSES_; c++) {
+        if (r->cached[c]) wn_space_free(&m->heap->space, r->cache[c], r->cached[c]);
+        r->cached[c] = 0;
+        wn_space_retire(&m->heap->space, c, &m->buffers[c]);
+    }
+}
+
+/* ---- the dead ----------------------------------------------------------------------------------------------------------- */
+
+static void drop_reference(void **slot, void *context) {
+    mutator *m = context;
+    if (*slot) wn_count_down_(&m->fast, *slot);
+}
+
+/* What weak references and ephemerons have to do with an object's end. */
+static void drop_weak(mutator *m, void *object, const wn_type *t) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    if (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)) {
+        void *value = wn_weak_self_died(m->heap, object);
+        if (value) wn_count_down_(&m->fast, value);
+    }
+    if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_) {
+        wn_weak_target_died(m, object, NULL, NULL, &r->values);
+        while (r->values.n) wn_count_down_(&m->fast, r->values.at[--r->values.n]);
+    }
+}
+
+/* Runs the finalizer; true when the object was resurrected. */
+static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
+    uint8_t *meta = wn_meta_(object);
+    if (!t->finalize || (__atomic_fetch_or(&meta[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED) & WN_STATE_FINALIZED_)) return false;
+    __atomic_store_n(meta, 1, __ATOMIC_RELAXED); /* the finalizer's own reference */
+    m->fast.nested++;
+    t->finalize(&m->fast, object);
+    m->fast.nested--;
+    /* The reference goes again; what remains was stored by the finalizer. */
+    uint8_t c = __atomic_load_n(meta, __ATOMIC_RELAXED);
+    if (c == 1 && __atomic_compare_exchange_n(meta, &c, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) return false;
+    wn_rc_count_down(m, object);
+    return true;
+}
+
+static void take_apart(mutator *m, void *object) {
+    const wn_type *t = wn_type_of(object);
+    uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
+    if (WN_UNLIKELY((state & WN_STATE_WEAK_) || (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)))) drop_weak(m, object, t);
+    if (WN_UNLIKELY(t->finalize != NULL) && finalized_back_to_life(m, object, t)) return;
+    if (t->release) t->release(object);
+    wn_each_ref(object, drop_reference, m);
+    state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
+    if (state & WN_STATE_TRACKED_) {
+        wn_rc_of_mutator(m)->freed_tracked++;
+        if ((state & WN_STATE_GENERATION_) == 3) __atomic_fetch_sub(&wn_rc_of(m->heap)->frozen, 1, __ATOMIC_RELAXED);
+    }
+    wn_rc_free_slot(m, object);
+}
+
+/* ---- the condemned: cyclic garbage, see wn_rc_condemned --------------------------------------------------------------------- */
+
+static void drop_outside(void **slot, void *context) {
+    mutator *m = context;
+    void *o = *slot;
+    if (o && !(__atomic_load_n(&wn_meta_(o)[1], __ATOMIC_RELAXED) & WN_STATE_SCRATCH_)) wn_count_down_(&m->fast, o);
+}
+
+static size_t work_off_condemned(mutator *m, size_t budget) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    wn_rc_condemned *c = &r->condemned;
+    size_t done = 0, n = c->objects.n;
+    for (; c->dropped < n && done < budget; c->dropped++, done++) {
+        if (c->dropped + 8 < n) WN_PREFETCH(c->objects.at[c->dropped + 8]);
+        void *o = c->objects.at[c->dropped];
+        const wn_type *t = wn_type_of(o);
+        if (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)) {
+            void *value = wn_weak_self_died(m->heap, o);
+            drop_outside(&value, m);
+        }
+        if (t->release) t->release(o);
+        wn_each_ref(o, drop_outside, m);
+    }
+    for (; c->dropped == n && c->freed < n && done < budget; c->freed++, done++) {
+        void *o = c->objects.at[c->freed];
+        if (*wn_meta_(o) == WN_COUNT_BIG_) wn_rc_overflow_forget(m->heap, o);
+        wn_rc_free_slot(m, o);
+    }
+    if (c->freed == n) c->objects.n = c->dropped = c->freed = 0;
+    return done;
+}
+
+/* ---- slices --------------------------------------------------------------------------------------------------------------- */
+
+bool wn_rc_has_work(const mutator *m) {
+    const wn_rc_mutator *r = wn_rc_of_mutator(m);
+    return r->dead.n || r->condemned.objects.n;
+}
+
+void wn_rc_reclaim(mutator *m, size_t budget) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    if (r->reclaiming) return;
+    r->reclaiming = true;
+    size_t done = 0;
+    uint64_t start = 0;
+    while (done < budget && wn_rc_has_work(m)) {
+        if (done >= 64 && !start) start = wn_os_now(); /* short runs are not worth a look at the clock */
+        if (!r->dead.n) {
+            size_t some = budget - done < 256 ? budget - done : 256;
+            done += work_off_condemned(m, some);
+            continue;
+        }
+        void *o = r->dead.at[--r->dead.n];
+        if (r->dead.n) WN_PREFETCH(r->dead.at[r->dead.n - 1]);
+        take_apart(m, o);
+        done++;
+    }
+    r->reclaiming = false;
+    if (start) {
+        uint64_t ns = wn_os_now() - start;
+        wn_note_pause(m->heap, ns);
+        pthread_mutex_lock(&m->heap->stats_lock);
+        m->heap->stats.slices++;
+        pthread_mutex_unlock(&m->heap->stats_lock);
+        if (m->heap->listener_count) {
+            wn_event e = {.kind = WN_EVENT_FREE_SLICE, .result = {.collected = done, .duration_ns = ns}};
+            wn_tell(m, &e);
+        }
+    }
+    if (wn_rc_has_work(m))
+        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+    else if (m->callbacks.n && !m->fast.nested)
+        wn_run_callbacks(m);
+}
+
+void wn_rc_object_died(mutator *m, void *object) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    if (WN_UNLIKELY(!wn_vector_push(&r->dead, object))) {
+        /* No memory even for the list: this one is kept for ever rather than lost in a half-done state. */
+        __atomic_store_n(wn_meta_(object), WN_COUNT_IMMORTAL_, __ATOMIC_RELAXED);
+        return;
+    }
+    if (!r->reclaiming) wn_rc_reclaim(m, m->heap->options.reclaim_slice == WN_ALL ? (size_t)-1 : m->heap->options.reclaim_slice);
+}
+
+/* ---- making objects --------------------------------------------------------------------------------------------------------- */
+
+/* A new object's side-table bytes and its place in the log. */
+static void *born(mutator *m, void *p, const wn_type *type) {
+    uint8_t *meta = wn_meta_(p);
+    ((wn_object *)p)->type = type;
+    meta[0] = 1;
+    if (wn_has_refs_(type) || (type->flags & WN_TYPE_EPHEMERON)) {
+        meta[1] = WN_STATE_TRACKED_;
+        wn_rc_log_young(m, p);
+    } else {
+        meta[1] = 0;
+    }
+    return p;
+}
+
+static void *try_allocate(mutator *m, size_t bytes, size_t slot, unsigned cls) {
+    wn_space *space = &m->heap->space;
+    if (bytes > WN_SMALL_MAX_) return wn_space_large(space, bytes);
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    if (r->cached[cls]) {
+        void *p = r->cache[cls][--r->cached[cls]];
+        WN_ALLOW(p, slot);
+        memset(p, 0, slot);
+        /* Only this thread adds; others may read. */
+        __atomic_store_n(&m->fast.pending_objects, m->fast.pending_objects + 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&r->reused_bytes, r->reused_bytes + slot, __ATOMIC_RELAXED);
+        return p;
+    }
+    wn_buffer_ *b = &m->buffers[cls];
+    if (b->cursor == b->limit && !wn_space_refill(space, &m->block[0][cls], cls, 0, b)) return NULL;
+    void *p = b->cursor;
+    b->cursor += slot;
+    return p;
+}
+
+void *wn_rc_allocate(mutator *m, const wn_type *type, size_t bytes) {
+    size_t slot = wn_slot_size_(bytes);
+    unsigned cls = bytes > WN_SMALL_MAX_ ? 0 : wn_class_of_slot_(slot);
+    /* Dead objects pay for new ones before fresh memory does. */
+    if (wn_rc_has_work(m) && !m->fast.nested) wn_rc_reclaim(m, 256);
+    void *p = try_allocate(m, bytes, slot, cls);
+    if (WN_UNLIKELY(!p)) {
+        wn_rc_reclaim(m, (size_t)-1);
+        p = try_allocate(m, bytes, slot, cls);
+        if (!p && wn_may_collect(m)) {
+            wn_rc_collect(m, 2, NULL);
+            wn_rc_flush(m);
+            p = try_allocate(m, bytes, slot, cls);
+        }
+        if (!p) return wn_out_of_memory(m->heap, bytes);
+    }
+    return born(m, p, type);
+}

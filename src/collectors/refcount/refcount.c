@@ -1,0 +1,187 @@
+/* refcount.c - the counting collector's struct of operations: coming and going, freezing, and what is asked of it. */
+#include "collectors/refcount/refcount.h"
+
+#include <stdlib.h>
+
+static wn_status init(wn_heap *heap) {
+    wn_rc_heap *rc = calloc(1, sizeof *rc);
+    if (!rc || !wn_rc_overflow_init(&rc->overflow) || !wn_cycles_make(&rc->cycles)) {
+        free(rc);
+        return wn_fail(WN_ERR_MEMORY, "no memory for the reference counting collector");
+    }
+    heap->state = rc;
+    return WN_OK;
+}
+
+static void fini(wn_heap *heap) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    wn_rc_overflow_fini(&rc->overflow);
+    wn_cycles_drop(&rc->cycles);
+    wn_vector_free(&rc->middle);
+    free(rc);
+}
+
+/* Counts are plain while one thread is attached; the second one makes all count atomically. The world is stopped, so
+ * nobody is in the middle of a count. */
+static void set_mode(wn_heap *heap, mutator *coming, unsigned threads) {
+    uint32_t mode = heap->options.check ? WN_MODE_CHECK_ | WN_MODE_ATOMIC_ : threads > 1 ? WN_MODE_ATOMIC_ : WN_MODE_COUNT_;
+    for (mutator *m = heap->mutators; m; m = m->next) m->fast.mode = mode;
+    if (coming) coming->fast.mode = mode;
+}
+
+static wn_status attach(mutator *m) {
+    m->state_of_collector = calloc(1, sizeof(wn_rc_mutator));
+    if (!m->state_of_collector || !wn_rc_young_init(m)) {
+        free(m->state_of_collector);
+        return wn_fail(WN_ERR_MEMORY, "no memory for a mutator's log");
+    }
+    set_mode(m->heap, m, m->heap->mutator_count + 1);
+    return WN_OK;
+}
+
+static void detach(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    wn_rc_young_fini(m);
+    wn_vector_free(&r->dead);
+    wn_vector_free(&r->values);
+    wn_vector_free(&r->quarantine);
+    wn_vector_free(&r->condemned.objects);
+    free(r);
+    /* m is still on the heap's list, and still counted. */
+    set_mode(m->heap, NULL, m->heap->mutator_count - 1);
+}
+
+static void poll(mutator *m) {
+    if (wn_rc_has_work(m)) wn_rc_reclaim(m, m->heap->options.reclaim_slice == WN_ALL ? (size_t)-1 : m->heap->options.reclaim_slice);
+    wn_run_callbacks(m);
+}
+
+static wn_status step(mutator *m, uint64_t budget_ns, wn_step_result *result) {
+    (void)budget_ns; /* a collection cannot be divided; reclaiming is bounded by itself */
+    wn_collect_result done = {0};
+    wn_status s = wn_rc_collect(m, 2, &done);
+    result->before = result->after = WN_PHASE_IDLE;
+    result->major_is_done = true;
+    result->freed_objects = done.collected;
+    result->freed_bytes = done.freed_bytes;
+    result->duration_ns = done.duration_ns;
+    return s;
+}
+
+/* ---- freezing ----------------------------------------------------------------------------------------------------- */
+
+static size_t change_generation(wn_heap *heap, bool freeze) {
+    size_t n = 0;
+    WN_EACH_BLOCK(&heap->space, c, b) {
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            uint8_t *meta = wn_meta_(o);
+            if (!meta[0] || !(meta[1] & WN_STATE_TRACKED_) || (meta[1] & WN_STATE_SCRATCH_)) continue;
+            bool frozen = (meta[1] & WN_STATE_GENERATION_) == 3;
+            if (freeze == frozen) continue;
+            meta[1] = (uint8_t)((meta[1] & ~WN_STATE_GENERATION_) | (freeze ? 3 : 2));
+            n++;
+        }
+    }
+    return n;
+}
+
+static wn_status freeze(mutator *m) {
+    wn_rc_heap *rc = wn_rc_of(m->heap);
+    size_t n = change_generation(m->heap, true);
+    __atomic_fetch_add(&rc->frozen, n, __ATOMIC_RELAXED);
+    rc->middle.n = 0;
+    rc->count1 = rc->count2 = 0;
+    rc->long_lived_total = rc->long_lived_pending = 0;
+    rc->young_lost = false;
+    for (mutator *each = m->heap->mutators; each; each = each->next) wn_rc_young_reset(each);
+    return WN_OK;
+}
+
+static wn_status unfreeze(mutator *m) {
+    wn_rc_heap *rc = wn_rc_of(m->heap);
+    size_t n = change_generation(m->heap, false);
+    __atomic_store_n(&rc->frozen, 0, __ATOMIC_RELAXED);
+    rc->long_lived_total += n;
+    return WN_OK;
+}
+
+static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&wn_rc_of(heap)->frozen, __ATOMIC_RELAXED); }
+
+/* ---- questions ------------------------------------------------------------------------------------------------------ */
+
+static wn_status pin(mutator *m, void *object) { return (void)m, (void)object, WN_OK; }
+static void unpin(mutator *m, void *object) { (void)m, (void)object; }
+static uintptr_t identity(mutator *m, void *object) { return (void)m, (uintptr_t)object; }
+
+static bool is_tracked(const wn_heap *heap, const void *object) {
+    (void)heap;
+    return __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_TRACKED_;
+}
+static int generation(const wn_heap *heap, const void *object) {
+    return is_tracked(heap, object) ? __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_GENERATION_ : -1;
+}
+static void track(mutator *m, void *object, bool on) {
+    uint8_t *state = &wn_meta_(object)[1];
+    if (on == is_tracked(m->heap, object) || (on && !wn_has_refs_(wn_type_of(object)))) return;
+    if (on) {
+        __atomic_fetch_or(state, WN_STATE_TRACKED_, __ATOMIC_RELAXED);
+        wn_rc_log_young(m, object);
+        return;
+    }
+    if (generation(m->heap, object) == 3) __atomic_fetch_sub(&wn_rc_of(m->heap)->frozen, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_and(state, (uint8_t) ~(WN_STATE_TRACKED_ | WN_STATE_GENERATION_), __ATOMIC_RELAXED);
+}
+static bool is_live(const wn_heap *heap, const void *object) {
+    (void)heap;
+    return __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED) && !(__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_SCRATCH_);
+}
+
+static void get_count(const wn_heap *heap, unsigned count[3]) {
+    for (const mutator *m = heap->mutators; m; m = m->next) count[0] += (unsigned)wn_rc_young_count(m);
+    count[1] = wn_rc_of(heap)->count1;
+    count[2] = wn_rc_of(heap)->count2;
+}
+
+static void stats(wn_heap *heap, wn_stats *s) {
+    pthread_mutex_lock(&heap->world);
+    for (const mutator *m = heap->mutators; m; m = m->next) {
+        s->allocated_objects += __atomic_load_n(&m->fast.pending_objects, __ATOMIC_RELAXED);
+        s->allocated_bytes += __atomic_load_n(&wn_rc_of_mutator(m)->reused_bytes, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&heap->world);
+    s->frozen = frozen(heap);
+}
+
+const wn_collector wn_collector_refcount = {
+    .id = WN_COLLECTOR_REFCOUNT,
+    .name = "refcount",
+    .init = init,
+    .fini = fini,
+    .attach = attach,
+    .detach = detach,
+    .allocate = wn_rc_allocate,
+    .store = wn_rc_store,
+    .count_up = wn_rc_count_up,
+    .count_down = wn_rc_count_down,
+    .refcount = wn_rc_refcount,
+    .young_full = wn_rc_young_full,
+    .poll = poll,
+    .collect = wn_rc_collect,
+    .step = step,
+    .freeze = freeze,
+    .unfreeze = unfreeze,
+    .frozen = frozen,
+    .make_immortal = wn_rc_make_immortal,
+    .pin = pin,
+    .unpin = unpin,
+    .identity = identity,
+    .weak_get = wn_rc_weak_get,
+    .generation = generation,
+    .is_tracked = is_tracked,
+    .get_count = get_count,
+    .track = track,
+    .flush = wn_rc_flush,
+    .is_live = is_live,
+    .stats = stats,
+};

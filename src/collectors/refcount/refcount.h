@@ -1,0 +1,106 @@
+/*
+ * refcount.h - CPython's collector: reference counts, reclaimed at zero, and a generational search for cycles.
+ *
+ * Invariants:
+ *   - an object's count byte is the exact number of counted references to it (WN_COUNT_BIG_: the overflow table has
+ *     it; WN_COUNT_IMMORTAL_: never counted); 0 means dead or free;
+ *   - a dead object is in exactly one mutator's `dead` list until it is taken apart, or, when it was found in a cycle,
+ *     has WN_STATE_SCRATCH_ set and is in a `condemned` batch: then nothing looks at its count any more;
+ *   - a tracked object of generation 0 is in some mutator's log (or `young_lost` says that logs are not complete), one
+ *     of generation 1 in `middle`; logs and `middle` may also name objects that are gone, so every entry is checked;
+ *   - nothing is ever written into an object that is alive.
+ */
+#ifndef WN_REFCOUNT_H
+#define WN_REFCOUNT_H
+
+#include "engines/cycles.h"
+#include "engines/weak.h"
+
+enum {
+    WN_RC_CACHE = 64,        /* freed slots a mutator keeps per size class, for its next allocations of that size */
+    WN_RC_LOG_MOST = 1 << 20, /* young objects a log holds before it gives up and leaves them to a walk of the heap */
+    WN_RC_QUARANTINE = 8192  /* freed slots kept from reuse in checked mode */
+};
+
+/* Counts above WN_COUNT_MAX_, by object. */
+typedef struct wn_rc_overflow {
+    pthread_mutex_t lock;
+    struct wn_rc_overflow_entry {
+        void *object;
+        size_t count;
+    } *entry;
+    size_t size, used, live;
+} wn_rc_overflow;
+
+/* Garbage found by a cycle search, taken apart in two passes that may both be interrupted: first every reference out
+ * of the batch is dropped, and only when none of its members is looked at any more are their slots freed. */
+typedef struct wn_rc_condemned {
+    wn_vector objects;
+    size_t dropped, freed;
+} wn_rc_condemned;
+
+typedef struct wn_rc_mutator {
+    void **log;           /* the young log; fast.young is its end */
+    size_t log_room;
+    void **log_mark;      /* where the log ended when `net` was computed */
+    size_t net;           /* net new tracked objects up to then */
+    size_t freed_tracked; /* tracked objects freed since */
+    wn_vector dead;       /* count zero, not yet taken apart */
+    bool reclaiming;
+    wn_rc_condemned condemned;
+    wn_vector values; /* what ephemerons let go of, for release */
+    wn_vector quarantine;
+    size_t quarantine_next;
+    uint64_t reused_bytes; /* of slots handed out from the cache; atomic */
+    uint32_t cached[WN_CLASSES_];
+    void *cache[WN_CLASSES_][WN_RC_CACHE];
+} wn_rc_mutator;
+
+typedef struct wn_rc_heap {
+    wn_rc_overflow overflow;
+    wn_vector middle;     /* generation 1 */
+    bool young_lost;
+    unsigned count1, count2; /* young collections since a middle one, middle ones since a full one */
+    size_t long_lived_total, long_lived_pending;
+    size_t frozen; /* atomic */
+    wn_cycles cycles;
+    bool collecting;
+} wn_rc_heap;
+
+static inline wn_rc_heap *wn_rc_of(const wn_heap *heap) { return heap->state; }
+static inline wn_rc_mutator *wn_rc_of_mutator(const mutator *m) { return m->state_of_collector; }
+
+/* ---- counts.c ---- */
+void wn_rc_count_up(mutator *m, void *object);
+void wn_rc_count_down(mutator *m, void *object);
+size_t wn_rc_count_of(wn_heap *heap, const void *object); /* WN_IMMORTAL for immortals */
+size_t wn_rc_refcount(mutator *m, const void *object);
+void wn_rc_make_immortal(mutator *m, void *object);
+void *wn_rc_weak_get(mutator *m, void *target);
+void wn_rc_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+bool wn_rc_overflow_init(wn_rc_overflow *o);
+void wn_rc_overflow_fini(wn_rc_overflow *o);
+/* Forgets a count that was kept in the overflow table. */
+void wn_rc_overflow_forget(wn_heap *heap, const void *object);
+
+/* ---- reclaim.c ---- */
+/* The last reference is gone: takes the object apart now, or later when a cascade is being worked off. */
+void wn_rc_object_died(mutator *m, void *object);
+/* Works off at most `budget` objects of what is dead or condemned. */
+void wn_rc_reclaim(mutator *m, size_t budget);
+bool wn_rc_has_work(const mutator *m);
+/* Frees the slot of an object that has been taken apart. */
+void wn_rc_free_slot(mutator *m, void *object);
+void *wn_rc_allocate(mutator *m, const wn_type *type, size_t bytes);
+void wn_rc_flush(mutator *m);
+
+/* ---- generations.c ---- */
+bool wn_rc_young_init(mutator *m);
+void wn_rc_young_fini(mutator *m);
+void wn_rc_young_full(mutator *m);
+void wn_rc_young_reset(mutator *m); /* forgets the log, counts from zero */
+void wn_rc_log_young(mutator *m, void *object);
+size_t wn_rc_young_count(const mutator *m);
+wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result);
+
+#endif

@@ -1,0 +1,260 @@
+/* weak.c - the table of weak references and ephemerons, and the public calls on them. */
+#include "engines/weak.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const wn_type wn_weakref_type = {.name = "weakref", .size = sizeof(wn_weakref), .flags = WN_TYPE_PINNED | WN_TYPE_WEAKREF};
+/* Visits nothing: what an ephemeron refers to is known only to those who know whether its key is alive. It has a trace
+ * function all the same because it can be part of a cycle, and only types that can are tracked. */
+static void trace_nothing(const void *object, wn_tracer *tracer) { (void)object, (void)tracer; }
+const wn_type wn_ephemeron_type = {
+    .name = "ephemeron", .size = sizeof(wn_ephemeron), .flags = WN_TYPE_PINNED | WN_TYPE_EPHEMERON, .trace = trace_nothing};
+
+bool wn_weak_init(wn_heap *heap) {
+    pthread_mutex_init(&heap->weak.lock, NULL);
+    return true; /* the table comes with the first weak reference */
+}
+
+void wn_weak_fini(wn_heap *heap) {
+    free(heap->weak.entry);
+    pthread_mutex_destroy(&heap->weak.lock);
+}
+
+static size_t hash(const void *p) { return (size_t)(((uintptr_t)p >> WN_GRANULE_SHIFT_) * 0x9E3779B97F4A7C15u >> 20); }
+
+/* Where a target is or would be put. */
+static wn_weak_entry *place(const wn_weak_table *t, const void *target) {
+    wn_weak_entry *gone = NULL;
+    for (size_t i = hash(target) & (t->size - 1);; i = (i + 1) & (t->size - 1)) {
+        wn_weak_entry *e = &t->entry[i];
+        if (e->target == target) return e;
+        if (e->target == WN_WEAK_GONE) {
+            if (!gone) gone = e;
+        } else if (!e->target) {
+            return gone ? gone : e;
+        }
+    }
+}
+
+wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target) {
+    if (!heap->weak.live) return NULL;
+    wn_weak_entry *e = place(&heap->weak, target);
+    return e->target == target ? e : NULL;
+}
+
+static bool make_room(wn_weak_table *t) {
+    if ((t->used + 1) * 4 <= t->size * 3) return true;
+    wn_weak_table bigger = *t;
+    bigger.size = 64;
+    while (bigger.size < t->live * 3) bigger.size *= 2;
+    bigger.entry = calloc(bigger.size, sizeof *bigger.entry);
+    if (!bigger.entry) return false;
+    for (size_t i = 0; i < t->size; i++)
+        if (t->entry[i].target && t->entry[i].target != WN_WEAK_GONE) *place(&bigger, t->entry[i].target) = t->entry[i];
+    free(t->entry);
+    t->entry = bigger.entry;
+    t->size = bigger.size;
+    t->used = t->live;
+    return true;
+}
+
+static wn_weak_entry *enter(wn_heap *heap, void *target) {
+    wn_weak_table *t = &heap->weak;
+    if (!make_room(t)) return NULL;
+    wn_weak_entry *e = place(t, target);
+    if (e->target != target) {
+        if (!e->target) t->used++;
+        t->live++;
+        *e = (wn_weak_entry){.target = target};
+        __atomic_fetch_or(&wn_meta_(target)[1], WN_STATE_WEAK_, __ATOMIC_RELAXED);
+    }
+    return e;
+}
+
+static void remove_entry(wn_heap *heap, wn_weak_entry *e) {
+    e->target = WN_WEAK_GONE;
+    heap->weak.live--;
+}
+
+static void remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
+    if (e->refs || e->ephemerons) return;
+    __atomic_fetch_and(&wn_meta_(e->target)[1], (uint8_t)~WN_STATE_WEAK_, __ATOMIC_RELAXED);
+    remove_entry(heap, e);
+}
+
+/* ---- deaths and moves ---------------------------------------------------------------------------------------------- */
+
+void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context, wn_vector *values) {
+    wn_heap *heap = m->heap;
+    pthread_mutex_lock(&heap->weak.lock);
+    wn_weak_entry *e = wn_weak_find(heap, target);
+    if (e) {
+        for (wn_weakref *r = e->refs, *next; r; r = next) {
+            next = r->next;
+            r->target = NULL;
+            r->next = NULL;
+            if (r->callback && (!alive || alive(context, r)) && wn_vector_push(&m->callbacks, r)) wn_retain(&m->fast, r);
+        }
+        for (wn_ephemeron *p = e->ephemerons, *next; p; p = next) {
+            next = p->next;
+            p->key = NULL;
+            p->next = NULL;
+            if (p->value) wn_vector_push(values, p->value);
+            p->value = NULL;
+        }
+        e->refs = NULL;
+        e->ephemerons = NULL;
+        remove_if_empty(heap, e);
+    }
+    pthread_mutex_unlock(&heap->weak.lock);
+}
+
+void *wn_weak_self_died(wn_heap *heap, void *object) {
+    void *value = NULL;
+    pthread_mutex_lock(&heap->weak.lock);
+    if (wn_type_of(object)->flags & WN_TYPE_WEAKREF) {
+        wn_weakref *r = object;
+        wn_weak_entry *e = r->target ? wn_weak_find(heap, r->target) : NULL;
+        if (e) {
+            wn_weakref **at = &e->refs;
+            while (*at != r) at = &(*at)->next;
+            *at = r->next;
+            remove_if_empty(heap, e);
+        }
+        r->target = NULL;
+    } else {
+        wn_ephemeron *p = object;
+        wn_weak_entry *e = p->key ? wn_weak_find(heap, p->key) : NULL;
+        if (e) {
+            wn_ephemeron **at = &e->ephemerons;
+            while (*at != p) at = &(*at)->next;
+            *at = p->next;
+            remove_if_empty(heap, e);
+        }
+        value = p->value;
+        p->key = p->value = NULL;
+    }
+    pthread_mutex_unlock(&heap->weak.lock);
+    return value;
+}
+
+void wn_weak_moved(wn_heap *heap, void *from, void *to) {
+    pthread_mutex_lock(&heap->weak.lock);
+    wn_weak_entry *e = wn_weak_find(heap, from);
+    if (e) {
+        wn_weak_entry moved = *e;
+        remove_entry(heap, e);
+        wn_weak_entry *there = place(&heap->weak, to); /* a deleted place or a free one: no growth */
+        if (!there->target) heap->weak.used++;
+        heap->weak.live++;
+        *there = moved;
+        there->target = to;
+        for (wn_weakref *r = moved.refs; r; r = r->next) r->target = to;
+        for (wn_ephemeron *p = moved.ephemerons; p; p = p->next) p->key = to;
+        __atomic_fetch_or(&wn_meta_(to)[1], WN_STATE_WEAK_, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&heap->weak.lock);
+}
+
+void wn_run_callbacks(mutator *m) {
+    if (m->in_callbacks || !m->callbacks.n) return;
+    m->in_callbacks = true;
+    /* A callback may make others due: they are appended and run in this same loop. */
+    for (size_t i = 0; i < m->callbacks.n; i++) {
+        wn_root(&m->fast, wn_weakref *, r, m->callbacks.at[i]);
+        m->callbacks.at[i] = NULL;
+        if (r && r->callback) r->callback(&m->fast, r, r->data);
+    }
+    m->callbacks.n = 0;
+    m->in_callbacks = false;
+}
+
+/* ---- the public calls ---------------------------------------------------------------------------------------------- */
+
+wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callback, void *data) {
+    wn_heap *heap = wn_heap_of(m);
+    wn_borrow(m, void *, t, target);
+    wn_weakref *r = wn_new(m, &wn_weakref_type);
+    if (!r) return NULL;
+    r->callback = callback;
+    r->data = data;
+    bool full = false;
+    if (t) {
+        pthread_mutex_lock(&heap->weak.lock);
+        wn_weak_entry *e = enter(heap, t);
+        full = !e;
+        if (e) {
+            r->target = t;
+            r->next = e->refs;
+            e->refs = r;
+        }
+        pthread_mutex_unlock(&heap->weak.lock);
+    }
+    if (!full) return r;
+    wn_release(m, r);
+    wn_fail(WN_ERR_MEMORY, "no memory for the table of weak references");
+    return NULL;
+}
+
+void *wn_weakref_get(wn_mutator *fast, wn_weakref *r) {
+    mutator *m = wn_mutator_of(fast);
+    pthread_mutex_lock(&m->heap->weak.lock);
+    void *target = r->target ? m->heap->collector->weak_get(m, r->target) : NULL;
+    pthread_mutex_unlock(&m->heap->weak.lock);
+    return target;
+}
+
+size_t wn_weakref_count(wn_mutator *m, const void *target) {
+    wn_heap *heap = wn_heap_of(m);
+    size_t n = 0;
+    pthread_mutex_lock(&heap->weak.lock);
+    wn_weak_entry *e = wn_weak_find(heap, target);
+    for (const wn_weakref *r = e ? e->refs : NULL; r; r = r->next) n++;
+    pthread_mutex_unlock(&heap->weak.lock);
+    return n;
+}
+
+wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
+    wn_heap *heap = wn_heap_of(m);
+    wn_borrow(m, void *, k, key);
+    wn_borrow(m, void *, v, value);
+    wn_ephemeron *p = wn_new(m, &wn_ephemeron_type);
+    if (!p || !k) return p;
+    pthread_mutex_lock(&heap->weak.lock);
+    wn_weak_entry *e = enter(heap, k);
+    if (e) {
+        p->key = k;
+        p->next = e->ephemerons;
+        e->ephemerons = p;
+    }
+    pthread_mutex_unlock(&heap->weak.lock);
+    if (!e) {
+        wn_release(m, p);
+        wn_fail(WN_ERR_MEMORY, "no memory for the table of ephemerons");
+        return NULL;
+    }
+    wn_set(m, p, value, v);
+    return p;
+}
+
+void *wn_ephemeron_key(wn_mutator *fast, wn_ephemeron *p) {
+    mutator *m = wn_mutator_of(fast);
+    pthread_mutex_lock(&m->heap->weak.lock);
+    void *key = p->key ? m->heap->collector->weak_get(m, p->key) : NULL;
+    pthread_mutex_unlock(&m->heap->weak.lock);
+    return key;
+}
+
+void *wn_ephemeron_value(wn_mutator *fast, wn_ephemeron *p) {
+    mutator *m = wn_mutator_of(fast);
+    pthread_mutex_lock(&m->heap->weak.lock);
+    /* A value whose key is alive is alive, so the same question answers for both. */
+    void *value = p->key && p->value ? m->heap->collector->weak_get(m, p->value) : NULL;
+    pthread_mutex_unlock(&m->heap->weak.lock);
+    return value;
+}
+
+void wn_ephemeron_set(wn_mutator *m, wn_ephemeron *p, void *value) {
+    if (p->key) wn_set(m, p, value, value);
+}

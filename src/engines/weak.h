@@ -1,0 +1,62 @@
+/*
+ * weak.h - weak references and ephemerons by their target, for every collector.
+ *
+ * Both are objects of the heap whose targets are hidden from tracing; a hash table beside the heap leads from a target
+ * to them. Invariant: an object has an entry exactly while its WN_STATE_WEAK bit is set by this table, every weak
+ * reference with a target and every ephemeron with a key is on its target's chain, and chains lead only to live ones.
+ * They are pinned types, so the chains may run through them.
+ *
+ * heap->weak.lock guards all of it. It is taken last, and no client code runs under it.
+ */
+#ifndef WN_ENGINES_WEAK_H
+#define WN_ENGINES_WEAK_H
+
+#include "mutator/heap.h"
+
+struct wn_weakref {
+    wn_object head;
+    void *target; /* not traced, not counted; NULL once dead */
+    wn_weak_callback callback;
+    void *data;
+    wn_weakref *next; /* of the same target */
+};
+
+struct wn_ephemeron {
+    wn_object head;
+    void *key;   /* not traced, not counted; NULL once dead */
+    void *value; /* counted; traced only by whoever knows that the key is alive */
+    wn_ephemeron *next; /* of the same key */
+};
+
+typedef struct wn_weak_entry {
+    void *target; /* NULL: never used; WN_WEAK_GONE: deleted */
+    wn_weakref *refs;
+    wn_ephemeron *ephemerons;
+} wn_weak_entry;
+
+#define WN_WEAK_GONE ((void *)1)
+
+bool wn_weak_init(wn_heap *heap);
+void wn_weak_fini(wn_heap *heap);
+
+/* The entry of a target, or NULL. Under the lock, or with the world stopped. */
+wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target);
+
+/* The target is dead: its weak references are cleared, and those that `alive` says are alive and that have a callback
+ * are appended, as new references, to m->callbacks. Its ephemerons lose key and value; the values are appended to
+ * `values` (the caller owns them then). `alive` NULL: all are. */
+void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context, wn_vector *values);
+/* A weak reference or an ephemeron is itself about to be freed; what an ephemeron held is returned for release. */
+void *wn_weak_self_died(wn_heap *heap, void *object);
+/* A target was moved. */
+void wn_weak_moved(wn_heap *heap, void *from, void *to);
+
+/* Each entry in use: WN_EACH_WEAK(heap, e) { ... }; under the lock or with the world stopped. */
+#define WN_EACH_WEAK(heap, e)                                                                                          \
+    for (wn_weak_entry *e = (heap)->weak.entry, *e##_end = e + (heap)->weak.size; e < e##_end; e++)                    \
+        if (e->target && e->target != WN_WEAK_GONE)
+
+/* Runs the callbacks that are due for this thread, in the order in which they became due. A safepoint. */
+void wn_run_callbacks(mutator *m);
+
+#endif

@@ -1,0 +1,18 @@
+/*
+ * events.h - counters, pause histograms, error texts: what every layer above writes into.
+ *
+ * Costs nothing when nobody looks: a counter is an add on memory its writer owns, summed when asked for.
+ */
+#ifndef WN_EVENTS_H
+#define WN_EVENTS_H
+
+#include "winnow/heap.h"
+
+/* Sets the calling thread's error text (printf-like) and returns `status`, so that a failing call can end with
+ * `return wn_fail(...)`. The text names the rule and the remedy. */
+wn_status wn_fail(wn_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Reports a broken client rule to the misuse handler. Returns only if the handler does. */
+void wn_misuse(const char *rule, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,571 @@
+/* space.c - chunks and blocks: taking them from the system, giving them out, taking them back. */
+#include "heap/space.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Where the slots of a class begin, as a block's bitmap: the alloc bits of a block that is handed out whole. */
+static uint64_t slot_starts[WN_CLASSES_][WN_BLOCK_WORDS];
+static uint32_t slot_of_class[WN_CLASSES_];
+static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
+
+static void make_tables(void) {
+    for (size_t size = WN_SLOT_MIN_; size <= WN_SMALL_MAX_; size = wn_slot_size_(size + 1)) {
+        unsigned cls = wn_class_of_slot_(size);
+        slot_of_class[cls] = (uint32_t)size;
+        for (size_t at = 0; at + size <= WN_BLOCK_SIZE; at += size) {
+            size_t g = at >> WN_GRANULE_SHIFT_;
+            slot_starts[cls][g >> 6] |= (uint64_t)1 << (g & 63);
+        }
+    }
+}
+
+bool wn_space_init(wn_space *space, size_t limit) {
+    pthread_once(&tables_once, make_tables);
+    memset(space, 0, sizeof *space);
+    pthread_mutex_init(&space->lock, NULL);
+    space->limit = limit;
+    space->known_size = 64;
+    space->known = calloc(space->known_size, sizeof *space->known);
+    return space->known != NULL;
+}
+
+void wn_space_fini(wn_space *space) {
+    for (wn_chunk *c = space->chunks, *next; c; c = next) {
+        next = c->next;
+        wn_os_release(c, c->size);
+    }
+    free(space->known);
+    pthread_mutex_destroy(&space->lock);
+}
+
+/* ---- which addresses are ours ------------------------------------------------------------------------------------- */
+
+/* An entry is the unit's number and, in the upper half, how many units before it the chunk begins. */
+static size_t known_at(const wn_space *space, uintptr_t unit) {
+    size_t i = (size_t)((unit * 0x9E3779B97F4A7C15u) >> 40) & (space->known_size - 1);
+    while (space->known[i] && (space->known[i] & 0xFFFFFFFFu) != unit) i = (i + 1) & (space->known_size - 1);
+    return i;
+}
+
+static bool know(wn_space *space, const wn_chunk *c) {
+    size_t units = (c->size + WN_CHUNK_SIZE - 1) >> WN_CHUNK_SHIFT_;
+    if ((space->known_used + units) * 2 > space->known_size) {
+        wn_space bigger = *space;
+        while ((space->known_used + units) * 2 > bigger.known_size) bigger.known_size *= 2;
+        bigger.known = calloc(bigger.known_size, sizeof *bigger.known);
+        if (!bigger.known) return false;
+        for (size_t i = 0; i < space->known_size; i++)
+            if (space->known[i]) bigger.known[known_at(&bigger, space->known[i] & 0xFFFFFFFFu)] = space->known[i];
+        free(space->known);
+        space->known = bigger.known;
+        space->known_size = bigger.known_size;
+    }
+    uintptr_t first = (uintptr_t)c >> WN_CHUNK_SHIFT_;
+    for (size_t i = 0; i < units; i++) space->known[known_at(space, first + i)] = (first + i) | (uintptr_t)i << 32;
+    space->known_used += units;
+    return true;
+}
+
+/* A huge chunk goes: its units are taken out and the set is built anew, which is rare and keeps look-ups simple. */
+static void forget(wn_space *space, const wn_chunk *gone) {
+    memset(space->known, 0, space->known_size * sizeof *space->known);
+    space->known_used = 0;
+    for (wn_chunk *c = space->chunks; c; c = c->next)
+        if (c != gone) know(space, c);
+}
+
+static wn_chunk *chunk_at(const wn_space *space, const void *address) {
+    uintptr_t unit = (uintptr_t)address >> WN_CHUNK_SHIFT_;
+    if (unit > 0xFFFFFFFFu || !unit) return NULL;
+    uintptr_t e = space->known[known_at(space, unit)];
+    return e ? (wn_chunk *)((unit - (e >> 32)) << WN_CHUNK_SHIFT_) : NULL;
+}
+
+void *wn_space_object_at(wn_space *space, const void *address, bool exact) {
+    wn_chunk *c = chunk_at(space, address);
+    if (!c) return NULL;
+    size_t offset = (size_t)((const char *)address - (const char *)c);
+    if (offset < WN_CHUNK_HEADER || offset >= c->size) return NULL;
+    wn_block *b = &c->block[c->huge ? (size_t)WN_FIRST_BLOCK : offset >> WN_BLOCK_SHIFT];
+    if (b->state == WN_BLOCK_TAIL)
+        while (b->state == WN_BLOCK_TAIL) b--;
+    char *start = wn_block_start(b), *object = start;
+    if (b->state == WN_BLOCK_SMALL) {
+        uint32_t number = wn_slot_number(b, (uint32_t)((const char *)address - start));
+        if (number >= b->slots) return NULL;
+        object = start + (size_t)number * b->slot;
+    } else if (b->state != WN_BLOCK_LARGE) {
+        return NULL;
+    }
+    if (exact && object != address) return NULL;
+    return wn_is_allocated(object) ? object : NULL;
+}
+
+/* ---- chunks ---------------------------------------------------------------------------------------------------------- */
+
+static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
+    wn_chunk *c = wn_os_reserve(size, WN_CHUNK_SIZE);
+    if (!c) return NULL;
+    /* A huge chunk needs only the tables' first pages, but committing costs nothing until they are touched. */
+    if (!wn_os_commit(c, huge ? size : (size_t)WN_CHUNK_HEADER)) {
+        wn_os_release(c, size);
+        return NULL;
+    }
+    c->space = space;
+    c->size = size;
+    c->huge = huge;
+    c->committed = WN_FIRST_BLOCK;
+    c->end = WN_CHUNK_BLOCKS;
+    if (!know(space, c)) {
+        wn_os_release(c, size);
+        return NULL;
+    }
+    if (!huge) {
+        c->free_blocks = WN_CHUNK_BLOCKS - WN_FIRST_BLOCK;
+        memset(c->free_map, 0xFF, sizeof c->free_map);
+        for (unsigned i = 0; i < WN_FIRST_BLOCK; i++) c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
+    }
+    /* Chunks in address order: free blocks are taken from the lowest, so the highest ones empty first. */
+    wn_chunk **at = &space->chunks;
+    while (*at && *at < c) at = &(*at)->next;
+    c->next = *at;
+    *at = c;
+    return c;
+}
+
+/* The first run of n free blocks in a chunk, or 0. */
+static unsigned find_run(const wn_chunk *c, size_t n) {
+    if (c->free_blocks < n) return 0;
+    unsigned run = 0;
+    for (unsigned i = WN_FIRST_BLOCK; i < c->end; i++) {
+        uint64_t w = c->free_map[i / 64];
+        if (!w && i % 64 == 0 && i + 64 <= c->end) {
+            run = 0;
+            i += 63;
+            continue;
+        }
+        run = (w >> (i % 64)) & 1 ? run + 1 : 0;
+        if (run == n) return i + 1 - (unsigned)n;
+    }
+    return 0;
+}
+
+static bool within_limit(wn_space *space, size_t more) {
+    /* One sixteenth for the byte table and as much again for the bitmaps and descriptors of the blocks. */
+    size_t all = __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED) + more;
+    return !space->limit || all + all / 12 <= space->limit;
+}
+
+static void count_blocks(wn_space *space, size_t more) {
+    size_t now = __atomic_add_fetch(&space->block_bytes, more, __ATOMIC_RELAXED);
+    if (now > space->block_bytes_max) space->block_bytes_max = now;
+}
+
+/* Takes n adjacent free blocks; their state is set by the caller, their pages zeroed unless `keep` names a wish to do
+ * that itself. Under the lock. */
+static wn_block *take_run(wn_space *space, size_t n) {
+    if (!within_limit(space, n << WN_BLOCK_SHIFT)) return NULL;
+    wn_chunk *c;
+    unsigned at = 0;
+    for (c = space->chunks; c; c = c->next)
+        if (!c->huge && (at = find_run(c, n))) break;
+    if (!c) {
+        c = new_chunk(space, WN_CHUNK_SIZE, false);
+        if (!c) return NULL;
+        at = find_run(c, n);
+        if (!at) return NULL;
+    }
+    if (at + n > c->committed) {
+        unsigned upto = (unsigned)((at + n + 31) & ~(size_t)31); /* 1 MiB at a time */
+        if (upto > c->end) upto = c->end;
+        char *from = (char *)c + ((size_t)c->committed << WN_BLOCK_SHIFT);
+        if (!wn_os_commit(from, (size_t)(upto - c->committed) << WN_BLOCK_SHIFT)) return NULL;
+        c->committed = upto;
+    }
+    for (size_t i = at; i < at + n; i++) c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
+    c->free_blocks -= (uint32_t)n;
+    count_blocks(space, n << WN_BLOCK_SHIFT);
+    return &c->block[at];
+}
+
+/* Zeroes what is dirty of n blocks just taken. Large runs are discarded rather than written: the kernel zeroes pages
+ * only as they are touched. */
+static void clean_run(wn_space *space, wn_block *first, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (!first[i].dirty) continue;
+        if (n >= 8)
+            wn_os_discard(wn_block_start(&first[i]), WN_BLOCK_SIZE);
+        else
+            memset(wn_block_start(&first[i]), 0, WN_BLOCK_SIZE);
+        first[i].dirty = 0;
+        __atomic_fetch_sub(&space->dirty_blocks, 1, __ATOMIC_RELAXED);
+    }
+}
+
+/* Gives n blocks back to the chunk. Under the lock. */
+static void give_run(wn_space *space, wn_block *first, size_t n) {
+    wn_chunk *c = wn_chunk_of(first);
+    size_t at = (size_t)(first - c->block);
+    for (size_t i = at; i < at + n; i++) {
+        wn_block *b = &c->block[i];
+        memset(b, 0, sizeof *b);
+        b->dirty = 1;
+        WN_ALLOW(wn_block_start(b), WN_BLOCK_SIZE);
+        c->free_map[i / 64] |= (uint64_t)1 << (i % 64);
+    }
+    __atomic_fetch_add(&space->dirty_blocks, n, __ATOMIC_RELAXED);
+    c->free_blocks += (uint32_t)n;
+    __atomic_fetch_sub(&space->block_bytes, n << WN_BLOCK_SHIFT, __ATOMIC_RELAXED);
+}
+
+static size_t discard(wn_space *space, size_t blocks) {
+    size_t done = 0;
+    for (wn_chunk *c = space->chunks; c && done < blocks && space->dirty_blocks; c = c->next) {
+        if (c->huge) continue;
+        for (unsigned i = WN_FIRST_BLOCK; i < c->committed && done < blocks; i++) {
+            unsigned n = 0; /* neighbours go in one call */
+            while (i + n < c->committed && done + n < blocks && c->block[i + n].dirty) c->block[i + n++].dirty = 0;
+            if (!n) continue;
+            wn_os_discard(wn_block_start(&c->block[i]), (size_t)n << WN_BLOCK_SHIFT);
+            done += n;
+            i += n;
+        }
+    }
+    __atomic_fetch_sub(&space->dirty_blocks, done, __ATOMIC_RELAXED);
+    space->returned_bytes += done << WN_BLOCK_SHIFT;
+    return done << WN_BLOCK_SHIFT;
+}
+
+size_t wn_space_discard(wn_space *space, size_t blocks) {
+    pthread_mutex_lock(&space->lock);
+    size_t bytes = discard(space, blocks);
+    pthread_mutex_unlock(&space->lock);
+    return bytes;
+}
+
+/* Keeps the free memory that is not given back below a quarter of what is in use and 2 MiB. Called with the lock when
+ * blocks were freed; gives back a little at a time, so that no single free pays for many. */
+static void discard_surplus(wn_space *space) {
+    size_t keep = 64 + (space->block_bytes >> WN_BLOCK_SHIFT) / 4;
+    if (space->dirty_blocks > keep + 16) discard(space, 16);
+}
+
+wn_block *wn_space_take_blocks(wn_space *space, size_t n) {
+    pthread_mutex_lock(&space->lock);
+    wn_block *b = take_run(space, n);
+    if (b) {
+        clean_run(space, b, n);
+        for (size_t i = 0; i < n; i++) b[i].state = WN_BLOCK_OTHER;
+    }
+    pthread_mutex_unlock(&space->lock);
+    return b;
+}
+
+void wn_space_give_blocks(wn_space *space, wn_block *first, size_t n) {
+    pthread_mutex_lock(&space->lock);
+    give_run(space, first, n);
+    discard_surplus(space);
+    pthread_mutex_unlock(&space->lock);
+}
+
+/* ---- counting -------------------------------------------------------------------------------------------------------- */
+
+static void count_slots(wn_space *space, size_t objects, size_t bytes) {
+    __atomic_fetch_add(&space->allocated_objects, objects, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&space->allocated_bytes, bytes, __ATOMIC_RELAXED);
+    size_t now = __atomic_add_fetch(&space->live_bytes, bytes, __ATOMIC_RELAXED);
+    /* A maximum that two threads raise at once may miss the lower of the two: it is a statistic. */
+    if (now > __atomic_load_n(&space->live_bytes_max, __ATOMIC_RELAXED))
+        __atomic_store_n(&space->live_bytes_max, now, __ATOMIC_RELAXED);
+}
+
+size_t wn_space_bookkeeping(const wn_space *space) {
+    size_t blocks = space->block_bytes >> WN_BLOCK_SHIFT;
+    return blocks * (WN_BLOCK_GRANULES + 2 * WN_BLOCK_GRANULES / 8 + sizeof(wn_block));
+}
+
+/* ---- blocks with room ------------------------------------------------------------------------------------------------ */
+
+static void list_block(wn_space *space, wn_block *b) {
+    if (b->listed || b->owned || b->inherited) return;
+    wn_block **head = &space->room[b->kind][b->cls];
+    b->prev = NULL;
+    b->next = *head;
+    if (*head) (*head)->prev = b;
+    *head = b;
+    b->listed = 1;
+}
+
+static void unlist_block(wn_space *space, wn_block *b) {
+    if (!b->listed) return;
+    if (b->prev)
+        b->prev->next = b->next;
+    else
+        space->room[b->kind][b->cls] = b->next;
+    if (b->next) b->next->prev = b->prev;
+    b->next = b->prev = NULL;
+    b->listed = 0;
+}
+
+/* Puts a block that nobody owns where it belongs: back to the chunk when empty, on the list when an eighth of it is
+ * free; a fuller one is not worth a visit yet. Under the lock. */
+static void settle_block(wn_space *space, wn_block *b) {
+    if (b->owned) return;
+    uint32_t used = __atomic_load_n(&b->used, __ATOMIC_RELAXED);
+    if (used == 0) {
+        unlist_block(space, b);
+        give_run(space, b, 1);
+        discard_surplus(space);
+    } else if (b->slots - used > b->slots / 8) {
+        list_block(space, b);
+    }
+}
+
+/* ---- runs of free slots ---------------------------------------------------------------------------------------------- */
+
+/* Sets or clears the alloc bits of `n` slots from number `first`. */
+static void change_bits(wn_block *b, uint32_t first, uint32_t n, bool set) {
+    uint64_t *words = wn_alloc_words(b);
+    size_t step = b->slot >> WN_GRANULE_SHIFT_, g = first * step;
+    while (n) {
+        size_t word = g >> 6;
+        uint64_t mask = 0;
+        for (; n && (g >> 6) == word; n--, g += step) mask |= (uint64_t)1 << (g & 63);
+        if (set)
+            __atomic_fetch_or(&words[word], mask, __ATOMIC_RELAXED);
+        else
+            __atomic_fetch_and(&words[word], ~mask, __ATOMIC_RELAXED);
+    }
+}
+
+/* The next run of free slots of an owned block at or after its cursor; its length in slots, 0 at the end. */
+static uint32_t next_run(wn_block *b, uint32_t *first) {
+    const uint64_t *words = wn_alloc_words(b);
+    size_t step = b->slot >> WN_GRANULE_SHIFT_;
+    uint32_t i = b->cursor;
+    while (i < b->slots && (__atomic_load_n(&words[i * step >> 6], __ATOMIC_RELAXED) >> (i * step & 63)) & 1) i++;
+    *first = i;
+    while (i < b->slots && !((__atomic_load_n(&words[i * step >> 6], __ATOMIC_RELAXED) >> (i * step & 63)) & 1)) i++;
+    b->cursor = i;
+    return i - *first;
+}
+
+bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned kind, wn_buffer_ *buffer) {
+    wn_block *b = *current;
+    for (;;) {
+        if (b) {
+            uint32_t first, n = next_run(b, &first);
+            if (n) {
+                buffer->cursor = wn_block_start(b) + (size_t)first * b->slot;
+                buffer->limit = buffer->cursor + (size_t)n * b->slot;
+                WN_ALLOW(buffer->cursor, (size_t)n * b->slot);
+                memset(buffer->cursor, 0, (size_t)n * b->slot);
+                change_bits(b, first, n, true);
+                __atomic_fetch_add(&b->used, n, __ATOMIC_RELAXED);
+                count_slots(space, n, (size_t)n * b->slot);
+                return true;
+            }
+        }
+        pthread_mutex_lock(&space->lock);
+        if (b) {
+            b->owned = 0;
+            settle_block(space, b);
+        }
+        b = space->room[kind][cls];
+        bool fresh = !b;
+        if (b) {
+            unlist_block(space, b);
+        } else {
+            b = take_run(space, 1);
+            if (!b) {
+                pthread_mutex_unlock(&space->lock);
+                *current = NULL;
+                return false;
+            }
+            clean_run(space, b, 1);
+            b->state = WN_BLOCK_SMALL;
+            b->cls = (uint8_t)cls;
+            b->kind = (uint8_t)kind;
+            b->slot = slot_of_class[cls];
+            b->slots = WN_BLOCK_SIZE / b->slot;
+            b->inverse = (uint32_t)(((uint64_t)1 << 32) / b->slot + 1);
+        }
+        b->owned = 1;
+        b->cursor = 0;
+        pthread_mutex_unlock(&space->lock);
+        *current = b;
+        if (fresh) {
+            /* Whole and zero: nothing to search and nothing to clear. */
+            uint64_t *words = wn_alloc_words(b);
+            for (size_t i = 0; i < WN_BLOCK_WORDS; i++) __atomic_store_n(&words[i], slot_starts[cls][i], __ATOMIC_RELAXED);
+            __atomic_store_n(&b->used, b->slots, __ATOMIC_RELAXED);
+            b->cursor = b->slots;
+            buffer->cursor = wn_block_start(b);
+            buffer->limit = buffer->cursor + (size_t)b->slots * b->slot;
+            count_slots(space, b->slots, (size_t)b->slots * b->slot);
+            return true;
+        }
+    }
+}
+
+void wn_space_retire(wn_space *space, unsigned cls, wn_buffer_ *buffer) {
+    if (buffer->cursor == buffer->limit) {
+        buffer->cursor = buffer->limit = NULL;
+        return;
+    }
+    wn_block *b = wn_block_of(buffer->cursor);
+    uint32_t slot = slot_of_class[cls], n = (uint32_t)((size_t)(buffer->limit - buffer->cursor) / slot);
+    uint32_t first = wn_slot_number(b, (uint32_t)(buffer->cursor - wn_block_start(b)));
+    change_bits(b, first, n, false);
+    __atomic_fetch_sub(&b->used, n, __ATOMIC_RELAXED);
+    if (first < b->cursor) b->cursor = first;
+    count_slots(space, (size_t)0 - n, (size_t)0 - (size_t)n * slot);
+    buffer->cursor = buffer->limit = NULL;
+}
+
+void wn_space_disown(wn_space *space, wn_block **current) {
+    if (!*current) return;
+    pthread_mutex_lock(&space->lock);
+    (*current)->owned = 0;
+    settle_block(space, *current);
+    pthread_mutex_unlock(&space->lock);
+    *current = NULL;
+}
+
+void wn_space_free(wn_space *space, void *const *slots, size_t n) {
+    pthread_mutex_lock(&space->lock);
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        void *p = slots[i];
+        wn_block *b = wn_block_of(p);
+        uint8_t *meta = wn_meta_(p);
+        meta[0] = meta[1] = 0;
+        uint64_t bit, *word = wn_bit_of(p, WN_ALLOC_TABLE, &bit);
+        __atomic_fetch_and(word, ~bit, __ATOMIC_RELAXED);
+        bytes += b->slot;
+        __atomic_fetch_sub(&b->used, 1, __ATOMIC_RELAXED);
+        settle_block(space, b);
+    }
+    __atomic_fetch_sub(&space->live_bytes, bytes, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&space->lock);
+}
+
+/* ---- large objects --------------------------------------------------------------------------------------------------- */
+
+static size_t page_round(size_t bytes) {
+    size_t page = wn_os_page_size();
+    return (bytes + page - 1) & ~(page - 1);
+}
+
+static wn_block *take_huge(wn_space *space, size_t bytes) {
+    size_t rounded = page_round(bytes);
+    if (rounded < bytes || rounded > (size_t)1 << 46 || !within_limit(space, rounded)) return NULL;
+    wn_chunk *c = new_chunk(space, WN_CHUNK_HEADER + rounded, true);
+    if (!c) return NULL;
+    count_blocks(space, rounded);
+    return &c->block[WN_FIRST_BLOCK];
+}
+
+void *wn_space_large(wn_space *space, size_t bytes) {
+    size_t blocks = (bytes + WN_BLOCK_SIZE - 1) >> WN_BLOCK_SHIFT;
+    bool huge = bytes >= WN_HUGE_MIN;
+    pthread_mutex_lock(&space->lock);
+    wn_block *b = huge ? take_huge(space, bytes) : take_run(space, blocks);
+    if (b) {
+        if (!huge) {
+            clean_run(space, b, blocks);
+            for (size_t i = 1; i < blocks; i++) b[i].state = WN_BLOCK_TAIL;
+        }
+        b->blocks = huge ? 1 : (uint32_t)blocks;
+        b->bytes = bytes;
+        b->slots = 1;
+        b->used = 1;
+        b->state = WN_BLOCK_LARGE;
+        space->large_bytes += page_round(bytes);
+    }
+    pthread_mutex_unlock(&space->lock);
+    if (!b) return NULL;
+    char *p = wn_block_start(b);
+    uint64_t bit, *word = wn_bit_of(p, WN_ALLOC_TABLE, &bit);
+    __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+    count_slots(space, 1, page_round(bytes));
+    return p;
+}
+
+/* Under the lock. */
+static void free_large(wn_space *space, wn_block *b) {
+    char *p = wn_block_start(b);
+    wn_chunk *c = wn_chunk_of(p);
+    uint8_t *meta = wn_meta_(p);
+    meta[0] = meta[1] = 0;
+    uint64_t bit, *word = wn_bit_of(p, WN_ALLOC_TABLE, &bit);
+    __atomic_fetch_and(word, ~bit, __ATOMIC_RELAXED);
+    size_t bytes = page_round(b->bytes);
+    space->large_bytes -= bytes;
+    __atomic_fetch_sub(&space->live_bytes, bytes, __ATOMIC_RELAXED);
+    if (!c->huge) {
+        give_run(space, b, b->blocks);
+        discard_surplus(space);
+        return;
+    }
+    __atomic_fetch_sub(&space->block_bytes, bytes, __ATOMIC_RELAXED);
+    space->returned_bytes += bytes;
+    wn_chunk **at = &space->chunks;
+    while (*at != c) at = &(*at)->next;
+    *at = c->next;
+    forget(space, c);
+    wn_os_release(c, c->size);
+}
+
+void wn_space_free_large(wn_space *space, void *object) {
+    pthread_mutex_lock(&space->lock);
+    free_large(space, wn_block_of(object));
+    pthread_mutex_unlock(&space->lock);
+}
+
+/* ---- sweeping -------------------------------------------------------------------------------------------------------- */
+
+size_t wn_space_sweep(wn_space *space, wn_block *b, void (*dead)(void *object, void *data), void *data) {
+    uint64_t *alloc = wn_alloc_words(b);
+    const uint64_t *mark = wn_mark_words(b);
+    char *start = wn_block_start(b);
+    size_t freed = 0;
+    unsigned words = b->state == WN_BLOCK_LARGE ? 1 : WN_BLOCK_WORDS;
+    for (unsigned i = 0; i < words; i++) {
+        uint64_t a = __atomic_load_n(&alloc[i], __ATOMIC_RELAXED);
+        uint64_t gone = a & ~__atomic_load_n(&mark[i], __ATOMIC_RELAXED);
+        if (!gone) continue;
+        freed += (size_t)__builtin_popcountll(gone);
+        for (uint64_t w = gone; w; w &= w - 1) {
+            void *p = start + (((size_t)i * 64 + (size_t)__builtin_ctzll(w)) << WN_GRANULE_SHIFT_);
+            if (dead) dead(p, data);
+            uint8_t *meta = wn_meta_(p);
+            if (meta[0] | meta[1]) meta[0] = meta[1] = 0;
+        }
+        if (b->state == WN_BLOCK_SMALL) __atomic_store_n(&alloc[i], a & ~gone, __ATOMIC_RELAXED);
+    }
+    if (!freed) return 0;
+    pthread_mutex_lock(&space->lock);
+    if (b->state == WN_BLOCK_LARGE) {
+        free_large(space, b);
+    } else {
+        __atomic_fetch_sub(&space->live_bytes, freed * b->slot, __ATOMIC_RELAXED);
+        __atomic_fetch_sub(&b->used, (uint32_t)freed, __ATOMIC_RELAXED);
+        settle_block(space, b);
+    }
+    pthread_mutex_unlock(&space->lock);
+    return freed;
+}
+
+/* ---- fork ------------------------------------------------------------------------------------------------------------ */
+
+void wn_space_inherit(wn_space *space) {
+    for (wn_chunk *c = space->chunks; c; c = c->next)
+        for (unsigned i = WN_FIRST_BLOCK; i < c->end && !c->huge; i++) {
+            wn_block *b = &c->block[i];
+            if (b->state != WN_BLOCK_SMALL) continue;
+            unlist_block(space, b);
+            b->inherited = 1;
+        }
+}

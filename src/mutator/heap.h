@@ -1,0 +1,213 @@
+/*
+ * heap.h - a heap, its mutators and what a collector has to provide: the meeting place of all layers above.
+ *
+ * Invariants: a mutator's fast part is written by its own thread, or by another while the mutator stands still (parked
+ * at a safepoint or in a blocking section). The world is stopped by one mutator (or collector thread) at a time.
+ */
+#ifndef WN_HEAP_H
+#define WN_HEAP_H
+
+#include "object/object.h"
+#include "winnow.h"
+
+typedef struct mutator mutator;
+typedef struct wn_collector wn_collector;
+
+/* A growable array of pointers; its memory comes from malloc. */
+typedef struct wn_vector {
+    void **at;
+    size_t n, room;
+} wn_vector;
+bool wn_vector_reserve(wn_vector *v, size_t room);
+static inline bool wn_vector_push(wn_vector *v, void *p) {
+    if (WN_UNLIKELY(v->n == v->room) && !wn_vector_reserve(v, v->n + 1)) return false;
+    v->at[v->n++] = p;
+    return true;
+}
+void wn_vector_free(wn_vector *v);
+
+typedef enum mutator_state { MUTATOR_RUNNING, MUTATOR_STILL } mutator_state;
+
+struct mutator {
+    wn_mutator fast; /* first: a wn_mutator * is a mutator * */
+    wn_heap *heap;   /* NULL once detached */
+    pthread_t thread;
+    mutator *next;           /* of the heap */
+    mutator *next_of_thread; /* of this thread's mutators for several heaps */
+    mutator_state state;     /* under heap->world */
+    wn_block *block[WN_KINDS][WN_CLASSES_];
+    wn_buffer_ stash[WN_CLASSES_]; /* the buffers when every allocation must take the slow path */
+    wn_buffer_ *buffers;           /* fast.buffer or stash */
+    bool all_slow;                 /* stress or check: the fast path never succeeds */
+    unsigned until_stress;
+    uint64_t barrier_slow;
+    wn_vector callbacks; /* weak references (owned) whose callbacks are due, in order */
+    bool in_callbacks;
+    void *state_of_collector; /* the collector's own part */
+};
+
+struct wn_root_scanner_entry {
+    wn_root_scanner scan;
+    void *data;
+};
+struct wn_listener_entry {
+    wn_listener listener;
+    void *data;
+};
+
+/* weak references and ephemerons by target: engines/weak.h */
+typedef struct wn_weak_table {
+    pthread_mutex_t lock;
+    struct wn_weak_entry *entry;
+    size_t size, used; /* used: filled and deleted entries */
+    size_t live;
+} wn_weak_table;
+
+struct wn_heap {
+    wn_space space;
+    const wn_collector *collector;
+    void *state; /* the collector's own part */
+    wn_options options;
+
+    pthread_mutex_t world;
+    pthread_cond_t world_changed;
+    mutator *mutators;
+    unsigned mutator_count;
+    bool stopped;      /* somebody holds the world */
+    mutator *stopper;  /* who; NULL for a thread of the collector */
+    unsigned stop_depth;
+
+    pthread_mutex_t roots_lock; /* guards the four below; the collector reads them with the world stopped */
+    wn_vector globals;
+    struct wn_root_scanner_entry *scanners;
+    struct wn_listener_entry *listeners;
+    size_t scanner_count, listener_count;
+
+    wn_vector immortals; /* under roots_lock */
+    wn_vector garbage;   /* owned references; changed with the world stopped or by one thread */
+    wn_weak_table weak;
+
+    int disabled;          /* atomic */
+    unsigned threshold[3]; /* atomic */
+    size_t external_bytes; /* atomic */
+
+    pthread_mutex_t stats_lock;
+    wn_stats stats; /* what events add up to; the rest is computed when asked for */
+
+    wn_heap *next; /* all heaps of the process, for fork */
+};
+
+/*
+ * A collector: one struct of operations. Unless it says otherwise an operation runs on the calling mutator's thread,
+ * with the world running.
+ */
+struct wn_collector {
+    wn_collector_id id;
+    const char *name;
+
+    /* Makes heap->state from heap->options; the space is ready. Error text by wn_fail. */
+    wn_status (*init)(wn_heap *heap);
+    /* Releases heap->state; no mutator is left, objects are not looked at any more. */
+    void (*fini)(wn_heap *heap);
+    /* A mutator comes and goes, with the world stopped. */
+    wn_status (*attach)(mutator *m);
+    void (*detach)(mutator *m);
+
+    /* Makes an object of `bytes` when the fast path could not: zero but for its type. A safepoint. NULL with an error
+     * text when memory is out, after having tried to collect. */
+    void *(*allocate)(mutator *m, const wn_type *type, size_t bytes);
+    /* The barrier's slow path (every store in checked mode). */
+    void (*store)(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+    /* Counting; NULL otherwise. */
+    void (*count_up)(mutator *m, void *object);
+    void (*count_down)(mutator *m, void *object);
+    size_t (*refcount)(mutator *m, const void *object);
+    void (*young_full)(mutator *m);
+    /* What the collector wants done at a safepoint besides standing still for others. NULL: nothing. */
+    void (*poll)(mutator *m);
+
+    wn_status (*collect)(mutator *m, int generation, wn_collect_result *result);
+    wn_status (*step)(mutator *m, uint64_t budget_ns, wn_step_result *result); /* budget 0: one step */
+
+    wn_status (*freeze)(mutator *m);   /* the world is stopped */
+    wn_status (*unfreeze)(mutator *m); /* the world is stopped */
+    size_t (*frozen)(const wn_heap *heap);
+    void (*make_immortal)(mutator *m, void *object);
+    wn_status (*pin)(mutator *m, void *object);
+    void (*unpin)(mutator *m, void *object);
+    uintptr_t (*identity)(mutator *m, void *object);
+
+    /* The target of a weak reference if it is alive, as a new reference; called under heap->weak.lock. */
+    void *(*weak_get)(mutator *m, void *target);
+    int (*generation)(const wn_heap *heap, const void *object);
+    bool (*is_tracked)(const wn_heap *heap, const void *object);
+    void (*get_count)(const wn_heap *heap, unsigned count[3]);
+    /* Starts or stops to track an object for cycles; NULL: nothing is tracked by object. */
+    void (*track)(mutator *m, void *object, bool on);
+
+    /* Gives back what the mutator caches, so that alloc bits tell the truth; the world is stopped. */
+    void (*flush)(mutator *m);
+    /* Whether an allocated slot holds an object a walk should show; NULL: every one. The world is stopped. */
+    bool (*is_live)(const wn_heap *heap, const void *object);
+    void (*stats)(wn_heap *heap, wn_stats *stats);
+    /* The collector's own part of wn_verify: reports each fault by `fault`. The world is stopped; NULL: nothing. */
+    void (*verify)(mutator *m, void (*fault)(void *data, const char *format, ...), void *data);
+    /* Around fork(): before, with the world's lock held by the forking thread; after, in the parent or the child. In
+     * the child only the forking thread's mutator is left. NULL: nothing. */
+    void (*before_fork)(wn_heap *heap);
+    void (*after_fork)(wn_heap *heap, bool child);
+    /* Called by wn_trim before the space discards; NULL: nothing. */
+    void (*trim)(mutator *m);
+};
+
+extern const wn_collector wn_collector_refcount;
+extern const wn_collector wn_collector_incremental __attribute__((weak));
+extern const wn_collector wn_collector_concurrent __attribute__((weak));
+
+static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
+
+/* ---- the world ------------------------------------------------------------------------------------------------------- */
+
+/* Makes every other mutator stand still and keeps new ones out; nests for the same thread. `me` is the calling thread's
+ * mutator, NULL for a thread of the collector. While it waits for another stopper the caller itself counts as still. */
+void wn_world_stop(wn_heap *heap, mutator *me);
+void wn_world_start(wn_heap *heap, mutator *me);
+/* Stands still while the world is stopped. */
+void wn_world_park(mutator *me);
+/* Puts a heap on the list of those that fork() must find in order, and takes it off. */
+void wn_heap_register(wn_heap *heap);
+void wn_heap_unregister(wn_heap *heap);
+
+/* Asks every mutator to come to a safepoint. */
+void wn_world_interrupt(wn_heap *heap);
+
+/* ---- roots ----------------------------------------------------------------------------------------------------------- */
+
+static WN_ALWAYS_INLINE void wn_each_local_root(mutator *m, void (*visit)(void **slot, void *context), void *context) {
+    for (wn_root_link_ *link = m->fast.roots; link; link = link->up) visit((void **)link->slot, context);
+}
+
+/* Visits the address of every root but the immortals: locals of all mutators, globals, scanners, due callbacks, the
+ * garbage list. The world is stopped. */
+void wn_each_root(wn_heap *heap, void (*visit)(void **slot, void *context), void *context);
+
+/* ---- options ---------------------------------------------------------------------------------------------------------- */
+
+/* Resolves what a client gave (may be NULL) against the environment, checks it and fills the defaults. */
+wn_status wn_options_resolve(const wn_options *given, wn_options *out);
+
+/* ---- events ---------------------------------------------------------------------------------------------------------- */
+
+void wn_tell(mutator *m, const wn_event *event);
+/* Adds one pause to the statistics. */
+void wn_note_pause(wn_heap *heap, uint64_t ns);
+
+/* The message and NULL for an allocation that failed. */
+void *wn_out_of_memory(wn_heap *heap, size_t bytes);
+
+/* True when the collector may start on its own. */
+static inline bool wn_may_collect(const mutator *m) {
+    return !m->fast.nested && __atomic_load_n(&m->heap->disabled, __ATOMIC_RELAXED) == 0;
+}
+
+#endif

@@ -1,0 +1,289 @@
+/*
+ * mutator.c - attaching threads, the way out of the allocation fast path, and the calls that hand over to the collector.
+ *
+ * A detached mutator is not freed but kept for the next thread that attaches, with empty buffers and no heap: a client
+ * that goes on using it gets an error that says so instead of a crash.
+ */
+#include "mutator/heap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static _Thread_local mutator *of_thread;
+static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
+static mutator *spare;
+
+/* ---- attaching --------------------------------------------------------------------------------------------------------- */
+
+wn_mutator *wn_current(wn_heap *heap) {
+    for (mutator *m = of_thread; m; m = m->next_of_thread)
+        if (m->heap == heap) return &m->fast;
+    return NULL;
+}
+
+wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
+
+static mutator *take_spare(void) {
+    pthread_mutex_lock(&spare_lock);
+    mutator *m = spare;
+    if (m) spare = m->next;
+    pthread_mutex_unlock(&spare_lock);
+    if (!m && posix_memalign((void **)&m, 64, (sizeof *m + 63) & ~(size_t)63) != 0) return NULL;
+    memset(m, 0, sizeof *m);
+    return m;
+}
+
+static void put_spare(mutator *m) {
+    memset(m, 0, sizeof *m);
+    m->fast.mode = WN_MODE_CHECK_; /* stores, too, must come by the slow path */
+    pthread_mutex_lock(&spare_lock);
+    m->next = spare;
+    spare = m;
+    pthread_mutex_unlock(&spare_lock);
+}
+
+wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
+    *out = NULL;
+    if (wn_current(heap))
+        return wn_fail(WN_ERR_STATE, "this thread is attached to the heap already: use wn_current(heap), or wn_detach first");
+    mutator *m = take_spare();
+    if (!m) return wn_fail(WN_ERR_MEMORY, "no memory for a mutator");
+    m->thread = pthread_self();
+    m->heap = heap;
+    m->fast.class_mask = ~0u;
+    m->all_slow = heap->options.stress || heap->options.check;
+    m->buffers = m->all_slow ? m->stash : m->fast.buffer;
+    m->until_stress = heap->options.stress;
+    wn_world_stop(heap, NULL);
+    wn_status status = WN_OK;
+    if (heap->options.single_thread && heap->mutator_count)
+        status = wn_fail(WN_ERR_STATE, "the heap was made with single_thread=on and another thread is attached: detach it, or make the "
+                                       "heap without that option");
+    else
+        status = heap->collector->attach(m);
+    if (!status) {
+        pthread_mutex_lock(&heap->world);
+        m->next = heap->mutators;
+        heap->mutators = m;
+        heap->mutator_count++;
+        pthread_mutex_unlock(&heap->world);
+    }
+    wn_world_start(heap, NULL);
+    if (status) {
+        put_spare(m);
+        return status;
+    }
+    m->next_of_thread = of_thread;
+    of_thread = m;
+    *out = &m->fast;
+    return WN_OK;
+}
+
+wn_status wn_detach(wn_mutator *fast) {
+    mutator *m = wn_mutator_of(fast);
+    if (!m->heap) return wn_fail(WN_ERR_STATE, "this mutator is detached already");
+    if (!pthread_equal(m->thread, pthread_self()))
+        return wn_fail(WN_ERR_STATE, "a mutator can be detached only by the thread that attached it");
+    if (fast->roots) return wn_fail(WN_ERR_STATE, "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
+    wn_heap *heap = m->heap;
+    if (heap->collector->poll) heap->collector->poll(m); /* what is due runs while the thread is still one of ours */
+    wn_world_stop(heap, m);
+    heap->collector->flush(m);
+    for (unsigned k = 0; k < WN_KINDS; k++)
+        for (unsigned c = 0; c < WN_CLASSES_; c++) wn_space_disown(&heap->space, &m->block[k][c]);
+    heap->collector->detach(m);
+    pthread_mutex_lock(&heap->world);
+    mutator **at = &heap->mutators;
+    while (*at != m) at = &(*at)->next;
+    *at = m->next;
+    heap->mutator_count--;
+    pthread_mutex_unlock(&heap->world);
+    wn_world_start(heap, m);
+    wn_vector_free(&m->callbacks);
+    mutator **mine = &of_thread;
+    while (*mine != m) mine = &(*mine)->next_of_thread;
+    *mine = m->next_of_thread;
+    put_spare(m);
+    return WN_OK;
+}
+
+/* ---- making objects ---------------------------------------------------------------------------------------------------- */
+
+/* Whether the calling thread may use m at all; in checked mode also whether it is the right one. */
+static bool usable(mutator *m, const char *what) {
+    if (WN_UNLIKELY(!m->heap)) {
+        wn_fail(WN_ERR_STATE, "%s on a detached mutator: this thread has called wn_detach; wn_attach again first", what);
+        return false;
+    }
+    if (WN_UNLIKELY(m->heap->options.check) && !pthread_equal(m->thread, pthread_self())) {
+        wn_misuse("wrong-thread", "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
+        return false;
+    }
+    return true;
+}
+
+static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
+    wn_heap *heap = m->heap;
+    wn_poll(&m->fast);
+    if (WN_UNLIKELY(m->until_stress) && --m->until_stress == 0) {
+        m->until_stress = heap->options.stress;
+        if (wn_may_collect(m)) heap->collector->collect(m, 0, NULL);
+    }
+    return heap->collector->allocate(m, type, bytes);
+}
+
+void *wn_new_slow_(wn_mutator *fast, const wn_type *type) {
+    mutator *m = wn_mutator_of(fast);
+    if (!usable(m, "wn_new") || wn_type_check(type, false)) return NULL;
+    return allocate(m, type, type->size);
+}
+
+void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
+    mutator *m = wn_mutator_of(fast);
+    if (!usable(m, "wn_new_array") || wn_type_check(type, true)) return NULL;
+    size_t bytes;
+    if (__builtin_mul_overflow(length, (size_t)type->item_size, &bytes) || __builtin_add_overflow(bytes, (size_t)type->size, &bytes) ||
+        bytes > (size_t)1 << 46) {
+        wn_fail(WN_ERR_ARGUMENT, "type %s: %zu items of %u bytes do not fit the address space: check the length", type->name ? type->name : "(unnamed)",
+                length, type->item_size);
+        return NULL;
+    }
+    void *o = allocate(m, type, bytes);
+    if (o) *(size_t *)((char *)o + type->length_at) = length;
+    return o;
+}
+
+void wn_external(wn_mutator *fast, void *object, ptrdiff_t delta) {
+    (void)object;
+    __atomic_fetch_add(&wn_mutator_of(fast)->heap->external_bytes, (size_t)delta, __ATOMIC_RELAXED);
+}
+
+/* ---- out of the fast paths ----------------------------------------------------------------------------------------------- */
+
+void wn_young_full_(wn_mutator *m) { wn_mutator_of(m)->heap->collector->young_full(wn_mutator_of(m)); }
+void wn_count_up_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->collector->count_up(wn_mutator_of(m), o); }
+void wn_count_down_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->collector->count_down(wn_mutator_of(m), o); }
+
+/* Checked mode: an argument that should be an object of this heap, or NULL. */
+static bool check_object(mutator *m, const void *o, const char *what, const char *role) {
+    if (!o) return true;
+    if (!wn_space_object_at(&m->heap->space, o, true)) {
+        wn_misuse("use-after-free",
+                  "%s: the %s at %p is no object of this heap: it was freed or moved, or never was one. Hold it by wn_root or "
+                  "wn_hold across safepoints",
+                  what, role, o);
+        return false;
+    }
+    if (m->heap->collector->is_live && !m->heap->collector->is_live(m->heap, o)) {
+        wn_misuse("use-after-free",
+                  "%s: the %s at %p was freed: its last reference is gone. A reference kept across a safepoint must be declared by "
+                  "wn_root or wn_hold",
+                  what, role, o);
+        return false;
+    }
+    return true;
+}
+
+void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, bool takes_over) {
+    mutator *m = wn_mutator_of(fast);
+    if (!usable(m, "wn_set")) return;
+    m->barrier_slow++;
+    if (m->heap->options.check) {
+        if (!check_object(m, holder, "wn_set", "holder") || !check_object(m, value, "wn_set", "value")) return;
+        if ((char *)slot < (char *)holder || (char *)slot >= (char *)holder + wn_bytes_of(holder)) {
+            wn_misuse("wrong-slot", "wn_set: the slot %p does not lie in the holder %p (%s)", slot, holder, wn_type_of(holder)->name);
+            return;
+        }
+    }
+    m->heap->collector->store(m, holder, slot, value, takes_over);
+}
+
+void wn_copy(wn_mutator *m, void *holder, void *slots, const void *values, size_t n) {
+    wn_slot_ *to = (wn_slot_ *)slots;
+    const wn_slot_ *from = (const wn_slot_ *)values;
+    if ((uintptr_t)to <= (uintptr_t)from)
+        for (size_t i = 0; i < n; i++) wn_store(m, holder, &to[i], from[i]);
+    else
+        for (size_t i = n; i-- > 0;) wn_store(m, holder, &to[i], from[i]);
+}
+
+void *wn_load_(wn_mutator *m, const void *slot) {
+    return wn_keep_(m, __atomic_load_n((const wn_slot_ *)slot, __ATOMIC_ACQUIRE));
+}
+
+/* ---- collecting ------------------------------------------------------------------------------------------------------------ */
+
+wn_status wn_collect(wn_mutator *fast, int generation, wn_collect_result *result) {
+    mutator *m = wn_mutator_of(fast);
+    wn_collect_result ignored;
+    if (!result) result = &ignored;
+    memset(result, 0, sizeof *result);
+    if (!usable(m, "wn_collect")) return WN_ERR_STATE;
+    if (generation < 0 || generation > 2)
+        return wn_fail(WN_ERR_ARGUMENT, "wn_collect: there is no generation %d; 0 is the youngest, 2 the whole heap", generation);
+    if (fast->nested)
+        return wn_fail(WN_ERR_STATE, "wn_collect inside a no-collect scope or a collection: call it after wn_no_collect_end, outside of finalizers and listeners");
+    return m->heap->collector->collect(m, generation, result);
+}
+
+static wn_status step(wn_mutator *fast, uint64_t budget, wn_step_result *result) {
+    mutator *m = wn_mutator_of(fast);
+    wn_step_result ignored;
+    if (!result) result = &ignored;
+    memset(result, 0, sizeof *result);
+    if (!usable(m, "wn_collect_step")) return WN_ERR_STATE;
+    if (fast->nested) return wn_fail(WN_ERR_STATE, "wn_collect_step inside a no-collect scope or a collection: call it afterwards");
+    return m->heap->collector->step(m, budget, result);
+}
+
+wn_status wn_collect_step(wn_mutator *m, wn_step_result *result) { return step(m, 0, result); }
+wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *result) { return step(m, budget_ns ? budget_ns : 1, result); }
+
+wn_status wn_freeze(wn_mutator *fast) {
+    mutator *m = wn_mutator_of(fast);
+    if (!usable(m, "wn_freeze")) return WN_ERR_STATE;
+    wn_world_stop(m->heap, m);
+    wn_status s = m->heap->collector->freeze(m);
+    wn_world_start(m->heap, m);
+    return s;
+}
+
+wn_status wn_unfreeze(wn_mutator *fast) {
+    mutator *m = wn_mutator_of(fast);
+    if (!usable(m, "wn_unfreeze")) return WN_ERR_STATE;
+    wn_world_stop(m->heap, m);
+    wn_status s = m->heap->collector->unfreeze(m);
+    wn_world_start(m->heap, m);
+    return s;
+}
+
+size_t wn_trim(wn_mutator *fast) {
+    mutator *m = wn_mutator_of(fast);
+    wn_world_stop(m->heap, m);
+    for (mutator *each = m->heap->mutators; each; each = each->next) {
+        m->heap->collector->flush(each);
+        for (unsigned k = 0; k < WN_KINDS; k++)
+            for (unsigned c = 0; c < WN_CLASSES_; c++) wn_space_disown(&m->heap->space, &each->block[k][c]);
+    }
+    if (m->heap->collector->trim) m->heap->collector->trim(m);
+    wn_world_start(m->heap, m);
+    return wn_space_discard(&m->heap->space, (size_t)-1);
+}
+
+/* ---- single objects -------------------------------------------------------------------------------------------------------- */
+
+size_t wn_refcount(wn_mutator *fast, const void *object) {
+    mutator *m = wn_mutator_of(fast);
+    return m->heap->collector->refcount ? m->heap->collector->refcount(m, object) : 0;
+}
+
+void wn_make_immortal(wn_mutator *fast, void *object) {
+    mutator *m = wn_mutator_of(fast);
+    m->heap->collector->make_immortal(m, object);
+}
+
+wn_status wn_pin(wn_mutator *fast, void *object) { return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object); }
+void wn_unpin(wn_mutator *fast, void *object) { wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object); }
+uintptr_t wn_identity(wn_mutator *fast, void *object) {
+    return wn_mutator_of(fast)->heap->collector->identity(wn_mutator_of(fast), object);
+}

@@ -1,0 +1,112 @@
+/* roots.c - global roots, root scanners, immortals; visiting them all; and the small growable array they live in. */
+#include "mutator/heap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool wn_vector_reserve(wn_vector *v, size_t room) {
+    if (room <= v->room) return true;
+    size_t bigger = v->room ? v->room * 2 : 16;
+    if (bigger < room) bigger = room;
+    void **at = realloc(v->at, bigger * sizeof *at);
+    if (!at) return false;
+    v->at = at;
+    v->room = bigger;
+    return true;
+}
+
+void wn_vector_free(wn_vector *v) {
+    free(v->at);
+    memset(v, 0, sizeof *v);
+}
+
+wn_status wn_global(wn_heap *heap, void *variable) {
+    pthread_mutex_lock(&heap->roots_lock);
+    bool ok = wn_vector_push(&heap->globals, variable);
+    pthread_mutex_unlock(&heap->roots_lock);
+    return ok ? WN_OK : wn_fail(WN_ERR_MEMORY, "no memory to declare a global root");
+}
+
+wn_status wn_forget_global(wn_mutator *m, void *variable) {
+    wn_heap *heap = wn_heap_of(m);
+    pthread_mutex_lock(&heap->roots_lock);
+    wn_vector *g = &heap->globals;
+    size_t i = g->n;
+    while (i > 0 && g->at[i - 1] != variable) i--; /* the latest are forgotten first */
+    if (i) g->at[i - 1] = g->at[--g->n];
+    pthread_mutex_unlock(&heap->roots_lock);
+    if (!i) return wn_fail(WN_ERR_STATE, "the variable is not a global root: declare it by wn_global first");
+    wn_take_(m, variable, NULL);
+    return WN_OK;
+}
+
+wn_status wn_add_root_scanner(wn_heap *heap, wn_root_scanner scanner, void *data) {
+    pthread_mutex_lock(&heap->roots_lock);
+    struct wn_root_scanner_entry *s = realloc(heap->scanners, (heap->scanner_count + 1) * sizeof *s);
+    if (s) {
+        heap->scanners = s;
+        s[heap->scanner_count++] = (struct wn_root_scanner_entry){scanner, data};
+    }
+    pthread_mutex_unlock(&heap->roots_lock);
+    return s ? WN_OK : wn_fail(WN_ERR_MEMORY, "no memory to add a root scanner");
+}
+
+wn_status wn_remove_root_scanner(wn_heap *heap, wn_root_scanner scanner, void *data) {
+    wn_status status = WN_ERR_STATE;
+    pthread_mutex_lock(&heap->roots_lock);
+    for (size_t i = 0; i < heap->scanner_count && status; i++)
+        if (heap->scanners[i].scan == scanner && heap->scanners[i].data == data) {
+            heap->scanners[i] = heap->scanners[--heap->scanner_count];
+            status = WN_OK;
+        }
+    pthread_mutex_unlock(&heap->roots_lock);
+    return status ? wn_fail(status, "no such root scanner: give the function and the data it was added with") : WN_OK;
+}
+
+wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data) {
+    pthread_mutex_lock(&heap->roots_lock);
+    struct wn_listener_entry *s = realloc(heap->listeners, (heap->listener_count + 1) * sizeof *s);
+    if (s) {
+        heap->listeners = s;
+        s[heap->listener_count++] = (struct wn_listener_entry){listener, data};
+    }
+    pthread_mutex_unlock(&heap->roots_lock);
+    return s ? WN_OK : wn_fail(WN_ERR_MEMORY, "no memory to add a listener");
+}
+
+wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data) {
+    wn_status status = WN_ERR_STATE;
+    pthread_mutex_lock(&heap->roots_lock);
+    for (size_t i = 0; i < heap->listener_count && status; i++)
+        if (heap->listeners[i].listener == listener && heap->listeners[i].data == data) {
+            memmove(&heap->listeners[i], &heap->listeners[i + 1], (heap->listener_count - i - 1) * sizeof heap->listeners[0]);
+            heap->listener_count--;
+            status = WN_OK;
+        }
+    pthread_mutex_unlock(&heap->roots_lock);
+    return status ? wn_fail(status, "no such listener: give the function and the data it was added with") : WN_OK;
+}
+
+void wn_tell(mutator *m, const wn_event *event) {
+    /* By index, because a listener may add or remove listeners. */
+    for (size_t i = 0; i < m->heap->listener_count; i++)
+        m->heap->listeners[i].listener(&m->fast, event, m->heap->listeners[i].data);
+}
+
+void wn_note_pause(wn_heap *heap, uint64_t ns) {
+    pthread_mutex_lock(&heap->stats_lock);
+    wn_histogram_add(&heap->stats.pause, ns);
+    heap->stats.gc_cpu_ns += ns;
+    pthread_mutex_unlock(&heap->stats_lock);
+}
+
+void wn_each_root(wn_heap *heap, void (*visit)(void **slot, void *context), void *context) {
+    for (mutator *m = heap->mutators; m; m = m->next) {
+        wn_each_local_root(m, visit, context);
+        for (size_t i = 0; i < m->callbacks.n; i++) visit(&m->callbacks.at[i], context);
+    }
+    for (size_t i = 0; i < heap->globals.n; i++) visit((void **)heap->globals.at[i], context);
+    for (size_t i = 0; i < heap->garbage.n; i++) visit(&heap->garbage.at[i], context);
+    struct wn_tracer tracer = {visit, context};
+    for (size_t i = 0; i < heap->scanner_count; i++) heap->scanners[i].scan(&tracer, heap->scanners[i].data);
+}

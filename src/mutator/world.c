@@ -1,0 +1,181 @@
+/*
+ * world.c - making every mutator stand still, and fork().
+ *
+ * A mutator is RUNNING or STILL; it changes from one to the other under heap->world. The world is stopped when
+ * heap->stopped is set and every mutator but the stopper is STILL: it is then safe to read and change their fast
+ * parts, because a mutator becomes RUNNING only under the lock and only while the world is not stopped.
+ */
+#include "mutator/heap.h"
+
+#include <stdlib.h>
+
+static void wait_while_stopped(wn_heap *heap, mutator *me) {
+    me->state = MUTATOR_STILL;
+    pthread_cond_broadcast(&heap->world_changed);
+    while (heap->stopped) pthread_cond_wait(&heap->world_changed, &heap->world);
+    me->state = MUTATOR_RUNNING;
+}
+
+void wn_world_interrupt(wn_heap *heap) {
+    for (mutator *m = heap->mutators; m; m = m->next) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+}
+
+static bool others_still(const wn_heap *heap, const mutator *me) {
+    for (const mutator *m = heap->mutators; m; m = m->next)
+        if (m != me && m->state != MUTATOR_STILL) return false;
+    return true;
+}
+
+void wn_world_stop(wn_heap *heap, mutator *me) {
+    pthread_mutex_lock(&heap->world);
+    if (heap->stopped && me && heap->stopper == me) {
+        heap->stop_depth++;
+        pthread_mutex_unlock(&heap->world);
+        return;
+    }
+    if (me) {
+        if (heap->stopped) wait_while_stopped(heap, me);
+    } else {
+        while (heap->stopped) pthread_cond_wait(&heap->world_changed, &heap->world);
+    }
+    heap->stopped = true;
+    heap->stopper = me;
+    heap->stop_depth = 1;
+    wn_world_interrupt(heap);
+    while (!others_still(heap, me)) pthread_cond_wait(&heap->world_changed, &heap->world);
+    pthread_mutex_unlock(&heap->world);
+}
+
+void wn_world_start(wn_heap *heap, mutator *me) {
+    (void)me;
+    pthread_mutex_lock(&heap->world);
+    if (--heap->stop_depth == 0) {
+        heap->stopped = false;
+        heap->stopper = NULL;
+        pthread_cond_broadcast(&heap->world_changed);
+    }
+    pthread_mutex_unlock(&heap->world);
+}
+
+void wn_world_park(mutator *me) {
+    wn_heap *heap = me->heap;
+    pthread_mutex_lock(&heap->world);
+    if (heap->stopped && heap->stopper != me) wait_while_stopped(heap, me);
+    pthread_mutex_unlock(&heap->world);
+}
+
+void wn_poll_slow_(wn_mutator *fast) {
+    mutator *m = wn_mutator_of(fast);
+    if (!m->heap || fast->nested) return;
+    __atomic_store_n(&fast->poll, 0, __ATOMIC_RELAXED);
+    wn_world_park(m);
+    if (m->heap->collector->poll) m->heap->collector->poll(m);
+}
+
+void wn_block_begin(wn_mutator *fast) {
+    mutator *m = wn_mutator_of(fast);
+    pthread_mutex_lock(&m->heap->world);
+    m->state = MUTATOR_STILL;
+    pthread_cond_broadcast(&m->heap->world_changed);
+    pthread_mutex_unlock(&m->heap->world);
+}
+
+void wn_block_end(wn_mutator *fast) {
+    mutator *m = wn_mutator_of(fast);
+    pthread_mutex_lock(&m->heap->world);
+    while (m->heap->stopped && m->heap->stopper != m) pthread_cond_wait(&m->heap->world_changed, &m->heap->world);
+    m->state = MUTATOR_RUNNING;
+    pthread_mutex_unlock(&m->heap->world);
+    wn_poll(fast);
+}
+
+void wn_no_collect_begin(wn_mutator *m) { m->nested++; }
+void wn_no_collect_end(wn_mutator *m) {
+    if (--m->nested == 0) wn_poll(m);
+}
+
+/* ---- fork -------------------------------------------------------------------------------------------------------------
+ *
+ * The forking thread holds every lock of every heap across fork(), so the child finds consistent structures. In the
+ * child no other thread exists: mutators of other threads are taken off the list (their buffers stay handed out; the
+ * references in their frames are gone with the frames). */
+
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
+static wn_heap *all_heaps;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void lock_heap(wn_heap *h) {
+    if (h->collector->before_fork) h->collector->before_fork(h);
+    pthread_mutex_lock(&h->world);
+    /* A collection by another thread is not cut in half: wait for its end, standing still if it waits for us. */
+    mutator *me = wn_mutator_of(wn_current(h));
+    if (h->stopped && me && h->stopper != me && me->state == MUTATOR_RUNNING) wait_while_stopped(h, me);
+    while (h->stopped && (!me || h->stopper != me)) pthread_cond_wait(&h->world_changed, &h->world);
+    pthread_mutex_lock(&h->roots_lock);
+    pthread_mutex_lock(&h->weak.lock);
+    pthread_mutex_lock(&h->stats_lock);
+    pthread_mutex_lock(&h->space.lock);
+}
+
+static void unlock_heap(wn_heap *h) {
+    pthread_mutex_unlock(&h->space.lock);
+    pthread_mutex_unlock(&h->stats_lock);
+    pthread_mutex_unlock(&h->weak.lock);
+    pthread_mutex_unlock(&h->roots_lock);
+    pthread_mutex_unlock(&h->world);
+}
+
+static void prepare_fork(void) {
+    pthread_mutex_lock(&all_lock);
+    for (wn_heap *h = all_heaps; h; h = h->next) lock_heap(h);
+}
+
+static void after_in_parent(void) {
+    for (wn_heap *h = all_heaps; h; h = h->next) {
+        unlock_heap(h);
+        if (h->collector->after_fork) h->collector->after_fork(h, false);
+    }
+    pthread_mutex_unlock(&all_lock);
+}
+
+static void after_in_child(void) {
+    for (wn_heap *h = all_heaps; h; h = h->next) {
+        mutator **at = &h->mutators;
+        while (*at) {
+            mutator *m = *at;
+            if (pthread_equal(m->thread, pthread_self())) {
+                at = &m->next;
+                continue;
+            }
+            *at = m->next;
+            h->mutator_count--;
+        }
+        h->stopped = false;
+        h->stopper = NULL;
+        h->stop_depth = 0;
+        wn_space_inherit(&h->space);
+        unlock_heap(h);
+        /* Waiters of a condition are gone too. */
+        pthread_cond_init(&h->world_changed, NULL);
+        if (h->collector->after_fork) h->collector->after_fork(h, true);
+    }
+    pthread_mutex_unlock(&all_lock);
+}
+
+static void install_hooks(void) { wn_os_on_fork(prepare_fork, after_in_parent, after_in_child); }
+
+void wn_heap_register(wn_heap *heap) {
+    pthread_once(&fork_once, install_hooks);
+    pthread_mutex_lock(&all_lock);
+    heap->next = all_heaps;
+    all_heaps = heap;
+    pthread_mutex_unlock(&all_lock);
+}
+
+void wn_heap_unregister(wn_heap *heap) {
+    pthread_mutex_lock(&all_lock);
+    wn_heap **at = &all_heaps;
+    while (*at != heap) at = &(*at)->next;
+    *at = heap->next;
+    pthread_mutex_unlock(&all_lock);
+}

@@ -1,0 +1,114 @@
+/* memory.c - reserving, committing and giving back address ranges; what the machine and the container have. */
+#define _GNU_SOURCE
+#include "platform/platform.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#ifndef MAP_NORESERVE
+#define MAP_NORESERVE 0
+#endif
+#ifndef MAP_ANONYMOUS
+#define MAP_ANONYMOUS MAP_ANON
+#endif
+
+static void *map_addresses(size_t size) {
+    void *p = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void *wn_os_reserve(size_t size, size_t align) {
+    /* The kernel places neighbouring mappings next to each other: a first try at the exact size often fits, and under
+     * RLIMIT_AS it may be the only one that can. */
+    char *p = map_addresses(size);
+    if (!p) return NULL;
+    if (((uintptr_t)p & (align - 1)) == 0) return p;
+    munmap(p, size);
+    p = map_addresses(size + align);
+    if (!p) return NULL;
+    char *start = (char *)(((uintptr_t)p + align - 1) & ~(uintptr_t)(align - 1));
+    if (start > p) munmap(p, (size_t)(start - p));
+    size_t tail = (size_t)(p + align - start);
+    if (tail) munmap(start + size, tail);
+    return start;
+}
+
+bool wn_os_commit(void *start, size_t size) { return mprotect(start, size, PROT_READ | PROT_WRITE) == 0; }
+
+void wn_os_discard(void *start, size_t size) {
+#ifdef __linux__
+    madvise(start, size, MADV_DONTNEED);
+#else
+    /* Elsewhere MADV_DONTNEED need not zero: map fresh pages over the old ones. */
+    mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+#endif
+}
+
+void wn_os_release(void *start, size_t size) { munmap(start, size); }
+
+size_t wn_os_page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+unsigned wn_os_processors(void) {
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (unsigned)n : 1;
+}
+
+size_t wn_os_physical_memory(void) {
+    long pages = sysconf(_SC_PHYS_PAGES);
+    return pages > 0 ? (size_t)pages * wn_os_page_size() : (size_t)1 << 30;
+}
+
+size_t wn_os_cache_size(void) {
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    long n = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (n > 0) return (size_t)n;
+    n = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (n > 0) return (size_t)n;
+#endif
+    return (size_t)4 << 20;
+}
+
+/* The number a one-line file holds; 0 when it is absent or says "max". */
+static size_t number_in_file(const char *path) {
+    FILE *f = fopen(path, "re");
+    if (!f) return 0;
+    unsigned long long n = 0;
+    if (fscanf(f, "%llu", &n) != 1) n = 0;
+    fclose(f);
+    return (size_t)n;
+}
+
+/* The least memory.max of this process's cgroup and its parents. */
+static size_t cgroup_limit(void) {
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    if (!f) return 0;
+    char line[1024], path[1200];
+    size_t limit = 0;
+    while (fgets(line, sizeof line, f)) {
+        if (strncmp(line, "0::", 3) != 0) continue; /* version 2 only */
+        line[strcspn(line, "\n")] = 0;
+        char *group = line + 3;
+        for (;;) {
+            snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group[0] && group[1] ? group : "");
+            size_t n = number_in_file(path);
+            if (n && (!limit || n < limit)) limit = n;
+            char *slash = strrchr(group, '/');
+            if (!slash || !group[1]) break;
+            slash[slash == group] = 0;
+        }
+    }
+    fclose(f);
+    return limit;
+}
+
+size_t wn_os_memory_limit(void) {
+    size_t limit = cgroup_limit();
+    struct rlimit r;
+    if (getrlimit(RLIMIT_AS, &r) == 0 && r.rlim_cur != RLIM_INFINITY && (!limit || r.rlim_cur < limit))
+        limit = (size_t)r.rlim_cur;
+    return limit;
+}

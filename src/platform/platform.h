@@ -1,0 +1,76 @@
+/*
+ * platform.h - everything Winnow asks of the operating system and the processor.
+ *
+ * The only layer with conditionals for an OS or a CPU; it knows nothing of heaps. Functions that can fail return NULL
+ * or false and leave it to the caller to say what that means.
+ */
+#ifndef WN_PLATFORM_H
+#define WN_PLATFORM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WN_ALWAYS_INLINE inline __attribute__((always_inline))
+#define WN_NOINLINE __attribute__((noinline))
+#define WN_PREFETCH(p) __builtin_prefetch((p), 0, 3)
+
+/* Tells AddressSanitizer which memory a client may touch; nothing in other builds. */
+#if defined(__SANITIZE_ADDRESS__)
+#define WN_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WN_ASAN 1
+#endif
+#endif
+#ifdef WN_ASAN
+void __asan_poison_memory_region(const volatile void *start, size_t size);
+void __asan_unpoison_memory_region(const volatile void *start, size_t size);
+#define WN_FORBID(start, size) __asan_poison_memory_region(start, size)
+#define WN_ALLOW(start, size) __asan_unpoison_memory_region(start, size)
+#else
+#define WN_FORBID(start, size) ((void)(start), (void)(size))
+#define WN_ALLOW(start, size) ((void)(start), (void)(size))
+#endif
+
+/* ---- memory: addresses are reserved first, then committed; discarded pages read as zero ---------------------------- */
+
+/* Reserves `size` bytes of addresses aligned to `align` (a power of two); they count towards RLIMIT_AS but take no
+ * memory. NULL when the process may have no more. */
+void *wn_os_reserve(size_t size, size_t align);
+/* Makes reserved pages usable. False under strict overcommit when the system has nothing to give. */
+bool wn_os_commit(void *start, size_t size);
+/* Gives the pages back to the system; they stay usable and read as zero. */
+void wn_os_discard(void *start, size_t size);
+void wn_os_release(void *start, size_t size);
+size_t wn_os_page_size(void);
+/* Bytes of RAM, and what the container (cgroup v2) or a resource limit grants this process; 0: no limit. */
+size_t wn_os_physical_memory(void);
+size_t wn_os_memory_limit(void);
+/* Bytes of the last-level cache; a guess of 4 MiB when unknown. */
+size_t wn_os_cache_size(void);
+unsigned wn_os_processors(void);
+
+/* ---- clocks, in nanoseconds --------------------------------------------------------------------------------------- */
+
+uint64_t wn_os_now(void);        /* monotonic */
+uint64_t wn_os_thread_cpu(void); /* CPU time of the calling thread */
+
+/* ---- registers ---------------------------------------------------------------------------------------------------- */
+
+/* The callee-saved registers of the caller, spilled explicitly: setjmp is no substitute, glibc mangles some. */
+typedef struct wn_registers {
+    uintptr_t word[16];
+} wn_registers;
+void wn_os_spill_registers(wn_registers *into) __attribute__((noinline));
+/* The bounds of the calling thread's C stack: [low, high). */
+bool wn_os_stack_bounds(void **low, void **high);
+
+/* ---- fork ---------------------------------------------------------------------------------------------------------- */
+
+/* Called once per process; the hooks run around every fork(). */
+void wn_os_on_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
+
+#endif

@@ -1,0 +1,54 @@
+/* system.c - clocks, registers and stack bounds, fork hooks. */
+#define _GNU_SOURCE
+#include "platform/platform.h"
+
+#include <time.h>
+
+static uint64_t read_clock(clockid_t id) {
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t wn_os_now(void) { return read_clock(CLOCK_MONOTONIC); }
+uint64_t wn_os_thread_cpu(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
+
+void wn_os_spill_registers(wn_registers *into) {
+#if defined(__x86_64__)
+    __asm__ volatile("movq %%rbx, 0(%0)\n\tmovq %%rbp, 8(%0)\n\tmovq %%r12, 16(%0)\n\tmovq %%r13, 24(%0)\n\t"
+                     "movq %%r14, 32(%0)\n\tmovq %%r15, 40(%0)"
+                     :
+                     : "r"(into->word)
+                     : "memory");
+    for (int i = 6; i < 16; i++) into->word[i] = 0;
+#elif defined(__aarch64__)
+    __asm__ volatile("stp x19, x20, [%0, 0]\n\tstp x21, x22, [%0, 16]\n\tstp x23, x24, [%0, 32]\n\t"
+                     "stp x25, x26, [%0, 48]\n\tstp x27, x28, [%0, 64]\n\tstp x29, x30, [%0, 80]"
+                     :
+                     : "r"(into->word)
+                     : "memory");
+    for (int i = 12; i < 16; i++) into->word[i] = 0;
+#else
+#error "conservative stack scanning needs the callee-saved registers of this processor: spill them here"
+#endif
+}
+
+bool wn_os_stack_bounds(void **low, void **high) {
+#if defined(__APPLE__)
+    *high = pthread_get_stackaddr_np(pthread_self());
+    *low = (char *)*high - pthread_get_stacksize_np(pthread_self());
+    return true;
+#else
+    pthread_attr_t attr;
+    size_t size;
+    if (pthread_getattr_np(pthread_self(), &attr) != 0) return false;
+    bool ok = pthread_attr_getstack(&attr, low, &size) == 0;
+    pthread_attr_destroy(&attr);
+    if (ok) *high = (char *)*low + size;
+    return ok;
+#endif
+}
+
+void wn_os_on_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void)) {
+    pthread_atfork(prepare, parent, child);
+}
