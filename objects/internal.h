@@ -13,8 +13,9 @@ enum {
     INTERNED_INTS = INTERNED_INT_MAX - INTERNED_INT_MIN + 1,
     INTERNED_CHARACTERS = 256
 };
-wn_int *wn_interned_int_(wn_mutator *m, int64_t value);                    /* NULL also when out of range */
-wn_str *wn_interned_str_(wn_mutator *m, const char *bytes, size_t length); /* NULL also when longer than one character */
+wn_int *wn_interned_int_(wn_mutator *m, int64_t value); /* NULL also when out of range */
+wn_str *wn_interned_str_(wn_mutator *m, const char *bytes,
+                         size_t length); /* NULL also when longer than one character */
 
 /* The hash of a string's bytes, and of a number. */
 uint64_t wn_hash_bytes_(const char *bytes, size_t length);

@@ -1,0 +1,129 @@
+/* test_graph.c - wn_heap_graph: what is drawn, that any text survives, and that limits are kept. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <winnow.h>
+#include <winnow/objects.h>
+
+static wn_heap *heap;
+static wn_mutator *m;
+static wn_objects *shared;
+
+static int setup(void **state) {
+    (void)state;
+    return wn_heap_new(NULL, &heap) || wn_attach(heap, &m) || wn_objects_new(m, &shared) ? -1 : 0;
+}
+static int teardown(void **state) {
+    (void)state;
+    wn_objects_free(m, shared);
+    return wn_detach(m) || wn_heap_free(heap) ? -1 : 0;
+}
+
+static char *graph_of(void *const *objects, size_t n, size_t max) {
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    assert_non_null(out);
+    assert_int_equal(wn_heap_graph(m, out, objects, n, max), WN_OK);
+    assert_int_equal(fclose(out), 0);
+    return text;
+}
+
+static size_t occurrences(const char *text, const char *what) {
+    size_t n = 0;
+    for (const char *p = text; (p = strstr(p, what)) != NULL; p += strlen(what)) n++;
+    return n;
+}
+
+static void test_the_cycle_of_two_dicts(void **state) {
+    (void)state;
+    wn_root(m, wn_dict *, obj_1, wn_dict_new(m, 0));
+    wn_root(m, wn_dict *, obj_2, wn_dict_new(m, 0));
+    wn_dict_put(m, obj_1, "next", wn_keep(m, obj_2));
+    wn_dict_put(m, obj_2, "next", wn_keep(m, obj_1));
+    void *objects[] = {obj_1, obj_2, NULL, obj_1};
+    char *text = graph_of(objects, 4, 0);
+    assert_ptr_equal(strstr(text, "digraph heap {"), text);
+    assert_int_equal(occurrences(text, "label=\"{dict|1\\ key"), 2); /* each once, though one was given twice */
+    assert_int_equal(occurrences(text, "penwidth=2"), 2);            /* those that were asked for */
+    assert_int_equal(occurrences(text, "{str|'next'"), 2);
+    assert_int_equal(occurrences(text, " -> "), 6); /* dict -> entries -> key and value, twice */
+    if (wn_heap_collector(heap) == WN_COLLECTOR_REFCOUNT)
+        assert_int_equal(occurrences(text, "|count\\ 2}"), 2);
+    else
+        assert_int_equal(occurrences(text, "count"), 0);
+    assert_null(strstr(text, "more"));
+    free(text);
+}
+
+static void test_any_text_is_escaped(void **state) {
+    (void)state;
+    wn_root(m, wn_list *, l, wn_list_new(m, 0));
+    wn_list_push(m, l, wn_str_text(m, "{a|b} <\"c\"> \\ é\n"));
+    wn_list_push(m, l, wn_str_new(m, "\xFF\xC3(", 3));
+    void *objects[] = {l};
+    char *text = graph_of(objects, 1, 0);
+    assert_non_null(strstr(text, "'\\{a\\|b\\}\\ \\<\\\"c\\\"\\>\\ \\\\\\ é·'"));
+    assert_non_null(strstr(text, "'··('"));
+    free(text);
+}
+
+static void test_the_limit_is_kept(void **state) {
+    (void)state;
+    wn_root(m, wn_list *, l, wn_list_new(m, 0));
+    for (int i = 0; i < 1000; i++) wn_list_push(m, l, wn_int_new(m, 1000 + i));
+    void *objects[] = {l};
+    char *text = graph_of(objects, 1, 12);
+    assert_int_equal(occurrences(text, "fillcolor="), 12);
+    assert_non_null(strstr(text, "… 990 more")); /* list, its items, ten ints are drawn */
+    free(text);
+    text = graph_of(objects, 1, 0);
+    assert_int_equal(occurrences(text, "fillcolor="), 200);
+    free(text);
+    text = graph_of(objects, 1, 1);
+    assert_int_equal(occurrences(text, "fillcolor="), 1);
+    assert_non_null(strstr(text, "… 1 more"));
+    free(text);
+}
+
+static void test_many_arrows_to_one_object_are_one(void **state) {
+    (void)state;
+    wn_root(m, wn_int *, i, wn_int_new(m, 12345));
+    wn_root(m, wn_list *, l, wn_list_new(m, 0));
+    for (int k = 0; k < 7; k++) wn_list_append(m, l, i);
+    void *objects[] = {l};
+    char *text = graph_of(objects, 1, 0);
+    assert_non_null(strstr(text, "[label=\"7×\"]"));
+    assert_int_equal(occurrences(text, " -> "), 2);
+    free(text);
+}
+
+static void test_nothing_and_nonsense(void **state) {
+    (void)state;
+    char *text = graph_of(NULL, 0, 0);
+    assert_int_equal(occurrences(text, "fillcolor="), 0);
+    assert_string_equal(text + strlen(text) - 2, "}\n");
+    free(text);
+    void *objects[] = {wn_none(m)};
+    assert_int_equal(wn_heap_graph(m, NULL, objects, 1, 0), WN_ERR_ARGUMENT);
+    assert_int_equal(wn_heap_graph(m, stdout, NULL, 1, 0), WN_ERR_ARGUMENT);
+    assert_int_equal(wn_heap_graph(m, stdout, objects, 1, SIZE_MAX), WN_ERR_ARGUMENT);
+    FILE *full = fopen("/dev/full", "w");
+    if (!full) return;
+    setvbuf(full, NULL, _IONBF, 0);
+    assert_int_equal(wn_heap_graph(m, full, objects, 1, 0), WN_ERR_IO);
+    assert_non_null(strstr(wn_error_message(), "disk"));
+    fclose(full);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_cycle_of_two_dicts), cmocka_unit_test(test_any_text_is_escaped),
+        cmocka_unit_test(test_the_limit_is_kept),      cmocka_unit_test(test_many_arrows_to_one_object_are_one),
+        cmocka_unit_test(test_nothing_and_nonsense),
+    };
+    return cmocka_run_group_tests_name("graph", tests, setup, teardown);
+}

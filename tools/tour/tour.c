@@ -1,0 +1,177 @@
+/* tour.c - `winnow tour`: the claims of the talk about garbage collection that Winnow grew from, shown live. */
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../commands.h"
+#include "report.h"
+
+static void usage(FILE *out) {
+    fputs("Usage: winnow tour [OPTION...]\n"
+          "Shows how garbage collection works, claim by claim, on a heap of this library: reference counting, "
+          "interning,\n"
+          "threads, cycles, generations, finalizers, freeze and fork, steps, marking beside the program. Everything "
+          "that\n"
+          "is shown is counted and timed while you watch.\n\n"
+          "  -c, --collector NAME     refcount (the default), incremental or concurrent\n"
+          "  -o, --option NAME=VALUE  an option of the heap; `winnow options` lists them\n"
+          "      --svg FILE           draw the cycle of two dicts into FILE (needs Graphviz)\n"
+          "      --json               one JSON object per claim and line instead of text\n"
+          "  -h, --help               this text\n\n"
+          "The exit status is 0 when every claim holds, 1 when one does not, 2 for a mistake in the arguments.\n",
+          out);
+}
+
+/* ---- the stage ----------------------------------------------------------------------------------------------------
+ */
+
+wn_options tour_options(const tour *t) { return t->options; }
+
+static void die(const char *what) {
+    const char *message = wn_error_message();
+    fprintf(stderr, "winnow tour: %s: %s\n", what, *message ? message : "out of memory");
+    exit(EXIT_FAILURE);
+}
+
+stage stage_open(tour *t, const wn_options *options) {
+    stage s;
+    if (wn_heap_new(options ? options : &t->options, &s.heap)) die("cannot make a heap");
+    if (wn_attach(s.heap, &s.m)) die("cannot attach to the heap");
+    if (wn_objects_new(s.m, &s.shared)) die("cannot make the shared objects");
+    return s;
+}
+
+void stage_close(tour *t, stage *s) {
+    wn_objects_free(s->m, s->shared);
+    if (wn_detach(s->m) || wn_heap_free(s->heap))
+        tour_claim(t, false, "the chapter's heap can be given back: %s", wn_error_message());
+}
+
+bool tour_counts(const tour *t) { return t->collector == WN_COLLECTOR_REFCOUNT; }
+bool tour_moves(const tour *t) { return t->collector == WN_COLLECTOR_INCREMENTAL; }
+const char *tour_collector(const tour *t) { return wn_collector_name(t->collector); }
+const char *tour_svg(const tour *t) { return t->svg; }
+
+bool tour_is_instrumented(void) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+    return true;
+#endif
+#endif
+    return false;
+}
+size_t tour_scale(size_t n) { return tour_is_instrumented() ? n / 10 : n; }
+
+/* ---- small things -------------------------------------------------------------------------------------------------
+ */
+
+uint64_t tour_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void node_describe(const void *object, char *buf, size_t n) {
+    snprintf(buf, n, "%ld", ((const node *)object)->number);
+}
+const wn_type tour_node_type = WN_TYPE(node, WN_REFS(node, next, other), .describe = node_describe);
+
+void tour_push_node(wn_mutator *m, node **list, long number) {
+    node *n = wn_new(m, &tour_node_type);
+    if (!n) die("cannot make a node");
+    n->number = number;
+    wn_move(m, n, next, wn_give(m, *list));
+    wn_take(m, *list, n);
+}
+
+bool tour_is_alive(wn_mutator *m, wn_weakref *w) {
+    wn_root(m, wn_object *, target, wn_weakref_get(m, w));
+    return target != NULL;
+}
+
+wn_stats *tour_stats(wn_heap *heap) {
+    static wn_stats stats;
+    wn_get_stats(heap, &stats);
+    return &stats;
+}
+
+/* ---- the command --------------------------------------------------------------------------------------------------
+ */
+
+static int usage_error(const char *message) {
+    fprintf(stderr, "winnow tour: %s\nTry `winnow tour --help`.\n", message);
+    return WINNOW_EXIT_USAGE;
+}
+
+/* Sets NAME=VALUE; false after a message. */
+static bool set_option(wn_options *options, const char *text) {
+    const char *equals = strchr(text, '=');
+    if (!equals) {
+        fprintf(stderr, "winnow tour: --option wants NAME=VALUE, not '%s'; `winnow options` lists the names\n", text);
+        return false;
+    }
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)(equals - text), text);
+    if (wn_options_set(options, name, equals + 1)) {
+        fprintf(stderr, "winnow tour: %s\n", wn_error_message());
+        return false;
+    }
+    return true;
+}
+
+int winnow_tour_main(int argc, char **argv) {
+    enum { SVG = 256, JSON };
+    static const struct option long_options[] = {{"collector", required_argument, NULL, 'c'},
+                                                 {"option", required_argument, NULL, 'o'},
+                                                 {"svg", required_argument, NULL, SVG},
+                                                 {"json", no_argument, NULL, JSON},
+                                                 {"help", no_argument, NULL, 'h'},
+                                                 {NULL, 0, NULL, 0}};
+    tour t = {.options = wn_options_default()};
+    optind = 1;
+    for (int c; (c = getopt_long(argc, argv, "c:o:h", long_options, NULL)) != -1;) {
+        switch (c) {
+        case 'c':
+            if (wn_options_set(&t.options, "collector", optarg)) return usage_error(wn_error_message());
+            break;
+        case 'o':
+            if (!set_option(&t.options, optarg)) return WINNOW_EXIT_USAGE;
+            break;
+        case SVG: t.svg = optarg; break;
+        case JSON: t.json = true; break;
+        case 'h': usage(stdout); return EXIT_SUCCESS;
+        default: return usage_error("it takes none but these options");
+        }
+    }
+    if (optind < argc) return usage_error("it takes options only");
+    t.color = !t.json && isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
+
+    wn_heap *heap; /* to learn which collector the options and the environment mean */
+    if (wn_heap_new(&t.options, &heap)) return usage_error(wn_error_message());
+    t.collector = wn_heap_collector(heap);
+    wn_heap_free(heap);
+
+    if (!t.json) printf("An insight into garbage collection, live, on the %s collector.\n", tour_collector(&t));
+    tour_counting(&t);
+    tour_threads(&t);
+    tour_cycles(&t);
+    tour_generations(&t);
+    tour_collection(&t);
+    tour_fork(&t);
+    tour_steps(&t);
+    tour_concurrent(&t);
+    if (!t.json) {
+        printf("\n%u claims, ", t.claims);
+        printf(t.failed ? "%u of which do not hold.\n" : "all of which hold.\n", t.failed);
+        printf("The same tour on the others: winnow tour --collector refcount | incremental | concurrent\n");
+    }
+    if (fflush(stdout) || ferror(stdout)) {
+        fputs("winnow tour: writing the report failed\n", stderr);
+        return EXIT_FAILURE;
+    }
+    return t.failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
