@@ -105,12 +105,12 @@ static wn_heap *all_heaps;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 static void lock_heap(wn_heap *h) {
-    if (h->collector->before_fork) h->collector->before_fork(h);
     pthread_mutex_lock(&h->world);
     /* A collection by another thread is not cut in half: wait for its end, standing still if it waits for us. */
     mutator *me = wn_mutator_of(wn_current(h));
     if (h->stopped && me && h->stopper != me && me->state == MUTATOR_RUNNING) wait_while_stopped(h, me);
     while (h->stopped && (!me || h->stopper != me)) pthread_cond_wait(&h->world_changed, &h->world);
+    if (h->collector->before_fork) h->collector->before_fork(h);
     pthread_mutex_lock(&h->roots_lock);
     pthread_mutex_lock(&h->weak.lock);
     pthread_mutex_lock(&h->stats_lock);
@@ -158,6 +158,12 @@ static void after_in_child(void) {
         /* Waiters of a condition are gone too. */
         pthread_cond_init(&h->world_changed, NULL);
         if (h->collector->after_fork) h->collector->after_fork(h, true);
+        /* The rest of a buffer lies on a page that parent and child share: go on in a block of one's own. */
+        for (mutator *m = h->mutators; m; m = m->next) {
+            h->collector->flush(m);
+            for (unsigned k = 0; k < WN_KINDS; k++)
+                for (unsigned c = 0; c < WN_CLASSES_; c++) wn_space_disown(&h->space, &m->block[k][c]);
+        }
     }
     pthread_mutex_unlock(&all_lock);
 }

@@ -117,13 +117,21 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 
 void wn_rc_young_full(mutator *m) {
     size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
-    if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) && !wn_rc_of(m->heap)->collecting) {
+    if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) && !__atomic_load_n(&wn_rc_of(m->heap)->collecting, __ATOMIC_RELAXED)) {
         wn_collect_result result = {0};
         collect(m, due_generation(m->heap), &result, true);
         return;
     }
-    /* Compaction needs objects that stand still; only this thread's own are in the log, but others may free them. */
-    if (m->heap->mutator_count == 1) compact_log(m);
+    /* The log is full of objects that are gone. To see which, they must stand still: other threads may free them. That
+     * is worth a stop of the world only for many. */
+    bool alone = m->fast.mode & WN_MODE_COUNT_;
+    if (alone) {
+        compact_log(m);
+    } else if ((size_t)(m->fast.young - wn_rc_of_mutator(m)->log) > WN_RC_LOG_SHARED) {
+        wn_world_stop(m->heap, m);
+        compact_log(m);
+        wn_world_start(m->heap, m);
+    }
     aim_log(m);
 }
 
@@ -435,10 +443,12 @@ static void find_lost_young(wn_heap *heap) {
     rc->young_lost = false;
 }
 
+static size_t live_bytes(const wn_heap *heap) { return __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED); }
+
 static wn_status collect(mutator *m, int generation, wn_collect_result *result, bool automatic) {
     wn_heap *heap = m->heap;
     wn_rc_heap *rc = wn_rc_of(heap);
-    wn_event event = {.kind = WN_EVENT_COLLECT_START, .generation = generation, .bytes_before = heap->space.live_bytes};
+    wn_event event = {.kind = WN_EVENT_COLLECT_START, .generation = generation, .bytes_before = live_bytes(heap)};
     if (heap->listener_count) {
         m->fast.nested++; /* a listener may allocate, but not collect again */
         wn_tell(m, &event);
@@ -451,7 +461,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         aim_log(m);
         return WN_OK;
     }
-    rc->collecting = true;
+    __atomic_store_n(&rc->collecting, true, __ATOMIC_RELAXED);
     if (rc->young_lost) find_lost_young(heap);
     wn_cycles *c = &rc->cycles;
     wn_cycles_reset(c);
@@ -517,7 +527,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     while (r->values.n) wn_count_down_(&m->fast, r->values.at[--r->values.n]);
     wn_vector_free(&garbage);
     if (generation == 2) wn_cycles_trim(c);
-    rc->collecting = false;
+    __atomic_store_n(&rc->collecting, false, __ATOMIC_RELAXED);
 
     result->freed_bytes = bytes;
     result->duration_ns = wn_os_now() - start;
@@ -530,11 +540,11 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     pthread_mutex_unlock(&heap->stats_lock);
     if (heap->options.trace)
         fprintf(stderr, "winnow gc: refcount generation %d: %zu collected, %zu uncollectable, %.3f ms, %.1f MB live\n", generation,
-                result->collected, result->uncollectable, (double)result->duration_ns / 1e6, (double)heap->space.live_bytes / 1e6);
+                result->collected, result->uncollectable, (double)result->duration_ns / 1e6, (double)live_bytes(heap) / 1e6);
     if (heap->listener_count) {
         event.kind = WN_EVENT_COLLECT_STOP;
         event.result = *result;
-        event.bytes_after = heap->space.live_bytes;
+        event.bytes_after = live_bytes(heap);
         m->fast.nested++;
         wn_tell(m, &event);
         m->fast.nested--;

@@ -108,6 +108,15 @@ static wn_status unfreeze(mutator *m) {
 
 static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&wn_rc_of(heap)->frozen, __ATOMIC_RELAXED); }
 
+/* ---- fork --------------------------------------------------------------------------------------------------------- */
+
+static void before_fork(wn_heap *heap) { pthread_mutex_lock(&wn_rc_of(heap)->overflow.lock); }
+static void after_fork(wn_heap *heap, bool child) {
+    pthread_mutex_unlock(&wn_rc_of(heap)->overflow.lock);
+    /* A collection of another thread that was waiting for finalizers ended with that thread. */
+    if (child) wn_rc_of(heap)->collecting = false;
+}
+
 /* ---- questions ------------------------------------------------------------------------------------------------------ */
 
 static wn_status pin(mutator *m, void *object) { return (void)m, (void)object, WN_OK; }
@@ -184,4 +193,6 @@ const wn_collector wn_collector_refcount = {
     .flush = wn_rc_flush,
     .is_live = is_live,
     .stats = stats,
+    .before_fork = before_fork,
+    .after_fork = after_fork,
 };

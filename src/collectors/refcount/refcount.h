@@ -19,6 +19,7 @@
 enum {
     WN_RC_CACHE = 64,        /* freed slots a mutator keeps per size class, for its next allocations of that size */
     WN_RC_LOG_MOST = 1 << 20, /* young objects a log holds before it gives up and leaves them to a walk of the heap */
+    WN_RC_LOG_SHARED = 1 << 16, /* entries of a log that is compacted while other threads run */
     WN_RC_QUARANTINE = 8192  /* freed slots kept from reuse in checked mode */
 };
 
@@ -64,7 +65,7 @@ typedef struct wn_rc_heap {
     size_t long_lived_total, long_lived_pending;
     size_t frozen; /* atomic */
     wn_cycles cycles;
-    bool collecting;
+    bool collecting; /* atomic: set with the world stopped, looked at before stopping it */
 } wn_rc_heap;
 
 static inline wn_rc_heap *wn_rc_of(const wn_heap *heap) { return heap->state; }
