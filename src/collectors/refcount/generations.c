@@ -251,11 +251,12 @@ static bool can_untrack(void *object) {
     return !tracked;
 }
 
-/* Ages what survived out of a list that gather() made. */
+/* Ages what survived out of a list that gather() made; garbage has lost its scratch bit before. */
 static void age(wn_heap *heap, void **list, size_t n, unsigned to, bool into_middle) {
     wn_rc_heap *rc = wn_rc_of(heap);
     for (size_t i = 0; i < n; i++) {
         uint8_t *state = &wn_meta_(list[i])[1];
+        if (!(*state & WN_STATE_SCRATCH_)) continue;
         *state &= (uint8_t)~WN_STATE_SCRATCH_;
         unsigned g = to;
         if (can_untrack(list[i])) {
@@ -268,14 +269,36 @@ static void age(wn_heap *heap, void **list, size_t n, unsigned to, bool into_mid
     }
 }
 
-static bool garbage_list(view *v, wn_vector *out) {
+/* The garbage, and what kinds of care it needs. */
+typedef struct finds {
+    wn_vector objects;
+    size_t bytes;
+    bool no_clear;   /* some may not be cleared */
+    bool care;       /* some have finalizers due or clear hooks */
+    bool weak;       /* some are known to weak references or ephemerons */
+} finds;
+
+static bool has_finalizer_due(const void *object) {
+    return wn_type_of(object)->finalize && !(wn_meta_(object)[1] & WN_STATE_FINALIZED_);
+}
+
+/* Lists the garbage. Each member becomes old, so that what a finalizer brings back has a generation. */
+static bool list_garbage(view *v, finds *f) {
     wn_cycles *c = v->cycles;
-    out->n = 0;
     if (!c->garbage) return true;
-    if (!wn_vector_reserve(out, c->garbage)) return false;
+    if (!wn_vector_reserve(&f->objects, c->garbage)) return false;
     wn_bits_cursor cursor;
     wn_bits_walk(&c->bits, &cursor);
-    for (void *o; (o = wn_bits_next(&cursor, WN_CYCLES_UNMARKED));) out->at[out->n++] = o;
+    for (void *o; (o = wn_bits_next(&cursor, WN_CYCLES_UNMARKED));) {
+        f->objects.at[f->objects.n++] = o;
+        uint8_t *state = &wn_meta_(o)[1];
+        *state = (uint8_t)((*state & ~(WN_STATE_SCRATCH_ | WN_STATE_GENERATION_)) | 2);
+        const wn_type *t = wn_type_of(o);
+        f->bytes += wn_bytes_of(o);
+        f->no_clear |= (t->flags & WN_TYPE_NO_CLEAR) != 0;
+        f->care |= t->clear || has_finalizer_due(o);
+        f->weak |= (*state & WN_STATE_WEAK_) != 0;
+    }
     return true;
 }
 
@@ -325,10 +348,6 @@ static bool outside_garbage(void *context, void *object) {
     return !(wn_cycles_has(v->cycles, object) && wn_cycles_is_garbage(v->cycles, object));
 }
 
-static bool has_finalizer_due(const void *object) {
-    return wn_type_of(object)->finalize && !(wn_meta_(object)[1] & WN_STATE_FINALIZED_);
-}
-
 /* Finalizers and what must be asked again after them. The world runs on entry and on return; garbage that came back to
  * life is taken off the list. Every object of the list carries one reference of ours meanwhile. */
 static void finalize_all(mutator *m, wn_vector *garbage) {
@@ -372,12 +391,6 @@ static void clear_all(mutator *m, const wn_vector *garbage) {
     m->fast.nested--;
 }
 
-static bool needs_care(mutator *m, const wn_vector *garbage) {
-    for (size_t i = 0; i < garbage->n; i++)
-        if (has_finalizer_due(garbage->at[i]) || wn_type_of(garbage->at[i])->clear) return true;
-    return m->callbacks.n > 0;
-}
-
 /* Hands the list to the slices of reclaim.c: all at once when the program asked for the collection. */
 static void condemn(mutator *m, wn_vector *garbage, bool at_once) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
@@ -397,12 +410,13 @@ static void condemn(mutator *m, wn_vector *garbage, bool at_once) {
     r->condemned.objects = *garbage;
     *garbage = empty;
     garbage->n = 0;
-    unsigned slice = m->heap->options.reclaim_slice;
-    wn_rc_reclaim(m, at_once || slice == WN_ALL ? (size_t)-1 : slice);
+    if (at_once)
+        wn_rc_reclaim(m, (size_t)-1);
+    else
+        wn_rc_reclaim_slice(m);
 }
 
-static void dispose(mutator *m, wn_vector *garbage, bool at_once) {
-    bool care = needs_care(m, garbage);
+static void dispose(mutator *m, wn_vector *garbage, bool care, bool at_once) {
     if (care) {
         wn_run_callbacks(m);
         finalize_all(m, garbage);
@@ -475,10 +489,11 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     if (generation == 2) gather_all(heap, c);
 
     view v = {.heap = heap, .cycles = c};
-    wn_vector garbage = {0};
-    bool ok = !c->failed && search(&v, generation == 2) && garbage_list(&v, &garbage);
+    finds found = {0};
+    bool ok = !c->failed && search(&v, generation == 2) && list_garbage(&v, &found);
+    wn_vector garbage = found.objects;
 
-    /* What survives grows older; garbage too, so that what a finalizer brings back has a generation. */
+    /* What survives grows older. */
     if (generation >= 1) {
         wn_vector aged = rc->middle;
         rc->middle = (wn_vector){0};
@@ -501,35 +516,32 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         rc->count1++;
     }
     if (generation == 2 && ok) rc->long_lived_total = wn_bits_count(&c->bits, WN_CYCLES_ALL) - garbage.n;
-    size_t bytes = 0;
+    bool care = false;
     if (ok && garbage.n) {
-        keep_uncollectable(m, &garbage, result);
+        if (found.no_clear) keep_uncollectable(m, &garbage, result);
         result->collected = garbage.n;
-        for (size_t i = 0; i < garbage.n; i++) {
-            void *o = garbage.at[i];
-            bytes += wn_bytes_of(o);
-            if (wn_meta_(o)[1] & WN_STATE_WEAK_) wn_weak_target_died(m, o, outside_garbage, &v, &wn_rc_of_mutator(m)->values);
-        }
-        bool care = needs_care(m, &garbage);
+        for (size_t i = 0; found.weak && i < garbage.n; i++)
+            if (wn_meta_(garbage.at[i])[1] & WN_STATE_WEAK_)
+                wn_weak_target_died(m, garbage.at[i], outside_garbage, &v, &wn_rc_of_mutator(m)->values);
+        care = found.care || m->callbacks.n;
         if (care || heap->options.save_all)
             for (size_t i = 0; i < garbage.n; i++) wn_rc_count_up(m, garbage.at[i]); /* ours, until it is decided */
         if (heap->options.save_all)
-            for (size_t i = 0; i < garbage.n; i++) {
+            for (size_t i = 0; i < garbage.n; i++)
                 if (wn_vector_push(&heap->garbage, garbage.at[i]) && care) wn_rc_count_up(m, garbage.at[i]);
-            }
     }
     wn_world_start(heap, m);
     wn_note_pause(heap, wn_os_now() - start);
     if (!ok) wn_fail(WN_ERR_MEMORY, "no memory to search for cycles; nothing was freed");
 
-    if (garbage.n) dispose(m, &garbage, !automatic);
+    if (garbage.n) dispose(m, &garbage, care, !automatic);
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     while (r->values.n) wn_count_down_(&m->fast, r->values.at[--r->values.n]);
     wn_vector_free(&garbage);
     if (generation == 2) wn_cycles_trim(c);
     __atomic_store_n(&rc->collecting, false, __ATOMIC_RELAXED);
 
-    result->freed_bytes = bytes;
+    result->freed_bytes = found.bytes;
     result->duration_ns = wn_os_now() - start;
     pthread_mutex_lock(&heap->stats_lock);
     wn_generation_stats *g = &heap->stats.generation[generation];

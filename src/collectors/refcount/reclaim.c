@@ -12,9 +12,24 @@
 
 /* ---- freed slots ------------------------------------------------------------------------------------------------------- */
 
-static void free_large_or_cache(mutator *m, void *object) {
+static void count_reuse(mutator *m, size_t slot) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    wn_block *b = wn_block_of(object);
+    /* Only this thread adds; others may read. */
+    __atomic_store_n(&m->fast.pending_objects, m->fast.pending_objects + 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&r->reused_bytes, r->reused_bytes + slot, __ATOMIC_RELAXED);
+}
+
+/* Makes a freed slot the buffer of its class, so that the next allocation finds it on the fast path. */
+static void reuse_as_buffer(mutator *m, unsigned cls, void *slot, size_t size) {
+    WN_ALLOW(slot, size);
+    memset(slot, 0, size);
+    m->buffers[cls].cursor = slot;
+    m->buffers[cls].limit = (char *)slot + size;
+    count_reuse(m, size);
+}
+
+static void free_large_or_cache(mutator *m, void *object, wn_block *b) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
     if (b->state == WN_BLOCK_LARGE) {
         wn_space_free_large(&m->heap->space, object);
         return;
@@ -22,6 +37,10 @@ static void free_large_or_cache(mutator *m, void *object) {
     unsigned cls = b->cls;
     if (b->inherited) { /* writing a new object there would unshare the page: give it back instead */
         wn_space_free(&m->heap->space, &object, 1);
+        return;
+    }
+    if (m->buffers[cls].cursor == m->buffers[cls].limit) {
+        reuse_as_buffer(m, cls, object, b->slot);
         return;
     }
     if (r->cached[cls] == WN_RC_CACHE) { /* the older half goes back; what was freed last is warm */
@@ -39,8 +58,8 @@ void wn_rc_free_slot(mutator *m, void *object) {
     meta[0] = 0;
     __atomic_store_n(&meta[1], 0, __ATOMIC_RELAXED);
     if (b->state != WN_BLOCK_LARGE) WN_FORBID(object, b->slot);
-    if (!m->heap->options.check) {
-        free_large_or_cache(m, object);
+    if (WN_LIKELY(!m->all_slow)) {
+        free_large_or_cache(m, object, b);
         return;
     }
     /* Checked: poisoned, and not reused for a while, so that a late use meets a dead object and not a new one. */
@@ -57,12 +76,12 @@ void wn_rc_free_slot(mutator *m, void *object) {
         r->quarantine.at[r->quarantine_next] = object;
         r->quarantine_next = (r->quarantine_next + 1) % WN_RC_QUARANTINE;
     }
-    free_large_or_cache(m, oldest);
+    free_large_or_cache(m, oldest, wn_block_of(oldest));
 }
 
 void wn_rc_flush(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    for (size_t i = 0; i < r->quarantine.n; i++) free_large_or_cache(m, r->quarantine.at[i]);
+    for (size_t i = 0; i < r->quarantine.n; i++) free_large_or_cache(m, r->quarantine.at[i], wn_block_of(r->quarantine.at[i]));
     r->quarantine.n = r->quarantine_next = 0;
     for (unsigned c = 0; c < WN_CLASSES_; c++) {
         if (r->cached[c]) wn_space_free(&m->heap->space, r->cache[c], r->cached[c]);
@@ -160,6 +179,13 @@ bool wn_rc_has_work(const mutator *m) {
     return r->dead.n || r->condemned.objects.n;
 }
 
+static size_t slice_of(const mutator *m) {
+    unsigned slice = m->heap->options.reclaim_slice;
+    return slice == WN_ALL ? (size_t)-1 : slice;
+}
+
+void wn_rc_reclaim_slice(mutator *m) { wn_rc_reclaim(m, slice_of(m)); }
+
 void wn_rc_reclaim(mutator *m, size_t budget) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     if (r->reclaiming) return;
@@ -198,12 +224,19 @@ void wn_rc_reclaim(mutator *m, size_t budget) {
 
 void wn_rc_object_died(mutator *m, void *object) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
+    if (!r->reclaiming && !wn_rc_has_work(m)) { /* most deaths: nothing waits, and nothing else dies of it */
+        r->reclaiming = true;
+        take_apart(m, object);
+        r->reclaiming = false;
+        if (wn_rc_has_work(m) || m->callbacks.n) wn_rc_reclaim(m, slice_of(m));
+        return;
+    }
     if (WN_UNLIKELY(!wn_vector_push(&r->dead, object))) {
         /* No memory even for the list: this one is kept for ever rather than lost in a half-done state. */
         __atomic_store_n(wn_meta_(object), WN_COUNT_IMMORTAL_, __ATOMIC_RELAXED);
         return;
     }
-    if (!r->reclaiming) wn_rc_reclaim(m, m->heap->options.reclaim_slice == WN_ALL ? (size_t)-1 : m->heap->options.reclaim_slice);
+    if (!r->reclaiming) wn_rc_reclaim(m, slice_of(m));
 }
 
 /* ---- making objects --------------------------------------------------------------------------------------------------------- */
@@ -226,16 +259,16 @@ static void *try_allocate(mutator *m, size_t bytes, size_t slot, unsigned cls) {
     wn_space *space = &m->heap->space;
     if (bytes > WN_SMALL_MAX_) return wn_space_large(space, bytes);
     wn_rc_mutator *r = wn_rc_of_mutator(m);
+    wn_buffer_ *b = &m->buffers[cls];
     if (r->cached[cls]) {
+        /* Two at once: one for now, one for the fast path. */
         void *p = r->cache[cls][--r->cached[cls]];
         WN_ALLOW(p, slot);
         memset(p, 0, slot);
-        /* Only this thread adds; others may read. */
-        __atomic_store_n(&m->fast.pending_objects, m->fast.pending_objects + 1, __ATOMIC_RELAXED);
-        __atomic_store_n(&r->reused_bytes, r->reused_bytes + slot, __ATOMIC_RELAXED);
+        count_reuse(m, slot);
+        if (r->cached[cls] && b->cursor == b->limit) reuse_as_buffer(m, cls, r->cache[cls][--r->cached[cls]], slot);
         return p;
     }
-    wn_buffer_ *b = &m->buffers[cls];
     if (b->cursor == b->limit && !wn_space_refill(space, &m->block[0][cls], cls, 0, b)) return NULL;
     void *p = b->cursor;
     b->cursor += slot;

@@ -52,7 +52,7 @@ static void detach(mutator *m) {
 }
 
 static void poll(mutator *m) {
-    if (wn_rc_has_work(m)) wn_rc_reclaim(m, m->heap->options.reclaim_slice == WN_ALL ? (size_t)-1 : m->heap->options.reclaim_slice);
+    if (wn_rc_has_work(m)) wn_rc_reclaim_slice(m);
     wn_run_callbacks(m);
 }
 

@@ -89,6 +89,8 @@ void wn_rc_overflow_forget(wn_heap *heap, const void *object);
 void wn_rc_object_died(mutator *m, void *object);
 /* Works off at most `budget` objects of what is dead or condemned. */
 void wn_rc_reclaim(mutator *m, size_t budget);
+/* The same with the budget of the option reclaim_slice. */
+void wn_rc_reclaim_slice(mutator *m);
 bool wn_rc_has_work(const mutator *m);
 /* Frees the slot of an object that has been taken apart. */
 void wn_rc_free_slot(mutator *m, void *object);
