@@ -202,6 +202,9 @@ void wn_tell(mutator *m, const wn_event *event);
 /* Adds one pause to the statistics. */
 void wn_note_pause(wn_heap *heap, uint64_t ns);
 
+/* To be called by a collector when a collection is over and the world runs: verifies the heap if the option says so. */
+void wn_after_collection(mutator *m);
+
 /* The message and NULL for an allocation that failed. */
 void *wn_out_of_memory(wn_heap *heap, size_t bytes);
 

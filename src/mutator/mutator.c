@@ -213,6 +213,13 @@ void *wn_load_(wn_mutator *m, const void *slot) {
 
 /* ---- collecting ------------------------------------------------------------------------------------------------------------ */
 
+void wn_after_collection(mutator *m) {
+    if (!m->heap->options.verify || m->fast.nested) return;
+    /* The one call to a layer above: a public one, and only when somebody looks for a mistake. */
+    size_t faults = wn_verify(&m->fast, stderr);
+    if (faults) wn_misuse("verify", "the heap is not sound after a collection: %zu faults, the first ones above", faults);
+}
+
 wn_status wn_collect(wn_mutator *fast, int generation, wn_collect_result *result) {
     mutator *m = wn_mutator_of(fast);
     wn_collect_result ignored;

@@ -41,15 +41,21 @@ static WN_ALWAYS_INLINE void wn_each_item_ref(void *object, const wn_type *t, si
     }
 }
 
-/* Visits the address of every reference of an object (those that are NULL too). */
-static WN_ALWAYS_INLINE void wn_each_ref(void *object, void (*visit)(void **slot, void *context), void *context) {
-    const wn_type *t = wn_type_of(object);
+/* Visits the address of every reference outside an object's items. */
+static WN_ALWAYS_INLINE void wn_each_fixed_ref(void *object, const wn_type *t, void (*visit)(void **slot, void *context),
+                                               void *context) {
     for (uint64_t map = t->refs; map; map &= map - 1) visit((void **)object + __builtin_ctzll(map), context);
-    if (WN_UNLIKELY(t->item_refs)) wn_each_item_ref(object, t, 0, wn_length_of(object, t), visit, context);
     if (WN_UNLIKELY(t->trace != NULL)) {
         struct wn_tracer tracer = {visit, context};
         t->trace(object, &tracer);
     }
+}
+
+/* Visits the address of every reference of an object (those that are NULL too). */
+static WN_ALWAYS_INLINE void wn_each_ref(void *object, void (*visit)(void **slot, void *context), void *context) {
+    const wn_type *t = wn_type_of(object);
+    wn_each_fixed_ref(object, t, visit, context);
+    if (WN_UNLIKELY(t->item_refs)) wn_each_item_ref(object, t, 0, wn_length_of(object, t), visit, context);
 }
 
 /* Checks a type that a client hands in; WN_ERR_ARGUMENT with the rule it breaks. */

@@ -8,6 +8,7 @@
  */
 #include "collectors/refcount/refcount.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- freed slots ------------------------------------------------------------------------------------------------------- */
@@ -125,19 +126,59 @@ static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
     return true;
 }
 
+static void finish(mutator *m, void *object) {
+    uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
+    if (state & WN_STATE_TRACKED_) {
+        wn_rc_of_mutator(m)->freed_tracked++;
+        if ((state & WN_STATE_GENERATION_) == 3) __atomic_fetch_sub(&wn_rc_of(m->heap)->frozen, 1, __ATOMIC_RELAXED);
+    }
+    wn_rc_free_slot(m, object);
+}
+
+static bool is_long(const void *object, const wn_type *t) {
+    return t->item_refs && wn_length_of(object, t) > WN_RC_LONG;
+}
+
+/* Puts a long array on its stack, to be taken apart piece by piece. False: no memory for that; it is done at once. */
+static bool defer_long(mutator *m, void *object) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    if (r->long_dead_n == r->long_dead_room) {
+        size_t room = r->long_dead_room ? r->long_dead_room * 2 : 8;
+        wn_rc_long_dead *bigger = realloc(r->long_dead, room * sizeof *bigger);
+        if (!bigger) return false;
+        r->long_dead = bigger;
+        r->long_dead_room = room;
+    }
+    r->long_dead[r->long_dead_n++] = (wn_rc_long_dead){object, 0};
+    return true;
+}
+
+/* Drops some items of the latest long array; what dies of it comes first. Returns how many. */
+static size_t drop_some_items(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    wn_rc_long_dead *d = &r->long_dead[r->long_dead_n - 1];
+    void *object = d->object;
+    const wn_type *t = wn_type_of(object);
+    size_t n = wn_length_of(object, t), from = d->item, to = n - from > WN_RC_LONG ? from + WN_RC_LONG : n;
+    d->item = to;
+    if (to == n) r->long_dead_n--;
+    wn_each_item_ref(object, t, from, to, drop_reference, m);
+    if (to == n) finish(m, object);
+    return to - from;
+}
+
 static void take_apart(mutator *m, void *object) {
     const wn_type *t = wn_type_of(object);
     uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
     if (WN_UNLIKELY((state & WN_STATE_WEAK_) || (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)))) drop_weak(m, object, t);
     if (WN_UNLIKELY(t->finalize != NULL) && finalized_back_to_life(m, object, t)) return;
     if (t->release) t->release(object);
-    wn_each_ref(object, drop_reference, m);
-    state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
-    if (state & WN_STATE_TRACKED_) {
-        wn_rc_of_mutator(m)->freed_tracked++;
-        if ((state & WN_STATE_GENERATION_) == 3) __atomic_fetch_sub(&wn_rc_of(m->heap)->frozen, 1, __ATOMIC_RELAXED);
+    if (WN_UNLIKELY(is_long(object, t)) && defer_long(m, object)) {
+        wn_each_fixed_ref(object, t, drop_reference, m);
+        return;
     }
-    wn_rc_free_slot(m, object);
+    wn_each_ref(object, drop_reference, m);
+    finish(m, object);
 }
 
 /* ---- the condemned: cyclic garbage, see wn_rc_condemned --------------------------------------------------------------------- */
@@ -156,6 +197,20 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
         if (c->dropped + 8 < n) WN_PREFETCH(c->objects.at[c->dropped + 8]);
         void *o = c->objects.at[c->dropped];
         const wn_type *t = wn_type_of(o);
+        if (is_long(o, t)) {
+            size_t length = wn_length_of(o, t), to = length - c->item > WN_RC_LONG ? c->item + WN_RC_LONG : length;
+            wn_each_item_ref(o, t, c->item, to, drop_outside, m);
+            done += to - c->item;
+            c->item = to;
+            if (to < length) {
+                c->dropped--; /* come back to it */
+                continue;
+            }
+            c->item = 0;
+            if (t->release) t->release(o);
+            wn_each_fixed_ref(o, t, drop_outside, m);
+            continue;
+        }
         if (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)) {
             void *value = wn_weak_self_died(m->heap, o);
             drop_outside(&value, m);
@@ -176,7 +231,7 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
 
 bool wn_rc_has_work(const mutator *m) {
     const wn_rc_mutator *r = wn_rc_of_mutator(m);
-    return r->dead.n || r->condemned.objects.n;
+    return r->dead.n || r->long_dead_n || r->condemned.objects.n;
 }
 
 static size_t slice_of(const mutator *m) {
@@ -194,6 +249,10 @@ void wn_rc_reclaim(mutator *m, size_t budget) {
     uint64_t start = 0;
     while (done < budget && wn_rc_has_work(m)) {
         if (done >= 64 && !start) start = wn_os_now(); /* short runs are not worth a look at the clock */
+        if (!r->dead.n && r->long_dead_n) {
+            done += drop_some_items(m);
+            continue;
+        }
         if (!r->dead.n) {
             size_t some = budget - done < 256 ? budget - done : 256;
             done += work_off_condemned(m, some);

@@ -43,6 +43,7 @@ static void detach(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     wn_rc_young_fini(m);
     wn_vector_free(&r->dead);
+    free(r->long_dead);
     wn_vector_free(&r->values);
     wn_vector_free(&r->quarantine);
     wn_vector_free(&r->condemned.objects);

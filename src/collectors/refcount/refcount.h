@@ -4,7 +4,7 @@
  * Invariants:
  *   - an object's count byte is the exact number of counted references to it (WN_COUNT_BIG_: the overflow table has
  *     it; WN_COUNT_IMMORTAL_: never counted); 0 means dead or free;
- *   - a dead object is in exactly one mutator's `dead` list until it is taken apart, or, when it was found in a cycle,
+ *   - a dead object is in exactly one mutator's `dead` or `long_dead` list until it is taken apart, or, when it was found in a cycle,
  *     has WN_STATE_SCRATCH_ set and is in a `condemned` batch: then nothing looks at its count any more;
  *   - a tracked object of generation 0 is in some mutator's log (or `young_lost` says that logs are not complete), one
  *     of generation 1 in `middle`; logs and `middle` may also name objects that are gone, so every entry is checked;
@@ -20,6 +20,7 @@ enum {
     WN_RC_CACHE = 64,        /* freed slots a mutator keeps per size class, for its next allocations of that size */
     WN_RC_LOG_MOST = 1 << 20, /* young objects a log holds before it gives up and leaves them to a walk of the heap */
     WN_RC_LOG_SHARED = 1 << 16, /* entries of a log that is compacted while other threads run */
+    WN_RC_LONG = 1024,          /* items of an array that are dropped in one go */
     WN_RC_QUARANTINE = 8192  /* freed slots kept from reuse in checked mode */
 };
 
@@ -38,7 +39,14 @@ typedef struct wn_rc_overflow {
 typedef struct wn_rc_condemned {
     wn_vector objects;
     size_t dropped, freed;
+    size_t item; /* of the member at `dropped`, when it is a long array */
 } wn_rc_condemned;
+
+/* A dead array too long to be taken apart at once, and the first item that has not been dropped yet. */
+typedef struct wn_rc_long_dead {
+    void *object;
+    size_t item;
+} wn_rc_long_dead;
 
 typedef struct wn_rc_mutator {
     void **log;           /* the young log; fast.young is its end */
@@ -47,6 +55,8 @@ typedef struct wn_rc_mutator {
     size_t net;           /* net new tracked objects up to then */
     size_t freed_tracked; /* tracked objects freed since */
     wn_vector dead;       /* count zero, not yet taken apart */
+    wn_rc_long_dead *long_dead; /* a stack, the arrays being taken apart piece by piece */
+    size_t long_dead_n, long_dead_room;
     bool reclaiming;
     wn_rc_condemned condemned;
     wn_vector values; /* what ephemerons let go of, for release */
@@ -63,6 +73,7 @@ typedef struct wn_rc_heap {
     bool young_lost;
     unsigned count1, count2; /* young collections since a middle one, middle ones since a full one */
     size_t long_lived_total, long_lived_pending;
+    size_t external_at_full; /* bytes outside the heap when the last full collection ended */
     size_t frozen; /* atomic */
     wn_cycles cycles;
     bool collecting; /* atomic: set with the world stopped, looked at before stopping it */
