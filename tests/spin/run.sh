@@ -15,7 +15,7 @@ cd "$work"
 spin ${variant:+-D"$variant"} -a "$model" >generate.log || { cat generate.log; exit 1; }
 # -DSAFETY: assertions and dead ends only; -DCOLLAPSE: states compressed, so that the search fits into small machines.
 ${CC:-cc} -O2 -w -DSAFETY -DCOLLAPSE -DVECTORSZ=4096 -o pan pan.c
-./pan -m3000000 -w24 >pan.log 2>&1 || true
+./pan -m5000000 -w24 >pan.log 2>&1 || true
 cat pan.log
 if ! grep -q "^State-vector" pan.log; then
     echo "the search did not finish"
