@@ -51,9 +51,10 @@ void *wn_weak_self_died(wn_heap *heap, void *object);
 /* A target was moved. */
 void wn_weak_moved(wn_heap *heap, void *from, void *to);
 
-/* Each entry in use: WN_EACH_WEAK(heap, e) { ... }; under the lock or with the world stopped. */
+/* Each entry in use: WN_EACH_WEAK(heap, e) { ... }; under the lock or with the world stopped. The table is
+ * NULL as long as there are none. */
 #define WN_EACH_WEAK(heap, e)                                                                                          \
-    for (wn_weak_entry *e = (heap)->weak.entry, *e##_end = e + (heap)->weak.size; e < e##_end; e++)                    \
+    for (wn_weak_entry *e = (heap)->weak.entry, *e##_end = e ? e + (heap)->weak.size : e; e < e##_end; e++)            \
         if (e->target && e->target != WN_WEAK_GONE)
 
 /* Runs the callbacks that are due for this thread, in the order in which they became due. A safepoint. */
