@@ -1,0 +1,838 @@
+/* collector.c - the hook in the interpreter's collector: proposing, parking, batches, snapshots. */
+#include "collector.h"
+
+#include "engines/snapshot.h"
+#include "search.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { NAMES = 64 };
+
+typedef enum phase { IDLE, RUNNING, READY } phase;
+
+/* What the child sends: the garbage in batches (the low bit set in the last of each), then what may be untracked. */
+typedef struct entry {
+    uintptr_t object;
+    PyTypeObject *type;
+} entry;
+typedef struct answer {
+    size_t tracked, marked, candidates, garbage, entries, untrackable, segments;
+    uint64_t ns;
+    entry entry[];
+} answer;
+
+typedef struct type_count {
+    PyTypeObject *type;
+    size_t n;
+    char name[48];
+} type_count;
+
+static struct {
+    bool installed;
+    collector_options o;
+    collector_statistics n;
+    gc_state *gc;
+    PyObject *module, *callback, *collect, *original_collect, *s_generation, *s_collected;
+    search search;
+    bool searching_ready; /* the search's memory has been made */
+
+    bool in_full;     /* between start and stop of a full collection */
+    bool nested;      /* a batch before the last */
+    bool asked;       /* gc.collect was called, by its name */
+    bool forked;      /* this process is a forked child of the one that installed */
+    bool in_slice;    /* between start and stop of a collection that reclaims a slice */
+    Py_ssize_t extra; /* what nested batches collected */
+    size_t survivors; /* objects tracked after the current full collection, about */
+    uint64_t start, dispose_start;
+
+    phase phase;
+    wn_snapshot snapshot;
+    answer *answer;
+    size_t next; /* entry */
+    uint64_t snapshot_at;
+    size_t slice;         /* objects per slice, adapted to take slice_ms */
+    bool no_snapshots;    /* another allocator came over ours: frees cannot be seen any more */
+    double ns_per_object; /* of recent searches */
+
+    double due; /* proportional: old objects needed, as a part of all, before the next automatic full collection */
+
+    type_count types[NAMES];
+    size_t names, others;
+    const char *how;
+} W;
+
+bool collector_installed(void) { return W.installed; }
+const collector_options *collector_current(void) { return &W.o; }
+const collector_statistics *collector_numbers(void) {
+    W.n.waypoints = search_waypoints();
+    return &W.n;
+}
+void collector_clear_numbers(void) { memset(&W.n, 0, sizeof W.n); }
+const char *collector_phase(void) { return W.phase == IDLE ? "idle" : W.phase == RUNNING ? "searching" : "reclaiming"; }
+
+static void note_pause(uint64_t ns) {
+    uint64_t us = ns / 1000;
+    unsigned i = 0;
+    if (us) {
+        unsigned e = 63u - (unsigned)__builtin_clzll(us);
+        i = 4 * e + (e >= 2 ? (unsigned)(us >> (e - 2)) & 3 : 0) + 1;
+    }
+    W.n.pause[i < PAUSES ? i : PAUSES - 1]++;
+    W.n.total_ns += ns;
+    if (ns > W.n.max_ns) W.n.max_ns = ns;
+}
+
+/* ---- notes of frees, while a snapshot is being searched
+ * ---------------------------------------------------------------- */
+
+/* What the child proposes may have been freed meanwhile (through a weak reference, by a young collection, by
+ * gc.get_objects) and its memory may hold something else. So every address that is given back to the object allocator
+ * while a snapshot is about is noted; a proposal whose memory was given back is dropped. Types that keep free lists of
+ * their own give out the memory for the same type again, as a container that is tracked or says that it is not. */
+static struct {
+    PyMemAllocatorEx below;
+    bool on, made, lost;
+    wn_bits freed;
+} notes;
+
+static void note_free(void *p) {
+    if (p && notes.on && !wn_bits_put(&notes.freed, 0, (uintptr_t)p)) notes.lost = true;
+}
+static void noting_free(void *ctx, void *p) {
+    note_free(p);
+    notes.below.free(ctx, p);
+}
+static void *noting_realloc(void *ctx, void *p, size_t n) {
+    note_free(p);
+    return notes.below.realloc(ctx, p, n);
+}
+
+static bool notes_on_top(void) {
+    PyMemAllocatorEx a;
+    PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &a);
+    return a.free == noting_free;
+}
+static bool notes_begin(void) {
+    if (!notes.made && !(notes.made = wn_bits_make(&notes.freed))) return false;
+    PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &notes.below);
+    PyMemAllocatorEx a = notes.below;
+    a.free = noting_free;
+    a.realloc = noting_realloc;
+    PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &a);
+    notes.lost = false;
+    notes.on = true;
+    return true;
+}
+static void notes_end(void) {
+    if (!notes.on) return;
+    notes.on = false;
+    wn_bits_trim(&notes.freed);
+    if (notes_on_top()) {
+        PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &notes.below);
+    } else if (!W.no_snapshots) {
+        W.no_snapshots = true; /* ours stays beneath the other, doing nothing */
+        W.n.fallback_allocator++;
+    }
+}
+static bool was_freed(PyObject *o) {
+    uintptr_t a = (uintptr_t)o; /* its memory begins with the list's head, or 16 bytes before that */
+    return wn_bits_test(&notes.freed, 0, a - 16) || wn_bits_test(&notes.freed, 0, a - 32);
+}
+
+/* ---- parking
+ * ----------------------------------------------------------------------------------------------------------- */
+
+static PyGC_Head *generation(int i) { return &W.gc->generations[i].head; }
+
+static void park(void) {
+    for (int i = 2; i >= 0; i--) gc_list_append(generation(i), search_parked());
+}
+static void unpark(void) { gc_list_append(search_parked(), generation(2)); }
+
+static void hand_over(PyObject *o) {
+    PyGC_Head *g = gc_of(o);
+    gc_unlink(g);
+    gc_link_before(g, generation(0));
+}
+
+/* Callbacks can be cleared, so a stop may never be heard of. */
+static void repair(void) {
+    if (W.nested || !W.in_full) return;
+    if (!gc_list_empty(search_parked())) {
+        unpark();
+        W.n.repaired++;
+    }
+    W.in_full = false;
+}
+
+/* The canary is garbage that dies first: a container whose only reference is its own, at the head of what is handed
+ * over, and a weak reference to it. The interpreter calls that reference back before it runs any Python code, and after
+ * it has finished with its lists; so there the parked objects are put back. The canary itself is rescued and used
+ * again. */
+typedef struct canary_object {
+    PyObject_HEAD PyObject *weak;
+} canary_object;
+
+static int canary_traverse(PyObject *self, visitproc visit, void *arg) {
+    Py_VISIT(self);
+    return 0;
+}
+static void canary_dealloc(PyObject *self) { Py_SET_REFCNT(self, 1); } /* never comes to it */
+static PyTypeObject canary_type = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "winnow._Canary",
+                                   .tp_basicsize = sizeof(canary_object),
+                                   .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+                                   .tp_traverse = canary_traverse,
+                                   .tp_dealloc = canary_dealloc,
+                                   .tp_weaklistoffset = offsetof(canary_object, weak)};
+static struct {
+    PyGC_Head gc;
+    canary_object ob;
+} canary __attribute__((aligned(16)));
+static PyObject *canary_watch, *canary_call;
+
+static PyObject *canary_died(PyObject *self, PyObject *weak) {
+    (void)self, (void)weak;
+    Py_SET_REFCNT((PyObject *)&canary.ob, 2);
+    unpark();
+    Py_RETURN_NONE;
+}
+static PyMethodDef canary_method = {"canary_died", canary_died, METH_O, NULL};
+
+static void canary_set(void) {
+    if (!canary_call) return;
+    Py_SET_REFCNT((PyObject *)&canary.ob, 1);
+    canary_watch = PyWeakref_NewRef((PyObject *)&canary.ob, canary_call);
+    Py_SET_REFCNT((PyObject *)&canary.ob, 1);
+    if (!canary_watch) {
+        PyErr_Clear(); /* then the parked are put back at the stop */
+        return;
+    }
+    PyGC_Head *g = &canary.gc;
+    g->_gc_prev = 0;
+    gc_link_before(g, gc_next(generation(0)));
+}
+static void canary_take(void) {
+    if (canary.gc._gc_next) {
+        gc_unlink(&canary.gc);
+        canary.gc._gc_next = canary.gc._gc_prev = 0;
+    }
+    Py_SET_REFCNT((PyObject *)&canary.ob, 1);
+    Py_CLEAR(canary_watch);
+}
+
+/* ---- the types of what was found, for the log
+ * ------------------------------------------------------------------------- */
+
+static void count_type(PyTypeObject *t) {
+    for (size_t i = 0; i < W.names; i++)
+        if (W.types[i].type == t) {
+            W.types[i].n++;
+            return;
+        }
+    if (W.names == NAMES) {
+        W.others++;
+        return;
+    }
+    type_count *c = &W.types[W.names++];
+    c->type = t;
+    c->n = 1;
+    strncpy(c->name, t->tp_name, sizeof c->name - 1);
+}
+static void log_line(uint64_t ns, size_t proposed, size_t tracked) {
+    if (!W.o.log) return;
+    fprintf(stderr, "winnow: %s %.2f ms, %zu of %zu containers garbage", W.how, (double)ns / 1e6, proposed, tracked);
+    if (W.n.fork_ns && W.o.mode == MODE_CONCURRENT) fprintf(stderr, ", fork %.2f ms", (double)W.n.fork_ns / 1e6);
+    for (int shown = 0; shown < 6; shown++) {
+        type_count *most = NULL;
+        for (size_t i = 0; i < W.names; i++)
+            if (W.types[i].n && (!most || W.types[i].n > most->n)) most = &W.types[i];
+        if (!most) break;
+        fprintf(stderr, "%s %s %zu", shown ? "," : ":", most->name, most->n);
+        most->n = 0;
+    }
+    fputc('\n', stderr);
+    W.names = W.others = 0;
+    memset(W.types, 0, sizeof W.types);
+}
+
+/* ---- a full collection at once
+ * ---------------------------------------------------------------------------------------- */
+
+/* A collection of what has been handed over, inside the callback of the one that is about to begin. Nobody is told. */
+static void collect_batch(void) {
+    gc_state *gc = W.gc;
+    PyObject *callbacks = gc->callbacks;
+    int enabled = gc->enabled;
+    gc->callbacks = NULL;
+    gc->collecting = 0;
+    gc->enabled = 1;
+    W.nested = true;
+    W.extra += PyGC_Collect();
+    W.nested = false;
+    gc->generation_stats[2].collections--;
+    if (!enabled) gc->enabled = 0;
+    gc->collecting = 1;
+    gc->callbacks = callbacks;
+    canary_take();
+}
+
+/* Links are scattered like the objects: asked for some objects ahead, in two steps. */
+static void ask_links(PyObject **o, size_t i, size_t n) {
+    if (i + 24 < n) WN_PREFETCH(gc_of(o[i + 24]));
+    if (i + 12 < n) {
+        WN_PREFETCH(gc_next(gc_of(o[i + 12])));
+        WN_PREFETCH(gc_prev(gc_of(o[i + 12])));
+    }
+}
+
+static void propose_all(void) {
+    search *s = &W.search;
+    if (s->tracked <= 30000) { /* few: in the interpreter's order */
+        PyGC_Head *parked = search_parked();
+        for (PyGC_Head *g = gc_next(parked), *next; g != parked; g = next) {
+            next = gc_next(g);
+            if (wn_cycles_is_garbage(&s->cycles, object_of(g))) hand_over(object_of(g));
+        }
+        return;
+    }
+    wn_bits_cursor c;
+    PyObject *o[512];
+    wn_bits_walk(&s->cycles.bits, &c);
+    for (size_t n;;) {
+        for (n = 0; n < 512 && (o[n] = wn_bits_next(&c, WN_CYCLES_UNMARKED)); n++) {
+        }
+        if (!n) break;
+        for (size_t i = 0; i < n; i++) {
+            ask_links(o, i, n);
+            hand_over(o[i]);
+        }
+    }
+}
+
+static void propose_batches(wn_groups *g) {
+    PyObject **o = (PyObject **)g->object;
+    /* Python code that runs for one batch might get at an object of a later one through a weak reference, and let it be
+     * freed: until their turn comes we hold them. */
+    for (size_t i = g->end[0]; i < g->objects; i++) {
+        if (i + 16 < g->objects) WN_PREFETCH(o[i + 16]);
+        Py_INCREF(o[i]);
+    }
+    for (size_t b = 0, from = 0; b < g->batches; from = g->end[b++]) {
+        PyObject **part = o + from;
+        size_t n = g->end[b] - from;
+        for (size_t i = 0; i < n; i++) {
+            ask_links(part, i, n);
+            if (b == 0 || gc_tracked(part[i])) hand_over(part[i]);
+        }
+        if (b)
+            for (size_t i = 0; i < n; i++) Py_DECREF(part[i]);
+        canary_set();
+        if (b + 1 == g->batches) return;
+        collect_batch();
+        park();
+    }
+}
+
+static void full_at_once(void) {
+    search *s = &W.search;
+    W.how = "full collection";
+    bool writes = !(W.forked && W.o.mode == MODE_FORK_FRIENDLY);
+    if (!search_run(s, W.gc, W.o.threads, false)) {
+        W.n.fallback_memory++;
+        search_reset(s);
+        return;
+    }
+    size_t garbage = s->cycles.garbage;
+    W.n.walk_ns = s->walk_ns;
+    W.n.mark_ns = s->mark_ns;
+    W.n.trial_ns = s->trial_ns;
+    W.n.tracked = s->tracked;
+    W.n.marked = s->marked;
+    W.n.candidates = s->cycles.candidates;
+    W.n.segments = s->segments;
+    W.n.proposed += garbage;
+    if (s->tracked) W.ns_per_object = (double)(s->walk_ns + s->mark_ns + s->trial_ns) / (double)s->tracked;
+    if (writes) {
+        search_tend(W.gc);
+        search_untrack(s, W.gc);
+    }
+    W.in_full = true;
+    W.extra = 0;
+    W.dispose_start = wn_os_now();
+    W.survivors = s->tracked - garbage;
+    wn_groups g = {0};
+    /* The return value of a gc.collect that was not called by its name would miss the batches before the last, and
+     * the interpreter's debugging output would come in parts. */
+    bool batches = garbage > 2 * (size_t)W.o.batch && !W.gc->debug &&
+                   wn_cycles_group(&s->cycles, (size_t)W.o.batch, scan_fetch, scan_object, search_scanner(), &g);
+    if (W.o.log) {
+        wn_bits_cursor c;
+        PyObject *o;
+        wn_bits_walk(&s->cycles.bits, &c);
+        while ((o = wn_bits_next(&c, WN_CYCLES_UNMARKED))) count_type(Py_TYPE(o));
+    }
+    park();
+    if (batches) {
+        propose_batches(&g);
+        wn_groups_drop(&g);
+    } else if (garbage) {
+        propose_all();
+        canary_set();
+    }
+    search_reset(s);
+}
+
+/* ---- snapshots
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static size_t expected_objects(void) {
+    size_t last = W.n.tracked, now = (size_t)(W.gc->long_lived_total + W.gc->long_lived_pending);
+    return (last > now ? last : now) + 10000;
+}
+double collector_expected_ms(void) {
+    return (double)expected_objects() * (W.ns_per_object > 0 ? W.ns_per_object : 40) / 1e6;
+}
+
+/* In the child. */
+static bool search_snapshot(void *context, void *result, size_t bytes) {
+    (void)context;
+    static search s;
+    answer *a = result;
+    uint64_t start = wn_os_now();
+    size_t room = (bytes - sizeof *a) / sizeof(entry);
+    wn_groups g = {0};
+    if (!search_make(&s) || !search_run(&s, W.gc, 1, true)) return false;
+    if (s.cycles.garbage && !wn_cycles_group(&s.cycles, 256, scan_fetch, scan_object, search_scanner(), &g))
+        return false;
+    a->tracked = s.tracked;
+    a->marked = s.marked;
+    a->candidates = s.cycles.candidates;
+    a->garbage = s.cycles.garbage;
+    a->segments = s.segments;
+    for (size_t b = 0, from = 0; b < g.batches && g.end[b] <= room; from = g.end[b++])
+        for (size_t i = from; i < g.end[b]; i++) {
+            PyObject *o = g.object[i];
+            a->entry[a->entries++] = (entry){(uintptr_t)o | (i + 1 == g.end[b]), Py_TYPE(o)};
+        }
+    for (size_t i = 0; i < s.untrackable[0].n && a->entries + a->untrackable < room; i++) {
+        PyObject *o = s.untrackable[0].item[i];
+        a->entry[a->entries + a->untrackable++] = (entry){(uintptr_t)o, Py_TYPE(o)};
+    }
+    a->ns = wn_os_now() - start;
+    return true;
+}
+
+static void drop_snapshot(void) {
+    if (W.phase == IDLE) return;
+    wn_snapshot_drop(&W.snapshot);
+    notes_end();
+    W.answer = NULL;
+    W.phase = IDLE;
+}
+
+static bool start_snapshot(void) {
+    if (W.no_snapshots) return false;
+    uint64_t start = wn_os_now();
+    size_t room = expected_objects() + expected_objects() / 4;
+    if (!notes_begin()) return false;
+    if (!wn_snapshot_start(&W.snapshot, sizeof(answer) + room * sizeof(entry), search_snapshot, NULL)) {
+        notes_end();
+        W.n.fallback_fork++;
+        return false;
+    }
+    W.n.fork_ns = wn_os_now() - start;
+    W.n.snapshots++;
+    W.snapshot_at = start;
+    W.phase = RUNNING;
+    return true;
+}
+
+/* Takes note of a child that has finished, died, or takes too long. */
+static void poll_snapshot(void) {
+    if (W.phase != RUNNING) return;
+    wn_snapshot_state state = wn_snapshot_poll(&W.snapshot);
+    if (state == WN_SNAPSHOT_DONE) {
+        W.answer = wn_snapshot_result(&W.snapshot);
+        answer *a = W.answer;
+        W.next = 0;
+        W.phase = READY;
+        W.n.child_ns = a->ns;
+        W.n.tracked = a->tracked;
+        W.n.marked = a->marked;
+        W.n.candidates = a->candidates;
+        W.n.segments = a->segments;
+        W.n.proposed += a->garbage;
+        if (a->tracked) W.ns_per_object = (double)a->ns / (double)a->tracked;
+        W.gc->long_lived_total = (Py_ssize_t)(a->tracked - a->garbage);
+        if (W.o.log) {
+            for (size_t i = 0; i < a->entries; i++) {
+                PyObject *o = (PyObject *)(a->entry[i].object & ~(uintptr_t)1);
+                if (!was_freed(o)) count_type(a->entry[i].type);
+            }
+            W.how = "snapshot searched in";
+            log_line(a->ns, a->garbage, a->tracked);
+        }
+    } else if (state == WN_SNAPSHOT_DIED) {
+        W.n.fallback_child++;
+        drop_snapshot();
+    } else if ((double)(wn_os_now() - W.snapshot_at) > W.o.snapshot_s * 1e9) {
+        W.n.fallback_slow++;
+        drop_snapshot();
+    }
+}
+
+/* Hands over about W.slice of the garbage, whole components; then untracks; then it is over. */
+static void reclaim_slice(void) {
+    answer *a = W.answer;
+    if (notes.lost || !notes_on_top()) { /* frees went unseen: nothing of it can be trusted */
+        W.n.fallback_allocator++;
+        drop_snapshot();
+        return;
+    }
+    size_t handed = 0, looked = 0;
+    for (bool whole = true; W.next < a->entries && !(whole && handed >= W.slice); looked++) {
+        entry *e = &a->entry[W.next++];
+        PyObject *o = (PyObject *)(e->object & ~(uintptr_t)1);
+        whole = e->object & 1;
+        if (W.next + 8 < a->entries) WN_PREFETCH((void *)(a->entry[W.next + 8].object & ~(uintptr_t)31));
+        if (was_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type) {
+            W.n.rejected_stale++;
+            continue;
+        }
+        hand_over(o);
+        handed++;
+    }
+    if (handed) {
+        W.n.slices++;
+        W.in_slice = true;
+    }
+    for (; W.next >= a->entries && W.next < a->entries + a->untrackable && looked < 4000; looked++) {
+        entry *e = &a->entry[W.next++];
+        PyObject *o = (PyObject *)e->object;
+        if (was_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type) continue;
+        W.n.untracked += search_untrack_one(o);
+    }
+    if (W.next == a->entries + a->untrackable) drop_snapshot();
+}
+
+bool collector_step(void) {
+    if (!W.installed) return false;
+    poll_snapshot();
+    return W.phase == READY;
+}
+
+bool collector_start_snapshot(void) {
+    return W.installed && W.o.mode == MODE_CONCURRENT && W.phase == IDLE && start_snapshot();
+}
+
+/* ---- the callback
+ * ------------------------------------------------------------------------------------------------------- */
+
+/* Whether the interpreter's thresholds asked for this full collection. Somebody who kept gc.collect from before we came
+ * is told apart by its conditions not being met; if they are, what he gets is what would have come anyway. */
+static bool automatic(void) {
+    gc_state *gc = W.gc;
+    return !W.asked && gc->enabled && gc->generations[2].threshold &&
+           gc->generations[2].count > gc->generations[2].threshold &&
+           gc->generations[0].count > gc->generations[0].threshold;
+}
+
+static void nothing_this_time(void) {
+    W.survivors = (size_t)(W.gc->long_lived_total + W.gc->long_lived_pending);
+    W.in_full = true;
+    W.extra = 0;
+    park();
+}
+
+static void full_start(void) {
+    bool by_itself = automatic();
+    W.n.full++;
+    if (W.o.proportional && by_itself && W.phase == IDLE &&
+        (double)W.gc->long_lived_pending < W.due * (double)W.gc->long_lived_total) {
+        Py_ssize_t pending = W.gc->long_lived_pending;
+        W.n.deferred++;
+        W.how = "full collection put off";
+        nothing_this_time();
+        W.survivors = (size_t)W.gc->long_lived_total;
+        W.gc->long_lived_pending = pending;
+        return;
+    }
+    if (W.o.mode == MODE_CONCURRENT) {
+        poll_snapshot();
+        if (by_itself && W.phase != IDLE) {
+            W.n.skipped++;
+            W.how = "full collection while one goes on";
+            nothing_this_time();
+            return;
+        }
+        if (!by_itself) drop_snapshot();
+        if (by_itself && collector_expected_ms() > W.o.budget_ms && start_snapshot()) {
+            W.how = "snapshot taken in";
+            nothing_this_time();
+            return;
+        }
+    }
+    full_at_once();
+}
+
+static void full_stop(PyObject *info) {
+    uint64_t now = wn_os_now();
+    unpark();
+    canary_take();
+    W.in_full = false;
+    W.gc->long_lived_total = (Py_ssize_t)W.survivors;
+    PyObject *collected = PyDict_GetItemWithError(info, W.s_collected);
+    long n = collected ? PyLong_AsLong(collected) : 0;
+    if (n == -1 && PyErr_Occurred()) PyErr_Clear();
+    if (W.extra) {
+        n += W.extra;
+        PyObject *sum = PyLong_FromLong(n);
+        if (!sum || PyDict_SetItem(info, W.s_collected, sum) < 0) PyErr_Clear();
+        Py_XDECREF(sum);
+    }
+    W.n.collected += (uint64_t)n;
+    W.n.last_ns = now - W.start;
+    W.n.dispose_ns = W.dispose_start ? now - W.dispose_start : 0;
+    if (W.dispose_start) {
+        double yield = W.n.tracked ? (double)n / (double)W.n.tracked : 0;
+        W.due = yield > .10 ? 0 : yield > .02 ? .25 : W.due < .25 ? .5 : W.due * 2 > 2 ? 2 : W.due * 2;
+    }
+    W.dispose_start = 0;
+}
+
+static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    (void)self;
+    if (nargs != 2 || !PyUnicode_Check(args[0]) || PyUnicode_GET_LENGTH(args[0]) < 4 || !PyDict_Check(args[1]) ||
+        !W.installed || W.nested)
+        Py_RETURN_NONE;
+    bool start = PyUnicode_READ_CHAR(args[0], 2) == 'a';
+    PyObject *which = PyDict_GetItemWithError(args[1], W.s_generation);
+    long level = which ? PyLong_AsLong(which) : -1;
+    if (level == -1 && PyErr_Occurred()) PyErr_Clear();
+    if (start) {
+        repair();
+        if (level == 2) {
+            W.start = wn_os_now();
+            full_start();
+        } else if (W.phase != IDLE) {
+            W.start = wn_os_now();
+            poll_snapshot();
+            if (W.phase == READY) reclaim_slice();
+        }
+        Py_RETURN_NONE;
+    }
+    if (level == 2 && W.in_full) {
+        full_stop(args[1]);
+        uint64_t ns = wn_os_now() - W.start;
+        note_pause(ns);
+        if (W.o.log && strcmp(W.how, "full collection") == 0)
+            log_line(ns, W.n.collected ? (size_t)PyLong_AsLong(PyDict_GetItem(args[1], W.s_collected)) : 0,
+                     W.n.tracked);
+        else if (W.o.log)
+            log_line(ns, 0, (size_t)W.survivors);
+    } else if (level == 1) {
+        search_append_waypoint(W.gc, (size_t)W.gc->generations[1].threshold * (size_t)W.gc->generations[0].threshold);
+    }
+    if (W.in_slice && level < 2) {
+        uint64_t ns = wn_os_now() - W.start;
+        W.in_slice = false;
+        note_pause(ns);
+        PyObject *collected = PyDict_GetItemWithError(args[1], W.s_collected);
+        if (collected) W.n.collected += (uint64_t)PyLong_AsLong(collected);
+        if ((double)ns > W.o.slice_ms * 8e5)
+            W.slice = W.slice * 3 / 4 > 100 ? W.slice * 3 / 4 : 100;
+        else if ((double)ns < W.o.slice_ms * 4e5 && W.slice < 20000)
+            W.slice += W.slice / 4;
+    }
+    Py_RETURN_NONE;
+}
+static PyMethodDef callback_method = {"winnow", (PyCFunction)(void (*)(void))on_collection, METH_FASTCALL, NULL};
+
+PyObject *collector_collect(PyObject *args, PyObject *kwargs) {
+    if (!W.installed || W.gc->collecting) return PyObject_Call(W.original_collect, args, kwargs);
+    repair();
+    W.asked = true;
+    W.extra = 0;
+    PyObject *r = PyObject_Call(W.original_collect, args, kwargs);
+    W.asked = false;
+    if (!r || !W.extra) return r;
+    PyObject *sum = PyLong_FromSsize_t(PyLong_AsSsize_t(r) + W.extra);
+    W.extra = 0;
+    Py_DECREF(r);
+    return sum;
+}
+
+PyObject *collector_find(unsigned threads) {
+    PyObject *list = PyList_New(0);
+    if (!list) return NULL;
+    drop_snapshot();
+    PyObject_GC_UnTrack(list); /* or it would be found, being on no known root */
+    search *s = &W.search;
+    if (!search_run(s, W.gc, threads, false)) {
+        Py_DECREF(list);
+        return PyErr_NoMemory();
+    }
+    wn_bits_cursor c;
+    PyObject *o;
+    wn_bits_walk(&s->cycles.bits, &c);
+    while (list && (o = wn_bits_next(&c, WN_CYCLES_UNMARKED)))
+        if (PyList_Append(list, o) < 0) Py_CLEAR(list);
+    search_tend(W.gc);
+    search_reset(s);
+    if (list) PyObject_GC_Track(list);
+    return list;
+}
+
+/* ---- forks of the program's own
+ * ------------------------------------------------------------------------------------------ */
+
+static void forked_child(void) {
+    if (!W.gc) return;
+    W.forked = true;
+    wn_snapshot_forget(&W.snapshot);
+    notes_end();
+    W.answer = NULL;
+    W.phase = IDLE;
+    /* The young objects that came along would be written at the first young collections: they count as old now. */
+    if (W.installed && W.o.mode == MODE_FORK_FRIENDLY && !W.gc->collecting)
+        for (int i = 0; i < 2; i++) gc_list_append(generation(i), generation(2));
+}
+
+/* ---- installing
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static bool refuse(const char *why) {
+    PyErr_Format(PyExc_RuntimeError, "winnow: %s; the interpreter's own collector stays as it is. Nothing was changed.",
+                 why);
+    return false;
+}
+
+/* The collector's state lies where the headers said: its numbers are the ones the gc module reports, and a new
+ * container stands at the end of its youngest list. */
+static bool layout_check(PyObject *gc_module) {
+    gc_state *gc = gc_state_now();
+    int expected[3];
+    PyObject *t = PyObject_CallMethod(gc_module, "get_threshold", NULL);
+    if (!t || !PyArg_ParseTuple(t, "iii", &expected[0], &expected[1], &expected[2])) {
+        Py_XDECREF(t);
+        return false;
+    }
+    Py_DECREF(t);
+    bool same = true;
+    for (int i = 0; i < 3; i++) {
+        PyGC_Head *head = &gc->generations[i].head;
+        same = same && gc->generations[i].threshold == expected[i] && head->_gc_next && head->_gc_prev;
+    }
+    PyObject *callbacks = PyObject_GetAttrString(gc_module, "callbacks");
+    if (!callbacks) return false;
+    same = same && gc->callbacks == callbacks;
+    Py_DECREF(callbacks);
+    PyObject *enabled = PyObject_CallMethod(gc_module, "isenabled", NULL);
+    if (!enabled) return false;
+    same = same && gc->enabled == (enabled == Py_True);
+    Py_DECREF(enabled);
+    if (!same) return refuse("this build of the interpreter keeps its collector's state in another form");
+    PyObject *probe = PyList_New(0);
+    if (!probe) return false;
+    same = false;
+    for (int i = 0; i < 3; i++) same = same || gc_prev(&gc->generations[i].head) == gc_of(probe);
+    Py_DECREF(probe);
+    return same || refuse("this build of the interpreter keeps its lists of containers in another form");
+}
+
+static int waypoint_traverse(PyObject *self, visitproc visit, void *arg) {
+    (void)self, (void)visit, (void)arg;
+    return 0;
+}
+static void waypoint_dealloc(PyObject *self) { Py_SET_REFCNT(self, 1); }
+static PyTypeObject waypoint_type = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "winnow._Waypoint",
+                                     .tp_basicsize = sizeof(PyObject),
+                                     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+                                     .tp_traverse = waypoint_traverse,
+                                     .tp_dealloc = waypoint_dealloc,
+                                     .tp_doc = "A mark in the collector's lists; holds nothing."};
+
+bool collector_setup(PyObject *module) {
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "winnow works in the main interpreter only, not in subinterpreters");
+        return false;
+    }
+    if (W.module) return true;
+    if (PyType_Ready(&waypoint_type) < 0 || PyType_Ready(&canary_type) < 0 || !scan_setup()) return false;
+    if (!search_setup(&waypoint_type)) {
+        PyErr_NoMemory();
+        return false;
+    }
+    canary.ob.ob_base.ob_type = &canary_type;
+    Py_SET_REFCNT((PyObject *)&canary.ob, 1);
+    W.s_generation = PyUnicode_InternFromString("generation");
+    W.s_collected = PyUnicode_InternFromString("collected");
+    W.callback = PyCFunction_New(&callback_method, NULL);
+    canary_call = PyCFunction_New(&canary_method, NULL);
+    if (!W.s_generation || !W.s_collected || !W.callback || !canary_call) return false;
+    pthread_atfork(NULL, NULL, forked_child);
+    W.module = module;
+    return true;
+}
+
+static bool set_collect(PyObject *gc_module, PyObject *f) {
+    return PyObject_SetAttrString(gc_module, "collect", f) == 0;
+}
+
+bool collector_install(const collector_options *o) {
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) return refuse("it works in the main interpreter only");
+    if (W.installed) {
+        drop_snapshot();
+        W.o = *o;
+        return true;
+    }
+    PyObject *gc_module = PyImport_ImportModule("gc");
+    if (!gc_module) return false;
+    bool ok = layout_check(gc_module);
+    if (ok) {
+        W.gc = gc_state_now();
+        scan_check(W.gc);
+        if (!W.searching_ready && !(W.searching_ready = search_make(&W.search))) {
+            PyErr_NoMemory();
+            ok = false;
+        }
+    }
+    if (ok && !W.collect) {
+        W.collect = PyObject_GetAttrString(W.module, "collect");
+        W.original_collect = PyObject_GetAttrString(gc_module, "collect");
+        ok = W.collect && W.original_collect;
+    }
+    if (ok) {
+        W.o = *o;
+        W.slice = 1000;
+        W.due = 0;
+        ok = PyList_Insert(W.gc->callbacks, 0, W.callback) == 0 && set_collect(gc_module, W.collect);
+        W.installed = ok;
+    }
+    Py_DECREF(gc_module);
+    return ok;
+}
+
+void collector_uninstall(void) {
+    if (!W.installed) return;
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    drop_snapshot();
+    repair();
+    search_withdraw();
+    W.installed = false;
+    PyObject *callbacks = W.gc->callbacks;
+    for (Py_ssize_t i = callbacks ? PyList_GET_SIZE(callbacks) : 0; i-- > 0;)
+        if (PyList_GET_ITEM(callbacks, i) == W.callback) PyList_SetSlice(callbacks, i, i + 1, NULL);
+    PyObject *gc_module = PyImport_ImportModule("gc");
+    if (gc_module) {
+        PyObject *now = PyObject_GetAttrString(gc_module, "collect");
+        if (now == W.collect) set_collect(gc_module, W.original_collect); /* unless somebody put his own there since */
+        Py_XDECREF(now);
+        Py_DECREF(gc_module);
+    }
+    wn_cycles_trim(&W.search.cycles);
+    PyErr_Restore(type, value, trace);
+}

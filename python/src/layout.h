@@ -1,0 +1,211 @@
+/*
+ * layout.h - what this interpreter's objects look like inside, for the versions that are supported.
+ *
+ * The only file that asks which version it is compiled for. Everything it relies on is checked against the running
+ * interpreter when the package is installed (`winnow_layout_check` in collector.c, `scan_check` in scan.c): a build
+ * that differs is refused, or traversed with its own tp_traverse.
+ */
+#ifndef WINNOW_PY_LAYOUT_H
+#define WINNOW_PY_LAYOUT_H
+
+#define PY_SSIZE_T_CLEAN
+#ifndef Py_BUILD_CORE
+#define Py_BUILD_CORE 1
+#endif
+#include <Python.h>
+#include <frameobject.h>
+
+#if PY_VERSION_HEX < 0x03090000 || PY_VERSION_HEX >= 0x030e0000
+#error "winnow supports CPython 3.9 to 3.13"
+#endif
+#ifdef Py_GIL_DISABLED
+#error "winnow does not support free-threaded builds: their collector keeps no lists"
+#endif
+
+#include "internal/pycore_gc.h"
+#include "internal/pycore_interp.h"
+#if PY_VERSION_HEX >= 0x030b0000
+#include "internal/pycore_dict.h"
+#include "internal/pycore_frame.h"
+#include "internal/pycore_object.h"
+#endif
+
+typedef struct _gc_runtime_state gc_state;
+
+static inline gc_state *gc_state_now(void) { return &PyInterpreterState_Get()->gc; }
+
+/* ---- list links: a head of two words before each container --------------------------------------------------------
+ */
+
+#define GC_FLAGS ((uintptr_t)3) /* the low bits of _gc_prev: finalized, collecting */
+
+static inline PyGC_Head *gc_of(void *object) { return (PyGC_Head *)object - 1; }
+static inline PyObject *object_of(PyGC_Head *g) { return (PyObject *)(g + 1); }
+static inline PyGC_Head *gc_next(PyGC_Head *g) { return (PyGC_Head *)g->_gc_next; }
+static inline PyGC_Head *gc_prev(PyGC_Head *g) { return (PyGC_Head *)(g->_gc_prev & ~GC_FLAGS); }
+static inline void gc_set_prev(PyGC_Head *g, PyGC_Head *p) { g->_gc_prev = (g->_gc_prev & GC_FLAGS) | (uintptr_t)p; }
+static inline void gc_set_next(PyGC_Head *g, PyGC_Head *n) { g->_gc_next = (uintptr_t)n; }
+static inline int gc_tracked(PyObject *o) { return gc_of(o)->_gc_next != 0; }
+
+static inline void gc_list_init(PyGC_Head *l) { l->_gc_next = l->_gc_prev = (uintptr_t)l; }
+static inline int gc_list_empty(PyGC_Head *l) { return gc_next(l) == l; }
+static inline void gc_unlink(PyGC_Head *g) {
+    PyGC_Head *p = gc_prev(g), *n = gc_next(g);
+    gc_set_next(p, n);
+    gc_set_prev(n, p);
+}
+static inline void gc_link_before(PyGC_Head *g, PyGC_Head *n) {
+    PyGC_Head *p = gc_prev(n);
+    gc_set_next(p, g);
+    gc_set_prev(g, p);
+    gc_set_next(g, n);
+    gc_set_prev(n, g);
+}
+/* Everything of `from` to the end of `to`; four heads are written, however long the lists. */
+static inline void gc_list_append(PyGC_Head *from, PyGC_Head *to) {
+    if (gc_list_empty(from)) return;
+    PyGC_Head *last = gc_prev(to), *first = gc_next(from), *end = gc_prev(from);
+    gc_set_next(last, first);
+    gc_set_prev(first, last);
+    gc_set_next(end, to);
+    gc_set_prev(to, end);
+    gc_list_init(from);
+}
+
+/* ---- dictionaries
+ * ---------------------------------------------------------------------------------------------------- */
+
+#if PY_VERSION_HEX < 0x030b0000
+typedef struct {
+    Py_hash_t me_hash;
+    PyObject *me_key, *me_value;
+} PyDictKeyEntry;
+struct _dictkeysobject {
+    Py_ssize_t dk_refcnt, dk_size;
+    void *dk_lookup;
+    Py_ssize_t dk_usable, dk_nentries;
+    char dk_indices[];
+};
+static inline PyDictKeyEntry *dict_entries(PyDictKeysObject *k) {
+    size_t bytes = (size_t)k->dk_size * (k->dk_size <= 0xff         ? 1
+                                         : k->dk_size <= 0xffff     ? 2
+                                         : k->dk_size <= 0xffffffff ? 4
+                                                                    : 8);
+    return (PyDictKeyEntry *)(k->dk_indices + bytes);
+}
+#define DICT_VALUES(d) ((d)->ma_values)
+#define DICT_OWNS_VALUES(d) 1
+#else
+#define DICT_VALUES(d) ((d)->ma_values->values)
+#if PY_VERSION_HEX >= 0x030d0000
+#define DICT_OWNS_VALUES(d) (!(d)->ma_values->embedded) /* embedded: they are the instance's to report */
+#else
+#define DICT_OWNS_VALUES(d) 1
+#endif
+#endif
+
+/* ---- instances: where attribute values are that have no dictionary of their own
+ * -------------------------------------- */
+
+#if PY_VERSION_HEX >= 0x030b0000
+#define HAS_MANAGED_DICT(t) (((t)->tp_flags & Py_TPFLAGS_MANAGED_DICT) != 0)
+#else
+#define HAS_MANAGED_DICT(t) 0
+#endif
+
+/* The instance's dictionary, or NULL, and the values it holds without one. */
+static inline PyObject *instance_dict(PyObject *o, PyTypeObject *type, PyObject ***values, size_t *n) {
+    *n = 0;
+#if PY_VERSION_HEX >= 0x030d0000
+    if (type->tp_flags & Py_TPFLAGS_INLINE_VALUES) {
+        PyDictValues *v = _PyObject_InlineValues(o);
+        if (v->valid) {
+            *values = v->values;
+            *n = v->capacity;
+        }
+    }
+    return (PyObject *)_PyObject_ManagedDictPointer(o)->dict;
+#elif PY_VERSION_HEX >= 0x030c0000
+    PyDictOrValues d = *_PyObject_DictOrValuesPointer(o);
+    if (!_PyDictOrValues_IsValues(d)) return _PyDictOrValues_GetDict(d);
+    *values = _PyDictOrValues_GetValues(d)->values;
+    *n = (size_t)((PyHeapTypeObject *)type)->ht_cached_keys->dk_nentries;
+    return NULL;
+#elif PY_VERSION_HEX >= 0x030b0000
+    PyDictValues *v = *_PyObject_ValuesPointer(o);
+    if (v) {
+        *values = v->values;
+        *n = (size_t)((PyHeapTypeObject *)type)->ht_cached_keys->dk_nentries;
+    }
+    return *_PyObject_ManagedDictPointer(o);
+#else
+    (void)o, (void)type, (void)values;
+    return NULL;
+#endif
+}
+
+/* The address that instance_dict will read from, to be asked for before. */
+static inline void *instance_values_hint(PyObject *o) {
+#if PY_VERSION_HEX >= 0x030d0000
+    return (char *)o + 64;
+#elif PY_VERSION_HEX >= 0x030c0000
+    return ((char **)o)[-3];
+#elif PY_VERSION_HEX >= 0x030b0000
+    void *v = ((void **)o)[-4];
+    return v ? v : ((void **)o)[-3];
+#else
+    return o;
+#endif
+}
+
+static inline PyMemberDef *type_members(PyTypeObject *t) {
+    return (PyMemberDef *)((char *)t + Py_TYPE(t)->tp_basicsize);
+}
+
+/* ---- frames
+ * ------------------------------------------------------------------------------------------------------------ */
+
+/* Calls see(arg, object) with what the running frames of a thread hold: known roots, so it need not be everything. */
+static inline void each_frame_reference(PyThreadState *ts, void (*see)(void *, void *), void *arg) {
+#if PY_VERSION_HEX < 0x030b0000
+    see(arg, ts->frame);
+    see(arg, ts->dict);
+#else
+#if PY_VERSION_HEX >= 0x030d0000
+    struct _PyInterpreterFrame *f = ts->current_frame;
+#else
+    struct _PyInterpreterFrame *f = ts->cframe ? ts->cframe->current_frame : NULL;
+#endif
+    for (; f; f = f->previous) {
+#if PY_VERSION_HEX >= 0x030d0000
+        PyObject *code = f->f_executable;
+#else
+        PyObject *code = (PyObject *)f->f_code;
+#endif
+        if (!code || !PyCode_Check(code)) continue;
+#if PY_VERSION_HEX >= 0x030c0000
+        if (f->owner == FRAME_OWNED_BY_CSTACK) continue;
+        see(arg, f->f_funcobj);
+#else
+        see(arg, f->f_func);
+#endif
+        see(arg, f->f_globals);
+        see(arg, f->f_locals);
+        for (int i = 0; i < ((PyCodeObject *)code)->co_nlocalsplus; i++) see(arg, f->localsplus[i]);
+    }
+    see(arg, ts->dict);
+#endif
+}
+
+#if PY_VERSION_HEX >= 0x030c0000
+#define INTERPRETER_MODULES(i) ((i)->imports.modules)
+#else
+#define INTERPRETER_MODULES(i) ((i)->modules)
+#endif
+#if PY_VERSION_HEX >= 0x030b0000
+#define FIRST_THREAD(i) ((i)->threads.head)
+#else
+#define FIRST_THREAD(i) ((i)->tstate_head)
+#endif
+
+#endif

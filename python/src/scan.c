@@ -1,0 +1,147 @@
+/* scan.c - plans for reading types, and the comparison with their own tp_traverse. */
+#include "scan.h"
+
+#include <string.h>
+#include <structmember.h>
+
+bool scan_distrusted[SCAN_KINDS];
+
+static traverseproc class_traverse; /* that of every class written in Python */
+static traverseproc own[40];        /* of the interpreter's types: pure reads, for any thread */
+static size_t owns;
+
+void object_list_add(object_list *l, PyObject *o) {
+    if (l->n == l->room) {
+        size_t room = l->room ? 2 * l->room : 512;
+        PyObject **more = l->lost ? NULL : wn_os_reserve(room * sizeof *more, 4096);
+        if (more && !wn_os_commit(more, room * sizeof *more)) {
+            wn_os_release(more, room * sizeof *more);
+            more = NULL;
+        }
+        if (!more) {
+            l->lost = true;
+            return;
+        }
+        if (l->item) {
+            memcpy(more, l->item, l->n * sizeof *more);
+            wn_os_release(l->item, l->room * sizeof *more);
+        }
+        l->item = more;
+        l->room = room;
+    }
+    l->item[l->n++] = o;
+}
+
+void object_list_drop(object_list *l) {
+    if (l->item) wn_os_release(l->item, l->room * sizeof *l->item);
+    memset(l, 0, sizeof *l);
+}
+
+int scan_answer(PyObject *reference, void *asked) {
+    scan_asked *a = asked;
+    a->visit(a->arg, reference);
+    return 0;
+}
+
+bool scan_setup(void) {
+    PyObject *c = PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "Probe");
+    if (!c) return false;
+    class_traverse = ((PyTypeObject *)c)->tp_traverse;
+    Py_DECREF(c);
+    PyTypeObject *types[] = {&PyFunction_Type,    &PyMethod_Type,      &PyCFunction_Type,    &PyCell_Type,
+                             &PySet_Type,         &PyFrozenSet_Type,   &PyProperty_Type,     &PyStaticMethod_Type,
+                             &PyClassMethod_Type, &PyType_Type,        &PyGen_Type,          &PyCoro_Type,
+                             &PyGetSetDescr_Type, &PyMethodDescr_Type, &PyWrapperDescr_Type, &PyMemberDescr_Type,
+                             &PyDictProxy_Type,   &PySlice_Type,       &_PyWeakref_RefType,  &PyList_Type,
+                             &PyTuple_Type,       &PyDict_Type};
+    owns = 0;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i]->tp_traverse) own[owns++] = types[i]->tp_traverse;
+    return true;
+}
+
+void scan_forget(scanner *s) { memset(s->plans, 0, sizeof s->plans); }
+
+void scan_plan_make(scan_plan *p, PyTypeObject *t) {
+    memset(p, 0, sizeof *p);
+    p->type = t;
+    p->kind = SCAN_FOREIGN;
+    for (size_t i = 0; i < owns; i++) p->anywhere |= t->tp_traverse == own[i];
+    PyTypeObject *base = t;
+    bool fits = true;
+    while (base && base->tp_traverse == class_traverse) {
+        PyMemberDef *m = type_members(base);
+        for (Py_ssize_t i = 0, n = Py_SIZE(base); i < n; i++) {
+            if (m[i].type != T_OBJECT_EX) continue;
+            if (p->slots == SCAN_SLOTS)
+                fits = false;
+            else
+                p->slot[p->slots++] = (int32_t)m[i].offset;
+        }
+        base = base->tp_base;
+    }
+    if (!base || !fits) goto foreign;
+    if (base != t) {
+        p->managed = HAS_MANAGED_DICT(t) ? 1 : 0;
+        if (!p->managed && t->tp_dictoffset != base->tp_dictoffset) {
+            if (t->tp_dictoffset < 0) goto foreign;
+            p->dict = (int32_t)t->tp_dictoffset;
+        }
+        p->owns_type =
+            (t->tp_flags & Py_TPFLAGS_HEAPTYPE) && (!base->tp_traverse || !(base->tp_flags & Py_TPFLAGS_HEAPTYPE));
+    }
+    int kind = base->tp_traverse == NULL                       ? SCAN_INSTANCE
+               : base->tp_traverse == PyList_Type.tp_traverse  ? SCAN_LIST
+               : base->tp_traverse == PyTuple_Type.tp_traverse ? SCAN_TUPLE
+               : base->tp_traverse == PyDict_Type.tp_traverse  ? SCAN_DICT
+                                                               : SCAN_FOREIGN;
+    if (kind == SCAN_FOREIGN || scan_distrusted[kind] || (base != t && scan_distrusted[SCAN_INSTANCE])) goto foreign;
+    p->kind = (uint8_t)kind;
+    p->anywhere = 1;
+    return;
+foreign:
+    p->kind = SCAN_FOREIGN;
+    p->slots = p->managed = p->owns_type = 0;
+    p->dict = 0;
+}
+
+/* ---- the check ------------------------------------------------------------------------------------------------------
+ */
+
+/* References to containers as a multiset, folded into a number and a sum: both ways must give the same. */
+typedef struct seen {
+    size_t n;
+    uint64_t sum;
+} seen;
+
+static void see(void *arg, void *reference) {
+    seen *s = arg;
+    PyObject *o = reference;
+    if (!o || !PyObject_IS_GC(o)) return;
+    s->n++;
+    s->sum += ((uint64_t)(uintptr_t)o >> 4) * 0x9E3779B97F4A7C15ull;
+}
+
+size_t scan_check(gc_state *gc) {
+    static scanner s;
+    size_t different = 0;
+    scan_forget(&s);
+    for (int generation = 0; generation < 3; generation++) {
+        PyGC_Head *head = &gc->generations[generation].head;
+        for (PyGC_Head *g = gc_next(head); g != head; g = gc_next(g)) {
+            PyObject *o = object_of(g);
+            scan_plan *p = scan_plan_of(&s, Py_TYPE(o));
+            if (p->kind == SCAN_FOREIGN) continue;
+            seen mine = {0, 0}, its = {0, 0};
+            scan_asked asked = {see, &its};
+            scan_object(&s, o, see, &mine);
+            Py_TYPE(o)->tp_traverse(o, scan_answer, &asked);
+            if (mine.n == its.n && mine.sum == its.sum) continue;
+            different++;
+            bool plain = p->kind != SCAN_INSTANCE && !(p->slots | p->managed | p->owns_type) && !p->dict;
+            scan_distrusted[plain ? p->kind : SCAN_INSTANCE] = true;
+        }
+    }
+    scan_forget(&s);
+    return different;
+}

@@ -1,0 +1,170 @@
+/*
+ * scan.h - the references an object holds, as its tp_traverse would report them, for the shared engines.
+ *
+ * Lists, tuples, dictionaries and instances of classes written in Python are read in place; all others are asked
+ * through their tp_traverse. What is read in place must be exactly what tp_traverse reports: a reference too many could
+ * make trial deletion propose a live object (the interpreter would refuse it), one too few keeps garbage. scan_check
+ * compares the two on every object of the running program; tests call it, and so does installing.
+ */
+#ifndef WINNOW_PY_SCAN_H
+#define WINNOW_PY_SCAN_H
+
+#include "layout.h"
+
+#include "engines/cycles.h"
+
+enum { SCAN_FOREIGN, SCAN_INSTANCE, SCAN_LIST, SCAN_TUPLE, SCAN_DICT, SCAN_KINDS, SCAN_PLANS = 1024, SCAN_SLOTS = 12 };
+
+/* How the instances of one type are read. Made when the first is met in a collection and forgotten with it, because
+ * types change and their addresses are used again. */
+typedef struct scan_plan {
+    PyTypeObject *type;
+    uint8_t kind;    /* of the nearest base that is no class written in Python; SCAN_FOREIGN: ask tp_traverse */
+    uint8_t managed; /* has values or a dictionary that the interpreter places itself */
+    uint8_t slots;
+    uint8_t owns_type; /* reports its type */
+    uint8_t anywhere;  /* tp_traverse is the interpreter's own: may be called on any thread */
+    int32_t dict;      /* offset of the dictionary's place, or 0 */
+    int32_t slot[SCAN_SLOTS];
+} scan_plan;
+
+typedef struct scanner {
+    scan_plan plans[SCAN_PLANS];
+    bool helper;               /* not the thread that holds the interpreter's lock */
+    struct object_list *later; /* helper: objects that only the main thread may ask */
+} scanner;
+
+/* A growing array outside malloc's reach; full means that entries are lost, and `lost` says so. */
+typedef struct object_list {
+    PyObject **item;
+    size_t n, room;
+    bool lost;
+} object_list;
+
+void object_list_add(object_list *l, PyObject *o);
+void object_list_drop(object_list *l);
+
+bool scan_setup(void); /* once, with the lock; false with an exception set */
+void scan_forget(scanner *s);
+void scan_plan_make(scan_plan *p, PyTypeObject *t);
+/* Compares the two ways of reading on every object of the generation lists. The kinds that differ are read through
+ * tp_traverse from now on; returns how many objects differed. */
+size_t scan_check(gc_state *gc);
+extern bool scan_distrusted[SCAN_KINDS];
+
+static WN_ALWAYS_INLINE scan_plan *scan_plan_of(scanner *s, PyTypeObject *t) {
+    uintptr_t a = (uintptr_t)t;
+    scan_plan *p = &s->plans[(a >> 4 ^ a >> 12) % SCAN_PLANS];
+    if (__builtin_expect(p->type != t, 0)) scan_plan_make(p, t);
+    return p;
+}
+
+static WN_ALWAYS_INLINE void scan_list(PyObject *o, wn_visit_fn *visit, void *arg) {
+    PyObject **item = ((PyListObject *)o)->ob_item;
+    for (Py_ssize_t n = Py_SIZE(o), i = 0; i < n; i++) visit(arg, item[i]);
+}
+static WN_ALWAYS_INLINE void scan_tuple(PyObject *o, wn_visit_fn *visit, void *arg) {
+    PyObject **item = ((PyTupleObject *)o)->ob_item;
+    for (Py_ssize_t n = Py_SIZE(o), i = 0; i < n; i++) visit(arg, item[i]);
+}
+static WN_ALWAYS_INLINE void scan_dict(PyObject *o, wn_visit_fn *visit, void *arg) {
+    PyDictObject *d = (PyDictObject *)o;
+    PyDictKeysObject *k = d->ma_keys;
+    Py_ssize_t n = k->dk_nentries;
+    if (d->ma_values) {
+        if (!DICT_OWNS_VALUES(d)) return;
+        PyObject **v = DICT_VALUES(d);
+        for (Py_ssize_t i = 0; i < n; i++) visit(arg, v[i]);
+        return;
+    }
+#if PY_VERSION_HEX >= 0x030b0000
+    if (DK_IS_UNICODE(k)) { /* the keys are strings, which hold nothing */
+        PyDictUnicodeEntry *e = DK_UNICODE_ENTRIES(k);
+        for (Py_ssize_t i = 0; i < n; i++) visit(arg, e[i].me_value);
+        return;
+    }
+    PyDictKeyEntry *e = DK_ENTRIES(k);
+#else
+    PyDictKeyEntry *e = dict_entries(k);
+#endif
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (!e[i].me_value) continue;
+        visit(arg, e[i].me_value);
+        visit(arg, e[i].me_key);
+    }
+}
+
+typedef struct scan_asked {
+    wn_visit_fn *visit;
+    void *arg;
+} scan_asked;
+int scan_answer(PyObject *reference, void *asked); /* a visitproc */
+
+static WN_ALWAYS_INLINE void scan_instance(scan_plan *p, PyObject *o, wn_visit_fn *visit, void *arg) {
+    for (int i = 0; i < p->slots; i++) visit(arg, *(PyObject **)((char *)o + p->slot[i]));
+    if (p->managed) {
+        PyObject **values;
+        size_t n;
+        PyObject *dict = instance_dict(o, p->type, &values, &n);
+        for (size_t i = 0; i < n; i++) visit(arg, values[i]);
+        visit(arg, dict);
+    } else if (p->dict) {
+        visit(arg, *(PyObject **)((char *)o + p->dict));
+    }
+    if (p->owns_type) visit(arg, p->type);
+}
+
+static WN_ALWAYS_INLINE void scan_object(void *context, void *object, wn_visit_fn *visit, void *arg) {
+    scanner *s = context;
+    PyObject *o = object;
+    scan_plan *p = scan_plan_of(s, Py_TYPE(o));
+    switch (p->kind) {
+    case SCAN_DICT: scan_dict(o, visit, arg); break;
+    case SCAN_LIST: scan_list(o, visit, arg); break;
+    case SCAN_TUPLE: scan_tuple(o, visit, arg); break;
+    case SCAN_INSTANCE: break;
+    default: {
+        if (s->helper && !p->anywhere) {
+            object_list_add(s->later, o);
+            return;
+        }
+        scan_asked asked = {visit, arg};
+        Py_TYPE(o)->tp_traverse(o, scan_answer, &asked);
+        return;
+    }
+    }
+    if (p->slots | p->managed | p->owns_type | (p->dict != 0)) scan_instance(p, o, visit, arg);
+}
+
+/* Stage 0: the lines of the object's head and first words, also those before it. Stage 1: the arrays behind it. */
+static WN_ALWAYS_INLINE void scan_fetch(void *context, void *object, int stage) {
+    scanner *s = context;
+    PyObject *o = object;
+    if (stage == 0) {
+        WN_PREFETCH((char *)o - 32);
+        WN_PREFETCH((char *)o + 32);
+        return;
+    }
+    if (stage == 2) return; /* in order: what is near is here, and the rest is fetched ahead by the processor */
+    PyTypeObject *t = Py_TYPE(o);
+    if (t == &PyDict_Type) {
+        PyDictObject *d = (PyDictObject *)o;
+        WN_PREFETCH(d->ma_keys);
+        WN_PREFETCH((char *)d->ma_keys + 64);
+        WN_PREFETCH((char *)d->ma_keys + 128);
+        if (d->ma_values) WN_PREFETCH(d->ma_values);
+    } else if (t == &PyList_Type) {
+        WN_PREFETCH(((PyListObject *)o)->ob_item);
+    } else if (t == &PyTuple_Type) {
+        return;
+    } else if (scan_plan_of(s, t)->managed) {
+        WN_PREFETCH(instance_values_hint(o));
+    }
+}
+
+static WN_ALWAYS_INLINE size_t scan_count(void *context, void *object) {
+    (void)context;
+    return (size_t)Py_REFCNT((PyObject *)object); /* an immortal object's is huge, which makes it a root */
+}
+
+#endif

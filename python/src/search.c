@@ -1,0 +1,396 @@
+/*
+ * search.c - walking the generation lists, marking, trial deletion.
+ *
+ * A linked list of a million objects whose order no longer follows addresses costs a cache miss for each link, and the
+ * next link is not known before. Waypoints break that chain: dummy containers of our own, linked between the others,
+ * from which the list can be walked at many places at once, by one thread with its prefetches or by two. They are
+ * ordinary tracked objects, alive because we hold them, so whatever the interpreter does with its lists it may do with
+ * them; that the segments still join up to the whole lists is checked after every walk.
+ */
+#include "search.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+
+enum {
+    WAYPOINTS = 4096,
+    SEGMENT = 8192,  /* objects between waypoints, more when all of them are in use */
+    LANES = 16,      /* segments that a thread walks in turn */
+    ALONE = 60000,   /* with fewer objects a second thread is not worth its start */
+    IN_ORDER = 30000 /* young tuples are untracked in the interpreter's order up to this many */
+};
+
+typedef struct waypoint {
+    PyGC_Head gc;
+    PyObject ob;
+} waypoint;
+
+static struct {
+    waypoint *slab;           /* [0] is the head of the parked list, never an object */
+    uint16_t free[WAYPOINTS]; /* a stack of those not in use */
+    size_t frees;
+    bool used[WAYPOINTS];
+    size_t distance; /* objects between waypoints that the last walk aimed at */
+    size_t since;    /* objects that came to the oldest list since its last waypoint */
+} way;
+
+PyGC_Head *search_parked(void) { return &way.slab[0].gc; }
+bool search_is_waypoint(const void *object) {
+    return (uintptr_t)object - (uintptr_t)way.slab < WAYPOINTS * sizeof(waypoint);
+}
+size_t search_waypoints(void) { return WAYPOINTS - 1 - way.frees; }
+
+bool search_setup(PyTypeObject *type) {
+    if (way.slab) return true;
+    size_t bytes = (WAYPOINTS * sizeof(waypoint) + 4095) & ~(size_t)4095;
+    waypoint *slab = wn_os_reserve(bytes, 4096);
+    if (!slab) return false;
+    if (!wn_os_commit(slab, bytes)) {
+        wn_os_release(slab, bytes);
+        return false;
+    }
+    way.slab = slab;
+    gc_list_init(&slab[0].gc);
+    for (size_t i = WAYPOINTS - 1; i; i--) {
+        slab[i].ob.ob_type = type;
+        Py_SET_REFCNT(&slab[i].ob, 1); /* ours, for ever */
+        way.free[way.frees++] = (uint16_t)i;
+    }
+    return true;
+}
+
+static void link_waypoint(PyGC_Head *before) {
+    if (!way.frees) return;
+    uint16_t i = way.free[--way.frees];
+    way.used[i] = true;
+    way.slab[i].gc._gc_prev = 0;
+    gc_link_before(&way.slab[i].gc, before);
+}
+static void unlink_waypoint(size_t i) {
+    gc_unlink(&way.slab[i].gc);
+    way.slab[i].gc._gc_next = way.slab[i].gc._gc_prev = 0;
+    way.used[i] = false;
+    way.free[way.frees++] = (uint16_t)i;
+}
+void search_withdraw(void) {
+    for (size_t i = 1; i < WAYPOINTS; i++)
+        if (way.used[i]) unlink_waypoint(i);
+}
+void search_append_waypoint(gc_state *gc, size_t new_objects) {
+    way.since += new_objects;
+    if (way.since < (way.distance ? way.distance : SEGMENT)) return;
+    way.since = 0;
+    link_waypoint(&gc->generations[2].head);
+}
+
+bool search_make(search *s) {
+    memset(s, 0, sizeof *s);
+    return wn_cycles_make(&s->cycles);
+}
+void search_reset(search *s) {
+    wn_cycles_reset(&s->cycles);
+    for (int i = 0; i < SEARCH_THREADS; i++) s->untrackable[i].n = 0;
+}
+void search_drop(search *s) {
+    wn_cycles_drop(&s->cycles);
+    for (int i = 0; i < SEARCH_THREADS; i++) object_list_drop(&s->untrackable[i]);
+}
+
+/* ---- the walk
+ * -------------------------------------------------------------------------------------------------------- */
+
+/* A segment begins after a list's head or after a waypoint and ends before the next. */
+static struct {
+    PyGC_Head *begin[WAYPOINTS + 3], *end[WAYPOINTS + 3];
+    size_t objects[WAYPOINTS + 3];
+    size_t n;
+    size_t next;         /* the next to be walked: shared by threads */
+    size_t first, bytes; /* the memory of heads that are not waypoints: the interpreter's own */
+    size_t distance;
+    object_list split[SEARCH_THREADS]; /* heads after which a waypoint would stand well */
+} seg;
+
+static inline bool ends_here(PyGC_Head *g) {
+    return (uintptr_t)g - seg.first < seg.bytes || (uintptr_t)g - (uintptr_t)way.slab < WAYPOINTS * sizeof(waypoint);
+}
+
+static void walk(wn_cycles *c, int plane, object_list *split) {
+    struct lane {
+        PyGC_Head *at;
+        size_t n, segment;
+    } lane[LANES];
+    size_t lanes = 0;
+    bool more = true;
+    for (;;) {
+        while (more && lanes < LANES) {
+            size_t i = __atomic_fetch_add(&seg.next, 1, __ATOMIC_RELAXED);
+            if (!(more = i < seg.n)) break;
+            lane[lanes++] = (struct lane){gc_next(seg.begin[i]), 0, i};
+            WN_PREFETCH(lane[lanes - 1].at);
+        }
+        if (!lanes) return;
+        for (size_t l = 0; l < lanes;) {
+            struct lane *a = &lane[l];
+            PyGC_Head *g = a->at;
+            if (__builtin_expect(ends_here(g), 0)) {
+                seg.objects[a->segment] = a->n;
+                seg.end[a->segment] = g;
+                *a = lane[--lanes];
+                if (more) break;
+                continue;
+            }
+            PyGC_Head *next = gc_next(g);
+            WN_PREFETCH(next);
+            if (!wn_bits_put(&c->bits, plane, (uintptr_t)object_of(g))) c->failed = true;
+            if (++a->n % seg.distance == 0) object_list_add(split, (PyObject *)g);
+            a->at = next;
+            l++;
+        }
+    }
+}
+
+static void plan_walk(gc_state *gc) {
+    seg.first = (size_t)gc;
+    seg.bytes = sizeof *gc;
+    seg.n = seg.next = 0;
+    seg.distance = way.distance ? way.distance : SEGMENT;
+    for (int i = 2; i >= 0; i--) seg.begin[seg.n++] = &gc->generations[i].head;
+    for (size_t i = 1; i < WAYPOINTS; i++)
+        if (way.used[i]) seg.begin[seg.n++] = &way.slab[i].gc;
+    for (int i = 0; i < SEARCH_THREADS; i++) seg.split[i].n = 0;
+}
+
+/* Whether the segments make up the three lists and nothing else (gc.freeze moves waypoints out of them). Also counts.
+ */
+static bool joined_up(gc_state *gc, search *s) {
+    static uint16_t of[WAYPOINTS];
+    for (size_t i = 3; i < seg.n; i++) of[(waypoint *)seg.begin[i] - way.slab] = (uint16_t)i;
+    size_t seen = 0;
+    s->tracked = 0;
+    for (int i = 0; i < 3; i++) {
+        PyGC_Head *end;
+        for (size_t k = (size_t)i;; k = of[(waypoint *)end - way.slab]) {
+            if (++seen > seg.n) return false;
+            s->tracked += seg.objects[k];
+            end = seg.end[k];
+            if (!search_is_waypoint(end) || end == &way.slab[0].gc) break;
+        }
+        if (end != &gc->generations[2 - i].head) return false;
+    }
+    return seen == seg.n;
+}
+
+void search_tend(gc_state *gc) {
+    (void)gc;
+    /* Segments that have shrunk are joined to the one before; long ones are split where the walk noted. */
+    for (size_t i = 3; i < seg.n; i++)
+        if (seg.objects[i] < seg.distance / 4) unlink_waypoint((size_t)((waypoint *)seg.begin[i] - way.slab));
+    for (int t = 0; t < SEARCH_THREADS; t++) {
+        for (size_t i = 0; i < seg.split[t].n; i++) {
+            PyGC_Head *after = gc_next((PyGC_Head *)seg.split[t].item[i]);
+            if (!search_is_waypoint(after)) link_waypoint(after);
+        }
+        seg.split[t].n = 0;
+    }
+    way.since = 0;
+}
+
+/* ---- marking
+ * ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct tracer {
+    scanner scan; /* first: a tracer is a scanner's context */
+    wn_cycles *cycles;
+    wn_marker *marker;
+    bool saw; /* a container among what the object holds */
+    object_list *untrackable;
+    object_list later;
+    size_t marked;
+} tracer;
+
+static tracer tracers[SEARCH_THREADS];
+
+scanner *search_scanner(void) { return &tracers[0].scan; }
+
+static WN_ALWAYS_INLINE void tracer_visit(void *arg, void *reference) {
+    tracer *t = arg;
+    uintptr_t a = (uintptr_t)reference;
+    uint64_t *w = wn_bits_find(&t->cycles->bits, a);
+    if (!w) return;
+    w += wn_bits_index(a);
+    uint64_t mask = wn_bits_mask(a);
+    if (!(w[0] & mask)) return;
+    t->saw = true;
+    w = wn_bits_plane(w, WN_CYCLES_UNMARKED);
+    uint64_t unmarked = __atomic_load_n(w, __ATOMIC_RELAXED);
+    if (!(unmarked & mask)) return;
+    __atomic_store_n(w, unmarked & ~mask, __ATOMIC_RELAXED);
+    wn_mark_push(t->marker, reference);
+}
+_Static_assert(WN_CYCLES_ALL == 0, "tracer_visit reads the first plane");
+
+static WN_ALWAYS_INLINE void tracer_scan(void *context, void *object, wn_visit_fn *visit, void *arg) {
+    tracer *t = context;
+    t->saw = false;
+    scan_object(&t->scan, object, visit, arg);
+    if (!t->saw && (Py_TYPE((PyObject *)object) == &PyTuple_Type || Py_TYPE((PyObject *)object) == &PyDict_Type))
+        object_list_add(t->untrackable, object);
+}
+
+static void root(void *arg, void *object) {
+    if (object) tracer_visit(arg, object);
+}
+
+/* What is known to be alive: modules, and what the threads are working on. Anything missing is found by trial deletion.
+ */
+static void push_roots(tracer *t) {
+    PyInterpreterState *i = PyInterpreterState_Get();
+    root(t, INTERPRETER_MODULES(i));
+    root(t, i->sysdict);
+    root(t, i->builtins);
+    for (PyThreadState *ts = FIRST_THREAD(i); ts; ts = ts->next) each_frame_reference(ts, root, t);
+}
+
+static void tracer_make(tracer *t, search *s, int number, wn_marker *marker) {
+    scan_forget(&t->scan);
+    t->cycles = &s->cycles;
+    t->marker = marker;
+    t->untrackable = &s->untrackable[number];
+    t->scan.helper = number != 0;
+    t->scan.later = &t->later;
+    t->later.n = 0;
+    t->later.lost = false;
+    t->marked = 0;
+}
+
+/* The second thread: walks, waits for the first to have prepared the marks, marks. It runs no code that is not the
+ * interpreter's own pure reading, because it holds no lock; the holder of the lock waits for it. */
+typedef struct helper {
+    search *s;
+    wn_marker marker;
+    uint32_t walked, go;
+} helper;
+
+static void wait_for(uint32_t *flag) {
+    for (unsigned spins = 0; !__atomic_load_n(flag, __ATOMIC_ACQUIRE); spins++)
+        if (spins > 200) sched_yield();
+}
+
+static void *help(void *arg) {
+    helper *h = arg;
+    walk(&h->s->cycles, WN_CYCLES_RANKED, &seg.split[1]);
+    __atomic_store_n(&h->walked, 1, __ATOMIC_RELEASE);
+    wait_for(&h->go);
+    tracer *t = &tracers[1];
+    if (h->go == 2) return NULL;
+    t->marked = wn_mark_drain_shared(&h->marker, scan_fetch, tracer_scan, t, tracer_visit, t);
+    return NULL;
+}
+
+bool search_run(search *s, gc_state *gc, unsigned threads, bool child) {
+    wn_cycles *c = &s->cycles;
+    helper h = {.s = s};
+    pthread_t id;
+    uint64_t start = wn_os_now();
+    search_reset(s);
+    if (threads > 1 && (child || s->tracked < ALONE)) threads = 1; /* as many as at the last collection, about */
+    plan_walk(gc);
+    if (threads > 1) {
+        wn_mark_make(&h.marker, &c->pool);
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        if (pthread_create(&id, NULL, help, &h) != 0) threads = 1;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    walk(c, WN_CYCLES_ALL, &seg.split[0]);
+    if (threads > 1) {
+        wait_for(&h.walked);
+        wn_bits_merge(&c->bits, WN_CYCLES_ALL, WN_CYCLES_RANKED);
+    }
+    if (!joined_up(gc, s)) {
+        /* Once more without waypoints: then there are only the lists themselves. A snapshot leaves it to its parent. */
+        if (threads > 1) {
+            __atomic_store_n(&h.go, 2, __ATOMIC_RELEASE);
+            pthread_join(id, NULL);
+            threads = 1;
+        }
+        if (child) return wn_cycles_fail_(c);
+        search_withdraw();
+        search_reset(s);
+        plan_walk(gc);
+        walk(c, WN_CYCLES_ALL, &seg.split[0]);
+        if (!joined_up(gc, s)) return wn_cycles_fail_(c);
+    }
+    way.distance = s->tracked / (WAYPOINTS / 2) > SEGMENT ? s->tracked / (WAYPOINTS / 2) : SEGMENT;
+    s->segments = seg.n;
+    uint64_t walked = wn_os_now();
+
+    wn_cycles_begin(c);
+    tracer *t = &tracers[0];
+    tracer_make(t, s, 0, &c->marker);
+    push_roots(t);
+    if (threads > 1) {
+        wn_mark_share(&c->pool, threads);
+        tracer_make(&tracers[1], s, 1, &h.marker);
+        __atomic_store_n(&h.go, 1, __ATOMIC_RELEASE);
+        t->marked = wn_mark_drain_shared(&c->marker, scan_fetch, tracer_scan, t, tracer_visit, t);
+        pthread_join(id, NULL);
+        t->marked += tracers[1].marked;
+        c->failed |= h.marker.failed | tracers[1].later.lost;
+        wn_mark_drop(&h.marker);
+        for (size_t i = 0; i < tracers[1].later.n; i++) tracer_scan(t, tracers[1].later.item[i], tracer_visit, t);
+    }
+    t->marked += wn_mark_drain(&c->marker, SIZE_MAX, scan_fetch, tracer_scan, t, tracer_visit, t);
+    s->marked = t->marked;
+    uint64_t marked = wn_os_now();
+
+    bool ok = wn_cycles_search(c, scan_count, scan_fetch, scan_object, &t->scan);
+    s->walk_ns = walked - start;
+    s->mark_ns = marked - walked;
+    s->trial_ns = wn_os_now() - marked;
+    return ok;
+}
+
+/* ---- untracking
+ * ------------------------------------------------------------------------------------------------------- */
+
+static bool may_be_tracked(PyObject *o) { return o && PyObject_IS_GC(o) && (!PyTuple_CheckExact(o) || gc_tracked(o)); }
+
+bool search_untrack_one(PyObject *o) {
+    if (PyTuple_CheckExact(o)) {
+        for (Py_ssize_t i = 0; i < Py_SIZE(o); i++) {
+            PyObject *item = PyTuple_GET_ITEM(o, i);
+            if (!item || may_be_tracked(item)) return false; /* NULL: it is still being filled */
+        }
+    } else if (PyDict_CheckExact(o)) {
+        PyObject *key, *value;
+        for (Py_ssize_t at = 0; PyDict_Next(o, &at, &key, &value);)
+            if (may_be_tracked(value) || may_be_tracked(key)) return false;
+    } else {
+        return false;
+    }
+    PyObject_GC_UnTrack(o);
+    return true;
+}
+
+void search_untrack(search *s, gc_state *gc) {
+    size_t young = 0;
+    for (int i = 0; i < 2; i++) young += seg.objects[2 - i];
+    for (int i = 0; young < IN_ORDER && i < 2; i++) {
+        PyGC_Head *head = &gc->generations[i].head;
+        for (PyGC_Head *g = gc_next(head), *next; g != head; g = next) {
+            next = gc_next(g);
+            PyObject *o = object_of(g);
+            if (!search_is_waypoint(g) && (PyTuple_CheckExact(o) || PyDict_CheckExact(o)) &&
+                !wn_cycles_is_garbage(&s->cycles, o))
+                search_untrack_one(o);
+        }
+    }
+    for (int t = 0; t < SEARCH_THREADS; t++)
+        for (size_t i = 0; i < s->untrackable[t].n; i++) {
+            PyObject *o = s->untrackable[t].item[i];
+            if (gc_tracked(o)) search_untrack_one(o);
+        }
+}

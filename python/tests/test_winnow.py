@@ -1,0 +1,730 @@
+"""What winnow promises on a stock interpreter. Run with unittest; WINNOW_TEST_MODE chooses the mode (default: each)."""
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+import weakref
+
+import winnow
+from winnow import _native
+
+MODES = [os.environ["WINNOW_TEST_MODE"]] if os.environ.get("WINNOW_TEST_MODE") else list(winnow.MODES)
+
+
+class Node:
+    def __init__(self):
+        self.refs = []
+
+
+class Slotted:
+    __slots__ = ("refs", "__weakref__")
+
+    def __init__(self):
+        self.refs = []
+
+
+class ListNode(list):
+    def __init__(self):
+        super().__init__()
+        self.refs = self
+
+
+class DictNode(dict):
+    __slots__ = ("refs", "__weakref__")
+
+    def __init__(self):
+        super().__init__()
+        self.refs = []
+
+
+def pairs(n, cls=Node):
+    for _ in range(n):
+        a, b = cls(), cls()
+        a.refs.append(b)
+        b.refs.append(a)
+
+
+def old_pairs(n, cls=Node):
+    """Garbage that has grown old before it became garbage."""
+    a = [cls() for _ in range(n)]
+    b = [cls() for _ in range(n)]
+    for x, y in zip(a, b):
+        x.refs.append(y)
+        y.refs.append(x)
+    gc.collect()
+
+
+def on(mode, **options):
+    options.setdefault("budget_ms", 0)
+    winnow.install(mode, **options)
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        gc.collect()
+        self.threshold = gc.get_threshold()
+        self.enabled = gc.isenabled()
+        if _native.installed():
+            winnow.uninstall()
+        winnow.clear_stats()
+
+    def tearDown(self):
+        winnow.uninstall()
+        gc.set_threshold(*self.threshold)
+        gc.set_debug(0)
+        gc.garbage.clear()
+        (gc.enable if self.enabled else gc.disable)()
+        gc.collect()
+
+
+class Basics(Case):
+    def test_collects_what_the_interpreter_would(self):
+        for mode in MODES:
+            for threads in (1, 2):
+                with self.subTest(mode=mode, threads=threads):
+                    on(mode, threads=threads)
+                    gc.collect()
+                    gc.disable()
+                    for cls in (Node, Slotted, ListNode, DictNode):
+                        pairs(50, cls)
+                    gc.enable()
+                    self.assertGreaterEqual(gc.collect(), 400)
+                    self.assertEqual(gc.collect(), 0)
+                    winnow.uninstall()
+                    self.assertEqual(gc.collect(), 0)
+
+    def test_reads_every_object_as_its_own_traverse_does(self):
+        alive = [cls() for cls in (Node, Slotted, ListNode, DictNode) for _ in range(10)]
+        for o in alive:
+            o.refs.append(o)
+        alive[0].__dict__["extra"] = [1]
+        alive[1].another = {}
+        self.assertEqual(_native.check(), 0)
+        del alive
+
+    def test_many_garbage_objects_go_in_batches_and_are_counted(self):
+        on(MODES[0], batch=500)
+        gc.collect()
+        gc.disable()
+        before = gc.get_stats()[2]
+        seen = []
+
+        def callback(phase, info):
+            seen.append((phase, dict(info)))
+
+        gc.callbacks.append(callback)
+        try:
+            pairs(10000)
+            n = gc.collect()
+        finally:
+            gc.callbacks.remove(callback)
+        # Each node has a list, and on older interpreters a dictionary.
+        self.assertGreaterEqual(n, 40000)
+        self.assertEqual([phase for phase, _ in seen], ["start", "stop"])
+        self.assertEqual(seen[1][1]["collected"], n)
+        after = gc.get_stats()[2]
+        self.assertEqual(after["collections"], before["collections"] + 1)
+        self.assertEqual(after["collected"], before["collected"] + n)
+
+    def test_one_large_component_is_not_divided(self):
+        on(MODES[0], batch=100)
+        gc.disable()
+        ring = [Node() for _ in range(5000)]
+        for i, o in enumerate(ring):
+            o.refs.append(ring[i - 1])
+        del ring, o
+        self.assertGreaterEqual(gc.collect(), 10000)
+
+    def test_a_finalizer_sees_the_whole_heap(self):
+        for mode in MODES:
+            with self.subTest(mode=mode):
+                on(mode)
+                gc.collect()
+                count = len(gc.get_objects())
+                seen = []
+
+                class F:
+                    def __del__(self):
+                        seen.append(len(gc.get_objects()))
+                        gc.collect()
+
+                f = F()
+                f.me = f
+                del f
+                gc.collect()
+                self.assertEqual(len(seen), 1)
+                self.assertGreater(seen[0], count // 2)
+                winnow.uninstall()
+
+    def test_a_weakref_callback_sees_the_whole_heap(self):
+        on(MODES[0])
+        seen = []
+        n = Node()
+        n.refs.append(n)
+        w = weakref.ref(n, lambda _: seen.append(len(gc.get_objects())))
+        del n
+        gc.collect()
+        self.assertIsNone(w())
+        self.assertGreater(seen[0], 1000)
+
+    def test_resurrection(self):
+        on(MODES[0])
+        saved = []
+
+        class R:
+            def __del__(self):
+                saved.append(self)
+
+        r = R()
+        r.me = r
+        r.more = [r, {"r": r}]
+        del r
+        gc.collect()
+        self.assertEqual(len(saved), 1)
+        self.assertIs(saved[0].more[1]["r"], saved[0])
+        self.assertTrue(gc.is_tracked(saved[0]))
+        saved.clear()
+        self.assertGreater(gc.collect(), 0)
+        self.assertEqual(saved, [])
+
+    def test_a_finalizer_may_take_an_object_of_a_later_batch_apart(self):
+        on(MODES[0], batch=10)
+        gc.disable()
+        weak = []
+
+        class Killer:
+            def __del__(self):
+                for w in weak:
+                    o = w()
+                    if o is not None:
+                        o.refs.clear()
+
+        for i in range(200):
+            k = Killer()
+            k.me = k
+            a, b = Node(), Node()
+            a.refs.append(b)
+            b.refs.append(a)
+            weak.append(weakref.ref(a))
+        del k, a, b
+        gc.collect()
+        gc.collect()
+        self.assertTrue(all(w() is None for w in weak))
+
+    def test_untracks_like_the_interpreter(self):
+        on(MODES[0])
+        t = tuple([int(x) for x in "123"] + [tuple([int("7")])])
+        gc.collect()
+        gc.collect()
+        self.assertFalse(gc.is_tracked(t))
+
+    def test_debug_saveall_and_garbage(self):
+        on(MODES[0])
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        pairs(3)
+        n = gc.collect()
+        gc.set_debug(0)
+        self.assertEqual(len(gc.garbage), n)
+        self.assertGreaterEqual(n, 6)
+
+    def test_generations_and_thresholds_keep_their_meaning(self):
+        on(MODES[0])
+        gc.collect()
+        self.assertEqual(gc.get_count()[1:], (0, 0))
+        pairs(5)
+        self.assertGreaterEqual(gc.collect(0), 10)
+        pairs(5)
+        self.assertGreaterEqual(gc.collect(1), 10)
+        gc.disable()
+        pairs(2000)
+        gc.set_threshold(100, 2, 2)
+        gc.enable()
+        before = winnow.stats()["full_collections"]
+        alive = [[i] for i in range(20000)]
+        gc.disable()
+        self.assertGreater(winnow.stats()["full_collections"], before)
+        del alive
+
+
+class Robustness(Case):
+    def test_freeze_takes_waypoints_along_and_gives_them_back(self):
+        on(MODES[0])
+        gc.disable()
+        alive = [[i] for i in range(100000)]
+        gc.collect()
+        gc.collect()
+        self.assertGreater(winnow.stats()["waypoints"], 3)
+        gc.freeze()
+        pairs(10)
+        self.assertGreaterEqual(gc.collect(), 20)
+        more = [[i] for i in range(50000)]
+        gc.collect()
+        gc.unfreeze()
+        pairs(10)
+        self.assertGreaterEqual(gc.collect(), 20)
+        self.assertGreaterEqual(len(gc.get_objects()), 150000)
+        del alive, more
+
+    def test_callbacks_cleared_in_the_middle(self):
+        on(MODES[0])
+
+        def rude(phase, info):
+            if phase == "start":
+                del gc.callbacks[:]
+
+        gc.callbacks.append(rude)
+        count = len(gc.get_objects())
+        gc.collect()
+        gc.collect()
+        self.assertGreater(len(gc.get_objects()), count // 2)
+        winnow.uninstall()
+        pairs(5)
+        self.assertGreaterEqual(gc.collect(), 10)
+
+    def test_callbacks_cleared_for_good_leave_the_interpreters_collector(self):
+        on(MODES[0])
+        gc.callbacks.clear()
+        pairs(5)
+        self.assertGreaterEqual(gc.collect(), 10)
+
+    def test_somebody_kept_gc_collect(self):
+        kept = gc.collect
+        on(MODES[-1], batch=100)
+        gc.disable()
+        pairs(5000)
+        self.assertGreaterEqual(kept(), 20)
+        kept()
+        winnow.uninstall()
+        self.assertEqual(gc.collect(), 0)
+
+    def test_install_and_uninstall_again_and_again(self):
+        for i in range(20):
+            on(MODES[i % len(MODES)])
+            pairs(3)
+            gc.collect()
+            if i % 3 == 0:
+                winnow.uninstall()
+                self.assertIs(gc.collect.__self__, gc)
+
+
+@unittest.skipUnless("concurrent" in MODES, "concurrent mode only")
+class Concurrent(Case):
+    def wait(self):
+        for _ in range(5000):
+            if _native.step() or _native.phase() == "idle":
+                return
+            time.sleep(0.002)
+        self.fail("the child does not finish")
+
+    def snapshot(self):
+        self.assertTrue(_native.start_snapshot())
+        self.wait()
+
+    def drain(self):
+        n = 0
+        while _native.phase() == "reclaiming":
+            n += gc.collect(0)
+        return n
+
+    def test_garbage_is_found_by_the_child_and_reclaimed_in_slices(self):
+        on("concurrent")
+        gc.disable()
+        old_pairs(5000)
+        self.snapshot()
+        n = self.drain()
+        self.assertGreaterEqual(n, 20000)
+        self.assertGreater(winnow.stats()["slices"], 1)
+        self.assertEqual(winnow.stats()["stale_proposals"], 0)
+
+    def test_automatic_collections_take_snapshots(self):
+        on("concurrent")
+        gc.collect()
+        gc.set_threshold(200, 3, 3)
+        alive = []
+        until = time.time() + 30
+        weak = []
+        while time.time() < until:
+            alive.extend([i] for i in range(500))
+            a = Node()
+            a.refs.append(a)
+            weak.append(weakref.ref(a))
+            del a
+            if len(alive) > 50000:
+                del alive[:40000]
+            if winnow.stats()["snapshots"] >= 3 and sum(w() is None for w in weak) > 10:
+                break
+        self.assertGreaterEqual(winnow.stats()["snapshots"], 3)
+        self.assertGreater(sum(w() is None for w in weak), 10)
+
+    def test_addresses_used_again_while_a_snapshot_waits(self):
+        on("concurrent")
+        gc.disable()
+        for _ in range(20):
+            weak = []
+            for cls in (Node, Slotted, DictNode):
+                for _ in range(100):
+                    a, b = cls(), cls()
+                    a.refs.append(b)
+                    b.refs.append(a)
+                    weak.append(weakref.ref(a))
+            del a, b
+            self.assertTrue(_native.start_snapshot())
+            for w in weak[:: random.choice((1, 2, 3))]:  # frees them at once, by way of their counts
+                o = w()
+                o.refs.clear()
+                del o
+            fresh = [[Node(), Slotted(), ListNode(), DictNode(), (1, [2]), {"a": []}, set()] for _ in range(200)]
+            self.wait()
+            self.drain()
+            for part in fresh:
+                self.assertEqual(part[4], (1, [2]))
+                self.assertEqual(part[5], {"a": []})
+                self.assertEqual(part[0].refs, [])
+        self.assertGreater(winnow.stats()["stale_proposals"], 0)
+
+    def test_no_child_is_seen_by_wait(self):
+        on("concurrent")
+        heard = []
+        old = signal.signal(signal.SIGCHLD, lambda *a: heard.append(a))
+        try:
+            self.assertTrue(_native.start_snapshot())
+            with self.assertRaises(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            self.wait()
+            self.assertEqual(winnow.stats()["phase"], "reclaiming")
+            time.sleep(0.02)
+            self.assertEqual(heard, [])
+        finally:
+            signal.signal(signal.SIGCHLD, old)
+
+    def test_a_child_that_dies_is_a_fallback(self):
+        on("concurrent")
+        gc.disable()
+        alive = [[i] for i in range(300000)]
+        self.assertTrue(_native.start_snapshot())
+        me = os.getpid()
+        killed = False
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            try:
+                with open(f"/proc/{entry}/stat") as f:
+                    parent = int(f.read().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == me:
+                os.kill(int(entry), signal.SIGKILL)
+                killed = True
+        self.assertTrue(killed)
+        self.wait()
+        self.assertEqual(_native.phase(), "idle")
+        self.assertEqual(winnow.stats()["fallbacks"]["child_died"], 1)
+        pairs(5)
+        self.assertGreaterEqual(gc.collect(), 10)
+        del alive
+
+    def test_a_slow_child_is_given_up(self):
+        winnow.install("concurrent", budget_ms=0, snapshot_s=0.01)
+        gc.disable()
+        alive = [[[i]] for i in range(300000)]
+        self.assertTrue(_native.start_snapshot())
+        time.sleep(0.02)
+        _native.step()
+        if winnow.stats()["fallbacks"]["child_slow"] == 0:
+            self.assertEqual(_native.phase(), "reclaiming")  # it was quicker than that
+        del alive
+
+    def test_fork_during_a_snapshot(self):
+        on("concurrent")
+        gc.disable()
+        old_pairs(1000)
+        self.assertTrue(_native.start_snapshot())
+        pid = os.fork()
+        if pid == 0:
+            ok = _native.phase() == "idle"
+            pairs(5)
+            ok = ok and gc.collect() >= 4000
+            os._exit(0 if ok else 1)
+        _, status = os.waitpid(pid, 0)
+        self.assertEqual(status, 0)
+        self.wait()
+        self.assertGreaterEqual(self.drain(), 4000)
+
+    def test_another_allocator_ends_snapshots(self):
+        # In a process of its own, because snapshots stay off then.
+        code = (
+            "import gc, time, tracemalloc, winnow; from winnow import _native as n\n"
+            "winnow.install('concurrent', budget_ms=0); gc.disable()\n"
+            "class A: pass\n"
+            "for i in range(100): a = A(); a.a = a\n"
+            "assert n.start_snapshot(); tracemalloc.start()\n"
+            "while not n.step() and n.phase() != 'idle': time.sleep(.001)\n"
+            "gc.collect(0); assert n.phase() == 'idle'\n"
+            "assert not n.start_snapshot(); tracemalloc.stop(); assert not n.start_snapshot()\n"
+            "for i in range(100): a = A(); a.a = a\n"
+            "assert gc.collect() >= 99\n"
+            "print(winnow.stats()['fallbacks']['allocator'])\n"
+        )
+        p = run_python("-c", code)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertGreaterEqual(int(p.stdout), 1)
+
+    def test_collect_while_a_snapshot_goes_on_is_complete(self):
+        on("concurrent")
+        gc.disable()
+        pairs(100)
+        self.assertTrue(_native.start_snapshot())
+        self.assertGreaterEqual(gc.collect(), 400)
+        self.assertEqual(_native.phase(), "idle")
+
+    def test_idle_reclaims(self):
+        on("concurrent")
+        gc.disable()
+        old_pairs(3000)
+        self.snapshot()
+        n = 0
+        for _ in range(1000):
+            n += winnow.idle(2)
+            if _native.phase() == "idle":
+                break
+        self.assertGreaterEqual(n, 12000)
+
+
+class RandomGraphs(Case):
+    """The same graph, made twice: the interpreter's collector frees one, winnow's proposals the other."""
+
+    def make(self, seed, log):
+        r = random.Random(seed)
+
+        class Plain:
+            pass
+
+        class Final:
+            def __del__(self):
+                log.append(("del", self.number))
+                if self.number % 5 == 0:
+                    saved.append(self)
+
+        class Slots:
+            __slots__ = ("number", "next", "other", "__weakref__")
+
+        saved = []
+        n = r.randrange(2, 120)
+        objects = []
+        for i in range(n):
+            o = r.choice((Plain, Final, Slots))()
+            o.number = i
+            objects.append(o)
+        for i in range(r.randrange(3 * n)):
+            a, b = r.choice(objects), r.choice(objects)
+            how = r.randrange(4)
+            link = b if how == 0 else [b] if how == 1 else {"b": b} if how == 2 else (b, i)
+            setattr(a, r.choice(("next", "other")), link)
+        kept = [o for o in objects if r.random() < 0.1]
+        weak = []
+        for o in objects:
+            if r.random() < 0.5:
+                weak.append(weakref.ref(o, lambda _, number=o.number: log.append(("weak", number))))
+        return kept, weak, saved
+
+    def outcome(self, seed):
+        log = []
+        kept, weak, saved = self.make(seed, log)
+        n = gc.collect()
+        again = gc.collect()
+        return n, again, sorted(log), len(kept), [w() is None for w in weak], sorted(o.number for o in saved)
+
+    def test_same_objects_freed_same_callbacks(self):
+        gc.disable()
+        for seed in range(int(os.environ.get("WINNOW_TEST_GRAPHS", 150))):
+            winnow.uninstall()
+            gc.collect()
+            expected = self.outcome(seed)
+            on(MODES[seed % len(MODES)], threads=1 + seed % 2)
+            gc.collect()
+            self.assertEqual(self.outcome(seed), expected, f"seed {seed}")
+
+    def test_nothing_is_missed_or_invented(self):
+        gc.disable()
+        on(MODES[0])
+        r = random.Random(5)
+        for _ in range(100):
+            nodes = [r.choice((Node, Slotted, ListNode, DictNode))() for _ in range(r.randrange(1, 200))]
+            for _ in range(r.randrange(300)):
+                r.choice(nodes).refs.append(r.choice(nodes))
+            kept = nodes[: r.randrange(4)]
+            del nodes
+            gc.collect()
+            for k in kept:
+                k.refs.append(k)
+            k = None
+            winnow.uninstall()
+            self.assertEqual(gc.collect(), 0)
+            on(MODES[0])
+
+
+class Threads(Case):
+    def test_threads_allocate_while_collections_go_on(self):
+        for mode in MODES:
+            with self.subTest(mode=mode):
+                on(mode)
+                gc.set_threshold(200, 3, 3)
+                stop = threading.Event()
+                bad = []
+
+                def work(k):
+                    r = random.Random(k)
+                    mine = []
+                    while not stop.is_set():
+                        mine.append({"k": [k, (k, [r.random()])]})
+                        pairs(3)
+                        if len(mine) > 3000:
+                            del mine[:2000]
+                        o = r.choice(mine)
+                        if o["k"][0] != k or o["k"][1][0] != k:
+                            bad.append(o)
+
+                threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+                for t in threads:
+                    t.start()
+                time.sleep(1)
+                stop.set()
+                for t in threads:
+                    t.join()
+                self.assertEqual(bad, [])
+                self.assertGreater(winnow.stats()["full_collections"], 0)
+                winnow.uninstall()
+
+
+def private_kb():
+    with open("/proc/self/smaps_rollup") as f:
+        return sum(int(line.split()[1]) for line in f if line.startswith("Private_Dirty"))
+
+
+class Forked(Case):
+    def test_a_worker_collects_without_writing_to_the_heap(self):
+        on("fork-friendly")
+        gc.disable()
+        alive = [{"i": [i], "t": (i, [])} for i in range(150000)]
+        gc.collect()
+        gc.collect()
+        r, w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            gc.collect()
+            before = private_kb()
+            for _ in range(5):
+                gc.collect()
+            os.write(w, b"%d %d" % (before, private_kb() - before))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        first, more = map(int, os.read(r, 100).split())
+        self.assertLess(first, 9000, "kB private after the first collection, of a heap of about 60 MB")
+        self.assertLess(more, 300, "kB that further collections made private")
+        del alive
+
+
+def run_python(*args, **env):
+    path = os.pathsep.join(p for p in sys.path if p)
+    e = dict(os.environ, PYTHONPATH=path, **env)
+    e.pop("WINNOW_TEST_MODE", None)
+    e.pop("WINNOW_PYTHON", None)
+    return subprocess.run([sys.executable, *args], env=e, capture_output=True, text=True, timeout=60)
+
+
+class FromOutside(unittest.TestCase):
+    def test_run(self):
+        p = run_python(
+            "-m", "winnow", "run", "--report", "--log", "-m", "timeit", "-n", "1", "-s", "import gc", "gc.collect()"
+        )
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertIn("full collections", p.stderr)
+        self.assertIn("winnow: full collection", p.stderr)
+
+    def test_run_without_a_program(self):
+        p = run_python("-m", "winnow", "run", "no-such-file.py")
+        self.assertNotEqual(p.returncode, 0)
+        self.assertIn("no-such-file.py", p.stderr)
+
+    def test_start_up_hook(self):
+        code = "import winnow._start, os; winnow._start.start(os.environ['W']); import winnow; print(winnow.mode())"
+        for value, mode, message in (
+            ("fast", "fast", ""),
+            ("concurrent,budget_ms=10,log=0", "concurrent", ""),
+            ("quick", "None", "mode must be one of"),
+            ("fast,colour=red", "None", "no option 'colour'"),
+            ("fast,threads=many", "None", "threads='many'"),
+            ("fast,threads=9", "None", "threads must be 1 or 2"),
+        ):
+            with self.subTest(value):
+                p = run_python("-c", code, W=value)
+                self.assertEqual(p.returncode, 0, p.stderr)
+                self.assertEqual(p.stdout.strip(), mode)
+                self.assertIn(message, p.stderr)
+
+    def test_refusals(self):
+        for options in (
+            {"mode": "x"},
+            {"threads": 0},
+            {"budget_ms": -1},
+            {"slice_ms": "1"},
+            {"batch": 0},
+            {"policy": "x"},
+        ):
+            with self.assertRaises(winnow.WinnowError):
+                winnow.install(**options)
+            self.assertFalse(winnow.installed())
+
+    def test_subinterpreters_are_refused(self):
+        try:
+            import _xxsubinterpreters as sub
+        except ImportError:
+            try:
+                import _interpreters as sub
+            except ImportError:
+                self.skipTest("this interpreter has no module for subinterpreters")
+        inner = (
+            f"import sys; sys.path[:0] = {sys.path!r}\n"
+            "try:\n import winnow; winnow.install()\n"
+            "except Exception as e: print('refused', e, flush=True)"
+        )
+        p = run_python("-c", f"import {sub.__name__} as s; i = s.create(); s.run_string(i, {inner!r})")
+        self.assertIn("refused", p.stdout, p.stderr)
+
+    def test_the_program_ends_while_a_snapshot_runs(self):
+        code = (
+            "import winnow, gc; from winnow import _native as n; winnow.install('concurrent', budget_ms=0); gc.disable()\n"
+            "a = [[i] for i in range(200000)]; print(n.start_snapshot())"
+        )
+        p = run_python("-c", code)
+        self.assertEqual((p.returncode, p.stdout.strip()), (0, "True"), p.stderr)
+
+    def test_little_memory(self):
+        code = (
+            "import resource, gc, winnow\n"
+            "gc.disable()\n"
+            "a = [[i] for i in range(100000)]\n"
+            "winnow.install('concurrent', budget_ms=0)\n"
+            "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20),) * 2)\n"
+            "class A: pass\n"
+            "x = A(); x.x = x; del x\n"
+            "n = gc.collect(); f = winnow.stats()['fallbacks']\n"
+            "print(n >= 1, f['memory'] >= 1)\n"
+            "if winnow._native.start_snapshot():\n"
+            "    while winnow._native.phase() != 'idle': winnow._native.step()\n"
+            "f = winnow.stats()['fallbacks']; print(f['child_died'] + f['fork'])\n"
+        )
+        p = run_python("-c", code)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertEqual(p.stdout.split(), ["True", "True", "1"])
+
+
+if __name__ == "__main__":
+    unittest.main()
