@@ -43,7 +43,8 @@ static void hypothesis(tour *t) {
     tour_bytes(t, "made", made);
     tour_bytes(t, "still alive at the end", kept);
     tour_percent(t, "lived on", share);
-    tour_claim(t, share < .05, "It holds: nearly everything dies young.");
+    /* A run of a tenth the length has the same buffers and half-used blocks to carry. */
+    tour_claim(t, share < (tour_is_instrumented() ? .1 : .05), "It holds: nearly everything dies young.");
     stage_close(t, &s);
 }
 
@@ -203,8 +204,10 @@ static void counts(tour *t) {
     if (tour_counts(t)) {
         tour_text(t, "collections of generation 0, 1, 2", "%u, %u, %u", h.starts[0], h.starts[1], h.starts[2]);
         tour_text(t, "nodes per collection", "%.0f", (double)n / all);
-        double per = (double)n / all, tens = (double)h.starts[0] / (h.starts[1] + h.starts[2]);
-        tour_claim(t, per > 690 && per < 720 && tens > 10 && tens < 12,
+        /* As many as the thresholds say, give or take the one that was due or is about to be. */
+        long wanted = (long)(n / 701), wanted_older = wanted / 11;
+        long off = labs((long)all - wanted), off_older = labs((long)(h.starts[1] + h.starts[2]) - wanted_older);
+        tour_claim(t, off <= 1 && off_older <= 1,
                    "One collection per 701 allocations, each twelfth of an older generation.");
     } else {
         tour_count(t, "minor collections", h.minors);
