@@ -14,10 +14,13 @@
 
 typedef struct shared_table {
     wn_object head;
+    wn_objects *context;
     size_t length;
     wn_object *items[];
 } shared_table;
-static const wn_type shared_table_type = WN_TYPE(shared_table, WN_ITEMS(shared_table, length, items));
+static void shared_table_release(void *object);
+static const wn_type shared_table_type =
+    WN_TYPE(shared_table, WN_ITEMS(shared_table, length, items), .release = shared_table_release);
 
 enum {
     AT_NONE,
@@ -37,6 +40,14 @@ struct wn_objects {
 
 static _Atomic(wn_objects *) all_contexts;
 static _Thread_local wn_objects *last_used;
+
+/* A heap that is freed with its table takes it off its context, so that a new heap at the same address starts afresh. */
+static void shared_table_release(void *object) {
+    wn_objects *o = ((shared_table *)object)->context;
+    if (!o || (void *)o->table != object) return;
+    o->table = NULL;
+    atomic_store_explicit(&o->heap, NULL, memory_order_release);
+}
 
 const wn_type wn_none_type = {.name = "none", .size = sizeof(wn_none_object)};
 static void bool_describe(const void *object, char *buf, size_t n) {
@@ -93,6 +104,7 @@ wn_status wn_objects_new(wn_mutator *m, wn_objects **objects) {
         return WN_ERR_MEMORY;
     }
     wn_take(m, o->table, wn_new_array(m, &shared_table_type, AT_END));
+    if (o->table) o->table->context = o;
     for (size_t at = 0; o->table && at < AT_END; at++) {
         void *value = make(m, at);
         if (!value) {

@@ -116,7 +116,8 @@ static inline void *wn_new_inline_(wn_mutator *m, const wn_type *type) {
     size_t slot = wn_slot_size_(type->size);
     wn_buffer_ *b = &m->buffer[wn_class_of_slot_(slot) & m->class_mask & 63];
     char *p = b->cursor;
-    if (WN_UNLIKELY(slot > WN_SMALL_MAX_ || type->finalize || type->release || type->item_size)) return wn_new_slow_(m, type);
+    if (WN_UNLIKELY(slot > WN_SMALL_MAX_ || type->finalize || type->release || type->item_size || type->flags & WN_TYPE_PINNED))
+        return wn_new_slow_(m, type);
     if (WN_UNLIKELY((size_t)(b->limit - p) < slot)) return wn_new_slow_(m, type);
     b->cursor = p + slot;
     ((wn_object *)p)->type = type;
@@ -163,7 +164,7 @@ static inline void wn_store_inline_(wn_mutator *m, void *holder, void *slot, voi
         if (value && !takes_over) wn_count_up_(m, value);
         *s = value;
         if (old) wn_count_down_(m, old);
-    } else if (wn_mode_(m, WN_MODE_REMEMBER_) && *wn_meta_(holder) == WN_OLD_CLEAN_) {
+    } else if (wn_mode_(m, WN_MODE_REMEMBER_) && __atomic_load_n(wn_meta_(holder), __ATOMIC_RELAXED) == WN_OLD_CLEAN_) {
         wn_store_slow_(m, holder, slot, value, takes_over);
     } else {
         __atomic_store_n(s, value, __ATOMIC_RELEASE); /* a plain store on x86-64 */

@@ -73,7 +73,7 @@ static const char *name_of(const void *object) {
 
 /* Notes one reference to an object; `counted`: it is one that a count should include. */
 static void note(verifier *v, void *object, bool counted) {
-    if (!wn_space_object_at(&v->heap->space, object, true)) {
+    if (!wn_heap_object_at(v->heap, object, true)) {
         fault(v, "the %s at %p refers to %p, which is no object of this heap", name_of(v->holder), v->holder, object);
         return;
     }

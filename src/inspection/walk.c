@@ -13,8 +13,21 @@ static wn_heap *begin(wn_mutator *fast) {
 static void end(wn_mutator *fast) { wn_world_start(wn_mutator_of(fast)->heap, wn_mutator_of(fast)); }
 
 /* Visits every object for which `wanted` holds (NULL: all) until visit says no. */
+typedef struct walker {
+    wn_heap *heap;
+    bool (*wanted)(wn_heap *heap, void *object, const void *arg);
+    const void *arg;
+    wn_object_visitor visit;
+    void *data;
+} walker;
+static bool walk_young(void *object, void *data) {
+    const walker *w = data;
+    return (w->wanted && !w->wanted(w->heap, object, w->arg)) || w->visit(object, w->data);
+}
 static void walk(wn_heap *heap, bool (*wanted)(wn_heap *heap, void *object, const void *arg), const void *arg, wn_object_visitor visit,
                  void *data) {
+    walker w = {heap, wanted, arg, visit, data};
+    if (heap->collector->each_young && !heap->collector->each_young(heap, walk_young, &w)) return;
     WN_EACH_BLOCK(&heap->space, c, b) {
         size_t g = 0;
         for (void *o; (o = wn_block_next(b, &g));)
@@ -92,7 +105,7 @@ int wn_generation(wn_mutator *m, const void *object) { return wn_heap_of(m)->col
 bool wn_is_object(wn_mutator *m, const void *address) {
     wn_heap *heap = wn_heap_of(m);
     pthread_mutex_lock(&heap->space.lock);
-    void *o = wn_space_object_at(&heap->space, address, true);
+    void *o = wn_heap_object_at(heap, address, true);
     pthread_mutex_unlock(&heap->space.lock);
     return o && shown(heap, o) && wn_type_of(o);
 }

@@ -145,6 +145,11 @@ struct wn_collector {
     /* Starts or stops to track an object for cycles; NULL: nothing is tracked by object. */
     void (*track)(mutator *m, void *object, bool on);
 
+    /* For a collector that keeps young objects outside of the space's slots (NULL: there are none): the object that an
+     * address points to, or into unless `exact`; and a walk over the young ones, world stopped, until visit says no. */
+    void *(*object_at)(wn_heap *heap, const void *address, bool exact);
+    bool (*each_young)(wn_heap *heap, bool (*visit)(void *object, void *data), void *data);
+
     /* Gives back what the mutator caches, so that alloc bits tell the truth; the world is stopped. */
     void (*flush)(mutator *m);
     /* Whether an allocated slot holds an object a walk should show; NULL: every one. The world is stopped. */
@@ -161,8 +166,14 @@ struct wn_collector {
 };
 
 extern const wn_collector wn_collector_refcount;
-extern const wn_collector wn_collector_incremental __attribute__((weak));
+extern const wn_collector wn_collector_incremental;
 extern const wn_collector wn_collector_concurrent __attribute__((weak));
+
+/* The object of a heap that an address points to, or into unless `exact`; NULL when there is none. */
+static inline void *wn_heap_object_at(wn_heap *heap, const void *address, bool exact) {
+    return heap->collector->object_at ? heap->collector->object_at(heap, address, exact)
+                                      : wn_space_object_at(&heap->space, address, exact);
+}
 
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 

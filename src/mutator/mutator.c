@@ -167,7 +167,7 @@ void wn_count_down_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->colle
 /* Checked mode: an argument that should be an object of this heap, or NULL. */
 static bool check_object(mutator *m, const void *o, const char *what, const char *role) {
     if (!o) return true;
-    if (!wn_space_object_at(&m->heap->space, o, true)) {
+    if (!wn_heap_object_at(m->heap, o, true)) {
         wn_misuse("use-after-free",
                   "%s: the %s at %p is no object of this heap: it was freed or moved, or never was one. Hold it by wn_root or "
                   "wn_hold across safepoints",

@@ -1,0 +1,51 @@
+/*
+ * barrier.c - the backward write barrier's slow path, reached only for an old object that is not in a remembered set.
+ *
+ * One set serves two purposes (step Store of the model): an old object that may refer to a young one is a root of the
+ * next minor; a black object that may refer to a white one must have it shaded before marking ends, which the next
+ * minor does. Unlike PyPy's, the barrier looks at the value: a store that creates neither kind of reference leaves no
+ * trace, so a program that rewires old objects does not make its minors longer.
+ *
+ * A long array is not recorded as a whole but by the card of the slot; its count byte stays WN_OLD_CLEAN_. The cards
+ * are the side-table bytes of the array's own inner granules, of which there are more than enough.
+ */
+#include "incremental.h"
+
+enum { CARD_MIN_SHIFT = 10 }; /* cards of 1 KiB, 128 references, as in PyPy */
+
+unsigned card_shift(size_t bytes) {
+    unsigned shift = CARD_MIN_SHIFT;
+    /* A huge array has the bytes of the chunk it begins in, and no more. */
+    size_t room = (WN_CHUNK_SIZE - WN_CHUNK_HEADER) / 16 - 16;
+    while ((bytes >> shift) >= room) shift++;
+    return shift;
+}
+
+static void lose(incremental *inc) { __atomic_store_n(&inc->remembered_lost, true, __ATOMIC_RELAXED); }
+
+static void remember(incremental *inc, mutator *m, void *holder, void **slot) {
+    wn_vector *set = remembered_of(m);
+    const wn_type *t = wn_type_of(holder);
+    size_t bytes = wn_bytes_of(holder);
+    if (WN_UNLIKELY(has_cards(t, bytes))) {
+        size_t number = (size_t)((char *)slot - (char *)holder) >> card_shift(bytes);
+        if (__atomic_exchange_n(card_of(holder, number), 1, __ATOMIC_RELAXED)) return;
+        if (!wn_vector_reserve(set, set->n + 2)) return lose(inc);
+        wn_vector_push(set, (void *)((uintptr_t)holder | 1));
+        wn_vector_push(set, (void *)number);
+    } else {
+        __atomic_store_n(wn_meta_(holder), OLD_REMEMBERED, __ATOMIC_RELAXED);
+        if (!wn_vector_push(set, holder)) lose(inc);
+    }
+    if (WN_UNLIKELY(set->n >= REMEMBERED_MANY)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+}
+
+void barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over) {
+    (void)takes_over;
+    incremental *inc = inc_of(m->heap);
+    if (value && __atomic_load_n(wn_meta_(holder), __ATOMIC_RELAXED) == WN_OLD_CLEAN_) {
+        if (is_young(inc, value) || (is_marking(inc) && is_marked(holder) && !is_marked(value)) || is_frozen(holder))
+            remember(inc, m, holder, slot);
+    }
+    __atomic_store_n(slot, value, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,59 @@
+/*
+ * freeze.c - frozen objects: neither moved, marked nor swept, so that a forked child shares their memory and their side
+ * tables with its parent however often it collects.
+ *
+ * A frozen object's mark bit stays set, so the marker never enters it and the sweep never takes it. Everything alive is
+ * frozen at once, so frozen objects refer to frozen ones only, until one is written: the barrier puts it on the list
+ * `written`, and those alone are scanned as roots by a major.
+ */
+#include "incremental.h"
+
+#include <string.h>
+
+/* A major that is under way is brought to a point where no colour means anything. */
+static void settle(incremental *inc, mutator *m) {
+    if (inc->phase == SCANNING || inc->phase == MARKING)
+        major_abort(inc);
+    else
+        major_work(inc, m, UINT64_MAX, true);
+}
+
+void freeze_all(incremental *inc, mutator *m) {
+    inc->keep_all = true; /* garbage is frozen, too: to find it is what a freeze is meant to save */
+    minor_run(inc, m);
+    inc->keep_all = false;
+    settle(inc, m);
+    old_retire(inc, true);
+    WN_EACH_BLOCK(&inc->heap->space, c, b) {
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            if (is_frozen(o) || wn_type_of(o) == &inc_shadow_type) continue;
+            wn_meta_(o)[1] |= WN_STATE_GENERATION_;
+            set_mark(o);
+            inc->frozen++;
+            b->flags |= BLOCK_FROZEN;
+        }
+    }
+    /* What refers to a young object that stayed, or has a reserved place in it, must be looked at by a major. */
+    for (size_t i = 0; i < inc->kept.n; i++) {
+        uintptr_t word = (uintptr_t)inc->kept.at[i];
+        uint8_t *state = &wn_meta_((void *)(word & ~(uintptr_t)1))[1];
+        if (!(*state & STATE_WRITTEN) && stack_push(&inc->written, (void *)(word & ~(uintptr_t)1)))
+            *state |= STATE_WRITTEN;
+        i += word & 1;
+    }
+}
+
+void freeze_undo(incremental *inc, mutator *m) {
+    settle(inc, m);
+    WN_EACH_BLOCK(&inc->heap->space, c, b) {
+        if (!(b->flags & BLOCK_FROZEN)) continue;
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));)
+            if (is_frozen(o)) wn_meta_(o)[1] &= (uint8_t) ~(WN_STATE_GENERATION_ | STATE_WRITTEN);
+        b->flags &= (uint8_t)~BLOCK_FROZEN;
+        sweep_forget_marks(b);
+    }
+    while (inc->written.n) stack_pop(&inc->written);
+    inc->frozen = 0;
+}

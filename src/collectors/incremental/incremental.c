@@ -1,0 +1,646 @@
+/*
+ * incremental.c - the collector's operations: allocation and what it sets off, explicit collections, pacing,
+ * statistics.
+ *
+ * Pacing. A major must end before allocation has filled memory, however fast the program allocates, and no stop may be
+ * long. So allocation owes: for each piece of the nursery that is handed out, `ratio` times its bytes are to be marked
+ * or swept (PyPy's four nurseries per minor, by default), and twice what a minor moves. What is owed is worked off at
+ * the moments a piece is handed out, in steps that end after target_ns whether all is paid or not; the rest stays owed.
+ * Steps therefore never follow each other, nor a minor, without the program having a piece to itself in between; and
+ * since even a step cut short marks far more than a piece holds, allocation cannot outrun marking.
+ */
+#include "incremental.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    WINDOW_MIN = 128 << 10,
+    OWED_MIN = 64 << 10, /* less is not worth a stop */
+    FINALIZE_PASSES = 5  /* of a full collection: finalizers may make new garbage with finalizers */
+};
+
+static const uint64_t target_default_ns = 400000;
+
+static bool goes_on(const incremental *inc) { return __atomic_load_n(&inc->phase, __ATOMIC_RELAXED) != IDLE; }
+
+static wn_phase public_phase(phase p) {
+    static const wn_phase as[] = {WN_PHASE_IDLE,    WN_PHASE_SCANNING, WN_PHASE_MARKING,   WN_PHASE_MARKING,
+                                  WN_PHASE_MARKING, WN_PHASE_SWEEPING, WN_PHASE_FINALIZING};
+    return as[p];
+}
+
+/* ---- telling
+ * ----------------------------------------------------------------------------------------------------------- */
+
+/* With the world stopped: counts a pause and notes what happened. */
+static void note(incremental *inc, uint64_t since, bool minor, bool step) {
+    wn_heap *heap = inc->heap;
+    uint64_t ns = wn_os_now() - since;
+    pthread_mutex_lock(&heap->stats_lock);
+    heap->stats.minors += minor;
+    heap->stats.steps += step;
+    heap->stats.generation[0].collections += minor;
+    heap->stats.collections += minor;
+    pthread_mutex_unlock(&heap->stats_lock);
+    wn_note_pause(heap, ns);
+}
+
+/* With the world running: tells listeners that a major has started or ended. */
+static void tell_majors(mutator *m) {
+    incremental *inc = inc_of(m->heap);
+    if (__atomic_exchange_n(&inc->tell_start, false, __ATOMIC_RELAXED)) {
+        wn_event e = {.kind = WN_EVENT_COLLECT_START,
+                      .generation = 2,
+                      .after = WN_PHASE_SCANNING,
+                      .bytes_before = inc->bytes_at_start};
+        wn_tell(m, &e);
+    }
+    if (__atomic_exchange_n(&inc->tell_stop, false, __ATOMIC_RELAXED)) {
+        wn_event e = {.kind = WN_EVENT_COLLECT_STOP,
+                      .generation = 2,
+                      .result = {.collected = inc->freed_objects,
+                                 .freed_bytes = inc->freed_bytes,
+                                 .duration_ns = wn_os_now() - inc->started_at},
+                      .bytes_before = inc->bytes_at_start,
+                      .bytes_after = major_used(inc),
+                      .pinned = inc->pinned_young};
+        pthread_mutex_lock(&m->heap->stats_lock);
+        wn_stats *s = &m->heap->stats;
+        s->majors++;
+        s->collections++;
+        s->generation[2].collections++;
+        s->generation[2].collected += inc->freed_objects;
+        uint64_t number = s->majors;
+        pthread_mutex_unlock(&m->heap->stats_lock);
+        if (m->heap->options.trace)
+            fprintf(stderr,
+                    "gc %llu incremental: %.1f -> %.1f MB in use, next at %.1f MB, %zu objects freed, %.1f ms from "
+                    "start to end, %llu minors so far\n",
+                    (unsigned long long)number, (double)e.bytes_before / 1e6, (double)e.bytes_after / 1e6,
+                    (double)inc->threshold / 1e6, inc->freed_objects, (double)e.result.duration_ns / 1e6,
+                    (unsigned long long)inc->minors);
+        wn_tell(m, &e);
+        if (m->heap->options.verify && !m->fast.nested && wn_verify(&m->fast, stderr))
+            wn_misuse("verify", "the heap is not sound after a collection; the faults are listed above");
+    }
+}
+
+/* ---- minors
+ * ------------------------------------------------------------------------------------------------------------ */
+
+/* The window follows what minors cost: so long as they stay far below the target it grows, when they exceed it it
+ * shrinks, and it is never so large that a minor in which everything survives takes more than twice the target. */
+static void adapt_window(incremental *inc, uint64_t ns) {
+    if (inc->moved_bytes > WINDOW_MIN / 4) {
+        double now = (double)ns / (double)inc->moved_bytes;
+        inc->ns_per_byte += (now - inc->ns_per_byte) / 8;
+    }
+    size_t w = inc->window;
+    if (ns > inc->target_ns)
+        w = (size_t)((double)w * (double)inc->target_ns / (double)ns);
+    else if (ns < inc->target_ns / 2)
+        w += w / 4;
+    double most = 2 * (double)inc->target_ns / inc->ns_per_byte;
+    if ((double)w > most) w = (size_t)most;
+    if (w < WINDOW_MIN) w = WINDOW_MIN;
+    inc->window = w < inc->nursery_size ? w : inc->nursery_size;
+}
+
+/* A minor, unless another thread ran one while this one waited for the world. */
+static void minor(mutator *m) {
+    incremental *inc = inc_of(m->heap);
+    uint64_t seen = inc->minors, since = wn_os_now();
+    wn_world_stop(m->heap, m);
+    if (inc->minors != seen) {
+        wn_world_start(m->heap, m);
+        return;
+    }
+    minor_run(inc, m);
+    uint64_t ns = wn_os_now() - since;
+    if (inc->phase == MARKING) {
+        __atomic_fetch_add(&inc->owed, 2 * inc->moved_bytes, __ATOMIC_RELAXED);
+        major_try_to_end_marking(inc, since + inc->target_ns);
+    }
+    adapt_window(inc, ns);
+    wn_event e = {.kind = WN_EVENT_MINOR,
+                  .result = {.duration_ns = ns},
+                  .bytes_after = major_used(inc),
+                  .bytes_before = major_used(inc) - inc->moved_bytes,
+                  .pinned = inc->pinned_young};
+    note(inc, since, true, false);
+    wn_world_start(m->heap, m);
+    wn_tell(m, &e);
+}
+
+/* ---- finalizers and callbacks
+ * --------------------------------------------------------------------------------------------- */
+
+/* Runs what is due at this safepoint: weak reference callbacks, then finalizers until the deadline. Returns how many
+ * ran. */
+static size_t run_due(mutator *m, uint64_t deadline) {
+    incremental *inc = inc_of(m->heap);
+    size_t n = m->callbacks.n;
+    wn_run_callbacks(m);
+    if (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) != FINALIZING ||
+        __atomic_exchange_n(&inc->in_finalizers, true, __ATOMIC_ACQUIRE))
+        return n;
+    m->fast.nested++;
+    while (inc->due.n) {
+        wn_root(&m->fast, wn_object *, o, stack_pop(&inc->due));
+        o->type->finalize(&m->fast, o);
+        n++;
+        if (wn_os_now() >= deadline) break;
+    }
+    m->fast.nested--;
+    if (!inc->due.n) {
+        wn_world_stop(m->heap, m);
+        if (inc->phase == FINALIZING) major_finish(inc);
+        wn_world_start(m->heap, m);
+    }
+    __atomic_store_n(&inc->in_finalizers, false, __ATOMIC_RELEASE);
+    return n;
+}
+
+/* ---- steps
+ * -------------------------------------------------------------------------------------------------------------- */
+
+static void step(mutator *m, uint64_t deadline, bool all) {
+    incremental *inc = inc_of(m->heap);
+    uint64_t since = wn_os_now();
+    wn_world_stop(m->heap, m);
+    wn_event e = {
+        .kind = WN_EVENT_STEP, .generation = 2, .before = public_phase(inc->phase), .bytes_before = major_used(inc)};
+    major_work(inc, m, deadline, all);
+    e.after = public_phase(inc->phase);
+    e.bytes_after = major_used(inc);
+    e.result.duration_ns = wn_os_now() - since;
+    note(inc, since, false, true);
+    wn_world_start(m->heap, m);
+    wn_tell(m, &e);
+}
+
+/* The program allocated: what it owes for that is worked off if it is enough to be worth a stop. */
+static void pace(mutator *m, size_t bytes) {
+    incremental *inc = inc_of(m->heap);
+    if (m->fast.nested) return;
+    if (m->callbacks.n) wn_run_callbacks(m);
+    if (!goes_on(inc)) {
+        if (major_used(inc) < inc->threshold || !wn_may_collect(m)) return;
+        wn_world_stop(m->heap, m);
+        if (inc->phase == IDLE) major_start(inc);
+        wn_world_start(m->heap, m);
+        tell_majors(m);
+        return;
+    }
+    if (!wn_may_collect(m)) return;
+    if (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) == FINALIZING) {
+        run_due(m, wn_os_now() + inc->target_ns);
+    } else if (!major_waits_for_minor(inc)) {
+        size_t owed = __atomic_add_fetch(&inc->owed, (size_t)((double)bytes * inc->ratio), __ATOMIC_RELAXED);
+        if (owed >= OWED_MIN) step(m, wn_os_now() + inc->target_ns, false);
+    }
+    tell_majors(m);
+}
+
+/* Everything unreachable goes: a major from start to end, with its finalizers, as often as those make new garbage. */
+static void full(mutator *m, wn_collect_result *result) {
+    incremental *inc = inc_of(m->heap);
+    wn_heap *heap = m->heap;
+    uint64_t begun = wn_os_now();
+    for (int pass = 0; pass < FINALIZE_PASSES; pass++) {
+        uint64_t since = wn_os_now();
+        wn_world_stop(heap, m);
+        if (is_marking(inc)) major_abort(inc);
+        major_work(inc, m, UINT64_MAX, true);
+        if (inc->phase == FINALIZING) {
+            wn_world_start(heap, m);
+            run_due(m, UINT64_MAX);
+            tell_majors(m);
+            wn_world_stop(heap, m);
+        }
+        size_t ran = 0;
+        if (inc->phase == IDLE) { /* else another thread is running finalizers and will end that major */
+            inc->count_all = true;
+            minor_run(inc, m);
+            inc->count_all = false;
+            result->collected += inc->young_objects - inc->moved_objects;
+            major_start(inc);
+            for (;;) {
+                major_work(inc, m, UINT64_MAX, true);
+                if (inc->phase != MARKING) break;
+                minor_run(inc, m);
+                major_try_to_end_marking(inc, UINT64_MAX);
+                if (inc->phase == IDLE) break; /* given up for want of memory */
+            }
+            result->collected += inc->freed_objects;
+            result->freed_bytes += inc->freed_bytes;
+        }
+        note(inc, since, true, true);
+        wn_world_start(heap, m);
+        ran = run_due(m, UINT64_MAX);
+        tell_majors(m);
+        if (!ran) break;
+    }
+    result->duration_ns = wn_os_now() - begun;
+}
+
+static wn_status collect(mutator *m, int generation, wn_collect_result *result) {
+    incremental *inc = inc_of(m->heap);
+    wn_collect_result ignored = {0};
+    if (!result) result = &ignored;
+    if (generation == 2) {
+        full(m, result);
+        return WN_OK;
+    }
+    uint64_t since = wn_os_now();
+    inc->count_all = true;
+    minor(m);
+    inc->count_all = false;
+    result->collected = inc->young_objects > inc->moved_objects ? inc->young_objects - inc->moved_objects : 0;
+    if (m->heap->options.stress && wn_may_collect(m)) {
+        /* Under stress every chance is taken: a major is always under way, a short step at a time. */
+        wn_world_stop(m->heap, m);
+        if (inc->phase == IDLE) major_start(inc);
+        __atomic_store_n(&inc->owed, 1, __ATOMIC_RELAXED);
+        major_work(inc, m, UINT64_MAX, false);
+        wn_world_start(m->heap, m);
+    }
+    run_due(m, UINT64_MAX);
+    tell_majors(m);
+    result->duration_ns = wn_os_now() - since;
+    return WN_OK;
+}
+
+/* One step for the client: a minor if marking waits for one, then work until the deadline. */
+static void client_step(mutator *m, uint64_t deadline, size_t owed) {
+    incremental *inc = inc_of(m->heap);
+    if (inc->phase == FINALIZING) {
+        run_due(m, deadline);
+        return;
+    }
+    if (inc->phase == IDLE) {
+        wn_world_stop(m->heap, m);
+        if (inc->phase == IDLE) major_start(inc);
+        wn_world_start(m->heap, m);
+    }
+    if (major_waits_for_minor(inc)) minor(m);
+    __atomic_store_n(&inc->owed, owed, __ATOMIC_RELAXED);
+    step(m, deadline, false);
+}
+
+static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *result) {
+    incremental *inc = inc_of(m->heap);
+    uint64_t since = wn_os_now();
+    result->before = public_phase(inc->phase);
+    size_t objects = inc->freed_objects, bytes = inc->freed_bytes;
+    if (inc->phase != SWEEPING) objects = bytes = 0; /* they count from zero when sweeping begins */
+    if (!budget) {
+        client_step(m, since + inc->target_ns, inc->heap->options.step_bytes);
+    } else {
+        /* A little is kept back for what a step does after its last look at the clock. */
+        uint64_t deadline = since + budget - budget / 8;
+        do {
+            client_step(m, deadline, (size_t)-1);
+        } while (inc->phase != IDLE && wn_os_now() < deadline);
+    }
+    result->after = public_phase(inc->phase);
+    result->major_is_done = inc->phase == IDLE;
+    result->freed_objects = inc->phase == SWEEPING || result->before == WN_PHASE_SWEEPING || inc->phase == IDLE
+                                ? inc->freed_objects - objects
+                                : 0;
+    result->freed_bytes = result->freed_objects ? inc->freed_bytes - bytes : 0;
+    if (m->callbacks.n) wn_run_callbacks(m);
+    tell_majors(m);
+    result->duration_ns = wn_os_now() - since;
+    return WN_OK;
+}
+
+static void poll(mutator *m) {
+    incremental *inc = inc_of(m->heap);
+    if (m->fast.nested) return;
+    if (remembered_of(m)->n >= REMEMBERED_MANY) minor(m);
+    run_due(m, wn_os_now() + inc->target_ns);
+    tell_majors(m);
+}
+
+/* ---- allocation
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static void *born_old(mutator *m, const wn_type *type, size_t bytes, bool special) {
+    incremental *inc = inc_of(m->heap);
+    pace(m, bytes);
+    void *o = old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
+    if (!o && !m->fast.nested) {
+        wn_collect_result ignored = {0};
+        full(m, &ignored);
+        o = old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
+    }
+    if (!o) return wn_out_of_memory(m->heap, bytes);
+    if (type->finalize) {
+        pthread_mutex_lock(&inc->lock);
+        stack_push(&inc->finalizable, o); /* without memory for that it is never finalized, only freed */
+        pthread_mutex_unlock(&inc->lock);
+    }
+    if (type->flags & WN_TYPE_EPHEMERON) __atomic_store_n(&inc->ephemerons, true, __ATOMIC_RELAXED);
+    return o;
+}
+
+/* A place in the nursery, from a new piece or of its own. NULL when the window is used up. */
+static void *young_slot(mutator *m, size_t slot, bool beyond) {
+    wn_buffer_ *b = &m->buffers[0];
+    stretch piece;
+    if ((size_t)(b->limit - b->cursor) >= slot) {
+        b->cursor += slot;
+        return b->cursor - slot;
+    }
+    if (!nursery_take(inc_of(m->heap), slot, beyond, &piece)) return NULL;
+    if ((size_t)(piece.end - piece.start) == slot) return piece.start;
+    *b = (wn_buffer_){piece.start + slot, piece.end};
+    return piece.start;
+}
+
+static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
+    incremental *inc = inc_of(m->heap);
+    bool special = type->finalize || type->release || type->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON);
+    if (special || bytes > WN_SMALL_MAX_ || type->flags & WN_TYPE_PINNED) return born_old(m, type, bytes, special);
+    size_t slot = wn_slot_size_(bytes);
+    wn_buffer_ *b = &m->buffers[0];
+    wn_object *o = NULL;
+    if ((size_t)(b->limit - b->cursor) < slot) pace(m, PIECE);
+    o = young_slot(m, slot, false);
+    if (!o && !m->fast.nested) {
+        minor(m);
+        run_due(m, wn_os_now() + inc->target_ns);
+        tell_majors(m);
+        o = young_slot(m, slot, false);
+        if (!o || inc->no_room) {
+            wn_collect_result ignored = {0};
+            if (!o) full(m, &ignored);
+            if (!o) o = young_slot(m, slot, true);
+        }
+    }
+    if (!o) o = young_slot(m, slot, true);
+    if (!o) return born_old(m, type, bytes, false);
+    o->type = type;
+    return o;
+}
+
+/* ---- single objects
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static wn_status pin(mutator *m, void *object) {
+    incremental *inc = inc_of(m->heap);
+    wn_status status = WN_OK;
+    pthread_mutex_lock(&inc->lock);
+    bool young = is_young(inc, object);
+    map_entry *e = map_find(&inc->pins, object);
+    if (!e && young && inc->pinned_young >= m->heap->options.pin_limit)
+        status =
+            wn_fail(WN_ERR_MEMORY, "%zu young objects are pinned, which is pin_limit: unpin some, or raise the limit",
+                    inc->pinned_young);
+    else if (!e && !(e = map_enter(&inc->pins, object)))
+        status = wn_fail(WN_ERR_MEMORY, "no memory for the table of pins");
+    if (!status && e->value++ == 0 && young) {
+        inc->pinned_young++;
+        wn_meta_(object)[1] |= WN_STATE_PINNED_;
+    }
+    pthread_mutex_unlock(&inc->lock);
+    return status;
+}
+
+static void unpin(mutator *m, void *object) {
+    incremental *inc = inc_of(m->heap);
+    pthread_mutex_lock(&inc->lock);
+    map_entry *e = map_find(&inc->pins, object);
+    if (!e) {
+        pthread_mutex_unlock(&inc->lock);
+        wn_misuse("unpin", "wn_unpin: the object at %p is not pinned: each wn_unpin ends one wn_pin", object);
+        return;
+    }
+    if (--e->value == 0) {
+        map_remove(&inc->pins, e);
+        if (is_young(inc, object)) {
+            inc->pinned_young--;
+            wn_meta_(object)[1] &= (uint8_t)~WN_STATE_PINNED_;
+        }
+    }
+    pthread_mutex_unlock(&inc->lock);
+}
+
+/* An old object's address; a young one's future address, which is reserved for it. */
+static uintptr_t identity(mutator *m, void *object) {
+    incremental *inc = inc_of(m->heap);
+    if (!is_young(inc, object)) return (uintptr_t)object;
+    pthread_mutex_lock(&inc->lock);
+    map_entry *e = map_find(&inc->shadows, object);
+    uintptr_t id = e ? e->value : 0;
+    pthread_mutex_unlock(&inc->lock);
+    if (id) return id;
+    void *place = old_reserve(inc, wn_bytes_of(object));
+    pthread_mutex_lock(&inc->lock);
+    e = place ? map_enter(&inc->shadows, object) : NULL;
+    if (e && !e->value) {
+        e->value = (uintptr_t)place;
+        wn_meta_(object)[1] |= STATE_SHADOWED;
+        place = NULL;
+    }
+    id = e ? e->value : (uintptr_t)object;
+    pthread_mutex_unlock(&inc->lock);
+    /* Without memory the object stays where it is from now on. */
+    if (!e) pin(m, object);
+    if (place) old_unreserve(inc, place);
+    return id;
+}
+
+static void make_immortal(mutator *m, void *object) {
+    wn_heap *heap = m->heap;
+    pthread_mutex_lock(&heap->roots_lock);
+    if (!wn_vector_push(&heap->immortals, object)) wn_fail(WN_ERR_MEMORY, "no memory to make an object immortal");
+    pthread_mutex_unlock(&heap->roots_lock);
+}
+
+static void *weak_get(mutator *m, void *target) { return is_found_dead(inc_of(m->heap), target) ? NULL : target; }
+
+static int generation(const wn_heap *heap, const void *object) {
+    if (is_young(inc_of(heap), object)) return 0;
+    return is_frozen(object) ? 3 : 2;
+}
+static bool is_tracked(const wn_heap *heap, const void *object) { return (void)heap, wn_has_refs_(wn_type_of(object)); }
+static bool is_live(const wn_heap *heap, const void *object) {
+    const incremental *inc = heap->state; /* NULL while the heap is released */
+    return wn_type_of(object) != &inc_shadow_type && !(inc && is_found_dead(inc, object));
+}
+static void *object_at(wn_heap *heap, const void *address, bool exact) {
+    incremental *inc = inc_of(heap);
+    if (is_young(inc, address)) return nursery_object_at(inc, address, exact);
+    return wn_space_object_at(&heap->space, address, exact);
+}
+static bool each_young(wn_heap *heap, bool (*visit)(void *object, void *data), void *data) {
+    return nursery_each(inc_of(heap), visit, data);
+}
+
+static wn_status freeze(mutator *m) {
+    freeze_all(inc_of(m->heap), m);
+    return WN_OK;
+}
+static wn_status unfreeze(mutator *m) {
+    freeze_undo(inc_of(m->heap), m);
+    return WN_OK;
+}
+static size_t frozen(const wn_heap *heap) { return inc_of(heap)->frozen; }
+
+static void flush(mutator *m) { old_retire(inc_of(m->heap), false); }
+static void trim(mutator *m) { old_retire(inc_of(m->heap), true); }
+
+static void stats(wn_heap *heap, wn_stats *s) {
+    incremental *inc = inc_of(heap);
+    pthread_mutex_lock(&inc->lock);
+    /* Moving takes slots as allocation does, but makes no object. */
+    s->allocated_objects += (uint64_t)inc->nursery_objects - inc->moved_objects_total;
+    s->allocated_bytes += (uint64_t)inc->nursery_bytes - inc->moved_bytes_total;
+    s->nursery_bytes = inc->nursery_size;
+    s->nursery_used = inc->handed;
+    s->frozen = inc->frozen;
+    s->live_bytes += inc->handed;
+    pthread_mutex_unlock(&inc->lock);
+    pthread_mutex_lock(&heap->world);
+    for (const mutator *m = heap->mutators; m; m = m->next)
+        s->barrier_slow += __atomic_load_n(&m->barrier_slow, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&heap->world);
+}
+
+/* ---- a heap's and a thread's beginning and end
+ * ------------------------------------------------------------------------------ */
+
+static size_t nursery_size(const wn_heap *heap) {
+    size_t n = heap->options.nursery;
+    if (!n) {
+        n = wn_os_cache_size() / 2;
+        if (n < 512 << 10) n = 512 << 10;
+        if (n > 4 << 20) n = 4 << 20;
+    }
+    size_t most = WN_CHUNK_SIZE - WN_CHUNK_HEADER; /* one range of one chunk */
+    if (n > most) n = most;
+    if (heap->options.heap_limit && n > heap->options.heap_limit / 8) n = heap->options.heap_limit / 8;
+    if (n < 2 * PIECE) n = 2 * PIECE;
+    return n & ~(size_t)(WN_BLOCK_SIZE - 1);
+}
+
+static wn_status init(wn_heap *heap) {
+    if (heap->options.conservative_stacks)
+        return wn_fail(WN_ERR_UNSUPPORTED,
+                       "the incremental collector does not scan C stacks: declare roots, or use another collector");
+    incremental *inc = calloc(1, sizeof *inc);
+    if (!inc) return wn_fail(WN_ERR_MEMORY, "no memory for the incremental collector's state");
+    inc->heap = heap;
+    heap->state = inc;
+    pthread_mutex_init(&inc->lock, NULL);
+    wn_mark_pool_make(&inc->pool);
+    wn_mark_make(&inc->marker, &inc->pool);
+    inc->epoch = 2;
+    if (!nursery_init(inc, nursery_size(heap))) {
+        nursery_fini(inc);
+        wn_mark_pool_drop(&inc->pool);
+        free(inc);
+        return wn_fail(
+            WN_ERR_MEMORY,
+            "no memory for the nursery: raise heap_limit (it is %zu bytes; 0: none) or make `nursery` smaller",
+            heap->options.heap_limit);
+    }
+    wn_options *o = &heap->options;
+    inc->target_ns = o->pause_budget_ns ? o->pause_budget_ns * 3 / 4 : target_default_ns;
+    inc->ns_per_byte = 0.4;
+    inc->window = inc->nursery_size < 512 << 10 ? inc->nursery_size : 512 << 10;
+    if (!o->nursery) o->nursery = inc->nursery_size;
+    if (!o->min_heap) o->min_heap = 8 * inc->nursery_size;
+    if (!o->max_delta) o->max_delta = wn_os_physical_memory() / 8;
+    if (!o->step_bytes) o->step_bytes = 4 * inc->nursery_size;
+    inc->ratio = (double)o->step_bytes / (double)inc->nursery_size;
+    inc->threshold = o->min_heap;
+    return WN_OK;
+}
+
+static void fini(wn_heap *heap) {
+    incremental *inc = inc_of(heap);
+    /* What death was decided for is dead: its release hooks run with all others. */
+    old_retire(inc, true);
+    inc->phase = IDLE;
+    nursery_fini(inc);
+    wn_mark_drop(&inc->marker);
+    wn_mark_pool_drop(&inc->pool);
+    stack_free(&inc->slices);
+    stack_free(&inc->search);
+    stack_free(&inc->finalizable);
+    stack_free(&inc->due);
+    stack_free(&inc->written);
+    wn_vector_free(&inc->kept);
+    wn_vector_free(&inc->values);
+    pthread_mutex_destroy(&inc->lock);
+    free(inc);
+    heap->state = NULL;
+}
+
+static wn_status attach(mutator *m) {
+    m->state_of_collector = calloc(1, sizeof(wn_vector));
+    if (!m->state_of_collector) return wn_fail(WN_ERR_MEMORY, "no memory for a thread's remembered set");
+    m->fast.mode = WN_MODE_REMEMBER_ | (m->heap->options.check ? WN_MODE_CHECK_ : 0);
+    m->fast.class_mask = 0;
+    return WN_OK;
+}
+
+static void detach(mutator *m) {
+    incremental *inc = inc_of(m->heap);
+    wn_vector *r = remembered_of(m);
+    for (size_t i = 0; i < r->n; i++)
+        if (!wn_vector_push(&inc->kept, r->at[i])) inc->remembered_lost = true;
+    wn_vector_free(r);
+    free(r);
+    m->state_of_collector = NULL;
+}
+
+static void before_fork(wn_heap *heap) {
+    incremental *inc = inc_of(heap);
+    pthread_mutex_lock(&inc->lock);
+    inc->alone_at_fork = heap->mutator_count <= 1;
+}
+
+static void after_fork(wn_heap *heap, bool child) {
+    incremental *inc = inc_of(heap);
+    /* Remembered sets of threads that are gone with the fork cannot be trusted. */
+    if (child && !inc->alone_at_fork) inc->remembered_lost = true;
+    pthread_mutex_unlock(&inc->lock);
+}
+
+const wn_collector wn_collector_incremental = {
+    .id = WN_COLLECTOR_INCREMENTAL,
+    .name = "incremental",
+    .init = init,
+    .fini = fini,
+    .attach = attach,
+    .detach = detach,
+    .allocate = allocate,
+    .store = barrier_store,
+    .poll = poll,
+    .collect = collect,
+    .step = collect_step,
+    .freeze = freeze,
+    .unfreeze = unfreeze,
+    .frozen = frozen,
+    .make_immortal = make_immortal,
+    .pin = pin,
+    .unpin = unpin,
+    .identity = identity,
+    .weak_get = weak_get,
+    .generation = generation,
+    .is_tracked = is_tracked,
+    .object_at = object_at,
+    .each_young = each_young,
+    .flush = flush,
+    .is_live = is_live,
+    .stats = stats,
+    .before_fork = before_fork,
+    .after_fork = after_fork,
+    .trim = trim,
+};

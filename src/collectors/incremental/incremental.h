@@ -1,0 +1,268 @@
+/*
+ * incremental.h - the incremental collector's own part of a heap, and what its files offer each other.
+ *
+ * Objects are born in the nursery by bumping a pointer. A minor collection (minor.c) moves what is still reached into
+ * the old space and leaves the rest; a major collection (major.c) marks the old space in steps between which the
+ * program runs, and sweeps it in steps. Three invariants carry everything; docs/design/incremental.md argues why they
+ * suffice and tests/spin/incremental.pml searches for a counterexample:
+ *
+ *   remembered  an old object that refers to a young one is in a remembered set: its count byte is not WN_OLD_CLEAN_,
+ *               or, in a large array, the card of the slot is dirty;
+ *   tricolour   while marking, a black object that refers to a white one is in a remembered set as well, so the next
+ *               minor shades the white one. There is one barrier and one set for both purposes;
+ *   black birth what becomes old while marking is black when the minor that moved it ends, and what it refers to is
+ *               not white. So the set of white objects only shrinks, and marking ends however fast the program runs.
+ *
+ * Colours: black or grey = mark bit set (grey ones are also on the marker's stack), white = not set. Frozen objects
+ * keep their mark bits for ever. An old object's count byte is never 0; a young one's always is.
+ */
+#ifndef WN_INCREMENTAL_H
+#define WN_INCREMENTAL_H
+
+#include "engines/mark.h"
+#include "engines/weak.h"
+#include "map.h"
+#include "stack.h"
+
+enum {
+    PIECE = 32 << 10,   /* of the nursery, handed to a thread at a time */
+    SMALL_PIECES = 8,   /* an object that takes more than this part of a piece gets a place of its own */
+    FORWARDED = 1,      /* in the type word of a dead copy: the rest is the address of the living one */
+    OLD_REMEMBERED = 2, /* count byte: old, and in the remembered set */
+    KIND_PLAIN = 0,
+    KIND_SPECIAL = 1, /* blocks of objects whose death has consequences: release hooks, weak references, ephemerons */
+    /* state byte: a frozen object that was written since, and is on the list of those */
+    STATE_WRITTEN = WN_STATE_TRACKED_,
+    /* state byte: a young object that stays where it is in the minor going on, and was reached */
+    STATE_STAYS = WN_STATE_SCRATCH_,
+    /* state byte: a young object that has a shadow */
+    STATE_SHADOWED = WN_STATE_PENDING_,
+    /* Entries of a remembered set after which the next safepoint runs a minor: scanning them is part of its pause. */
+    REMEMBERED_MANY = 16 << 10,
+    /* block flags: some of its slots are frozen */
+    BLOCK_FROZEN = 1
+};
+
+/* The states of a major collection. Clients see ENDING and RESURRECTING as part of marking. */
+typedef enum phase {
+    IDLE,
+    SCANNING,     /* frozen objects that were written since are scanned as roots */
+    MARKING,      /* the marker runs; ends in a minor that finds nothing left to shade */
+    ENDING,       /* what is white is dead: weak references to it are cleared */
+    RESURRECTING, /* dead objects with finalizers, and what they refer to, become black again */
+    SWEEPING,
+    FINALIZING /* finalizers run */
+} phase;
+
+/* A stretch of the nursery: handed out (then objects lie in it back to back from `start`), or free. */
+typedef struct stretch {
+    char *start, *end;
+    char *known; /* objects before this have their alloc bits set, for who asks what an address is */
+} stretch;
+
+typedef struct stretches {
+    stretch *at;
+    size_t n, room;
+} stretches;
+
+/* A mutator's remembered set: what its barrier records between two minors. An entry is an object, or an object | 1
+ * followed by the number of one of its cards. */
+static inline wn_vector *remembered_of(mutator *m) { return m->state_of_collector; }
+
+typedef struct incremental {
+    wn_heap *heap;
+    pthread_mutex_t lock; /* for mutators that run: the nursery's stretches, the old buffers, pins, finalizable */
+
+    /* nursery.c */
+    char *nursery;
+    size_t nursery_size;
+    size_t window;    /* bytes handed out between two minors: adapts to the time a minor may take */
+    size_t handed;    /* of the window, already */
+    stretches free;   /* in address order */
+    size_t free_at;   /* the first of them that may have room */
+    stretches pieces; /* where objects are: those that stayed, then what was handed out since the last minor */
+    size_t first_new; /* where the latter begin */
+    bool asked;       /* some alloc bits of the nursery are set */
+    map pins;         /* how often an object is pinned */
+    size_t pinned_young;
+    map shadows; /* where a young object whose identity was asked for will be moved */
+
+    /* minor.c */
+    wn_buffer_ room[WN_KINDS][WN_CLASSES_]; /* old slots, the next to be taken */
+    wn_block *block[WN_KINDS][WN_CLASSES_];
+    void **grey, **grey_top; /* moved, not yet scanned for young references; has room for a whole nursery */
+    void **stayed;           /* young objects reached that could not move; as large */
+    size_t stayed_n;
+    wn_vector kept;        /* remembered set of what refers to young objects that stayed */
+    bool met_young;        /* the object being scanned refers to one of those */
+    bool no_room;          /* an object stayed because no old slot was to be had */
+    bool remembered_lost;  /* no memory for the remembered set: the next minor looks at every old object */
+    size_t immortal_young; /* heap->immortals from here on may be young */
+    bool keep_all;         /* everything young is moved, reached or not: before a freeze */
+    bool alone_at_fork;
+    uint64_t minors;
+
+    /* major.c */
+    phase phase;
+    uint32_t epoch; /* of this major; a block of another one has not been swept */
+    wn_mark_pool pool;
+    wn_marker marker;
+    stack slices;      /* long arrays partly marked: the index, then the object */
+    bool ephemerons;   /* there has been one, so the marker has to ask */
+    stack search;      /* RESURRECTING: the depth-first search */
+    stack finalizable; /* old objects whose finalizers have not run; NULL: struck out */
+    stack_at finalizable_at;
+    stack_segment **drop_at;
+    stack due;     /* whose finalizers run next, last first */
+    stack written; /* frozen objects that were written since */
+    stack_at written_at;
+    size_t frozen;
+    void *weak_entries; /* the table that weak_at refers to */
+    size_t weak_at;
+    wn_vector values; /* of ephemerons that lost their keys; of no interest here */
+    wn_chunk *sweep_chunk;
+    unsigned sweep_block;
+
+    /* pacing */
+    size_t threshold;   /* a major starts when this many bytes are in use */
+    size_t owed;        /* bytes to be marked or swept before allocation goes on; atomic */
+    double ratio;       /* owed per byte allocated */
+    uint64_t target_ns; /* a step and a minor aim to stay below */
+    double ns_per_byte; /* of moving, measured */
+    bool in_finalizers; /* atomic */
+
+    /* what happened, for events, results and statistics; changed with the world stopped */
+    size_t freed_objects, freed_bytes; /* by this major's sweep so far */
+    size_t bytes_at_start;
+    uint64_t started_at;
+    bool tell_start, tell_stop;
+    size_t moved_objects, moved_bytes; /* by the last minor */
+    size_t young_objects;              /* in the nursery before it, when `count_all` */
+    bool count_all;
+    uint64_t pieces_seen;
+    uint64_t walked_objects, walked_bytes; /* of the pieces that were counted one by one */
+    double nursery_objects, nursery_bytes; /* made there, all in all; the objects are partly estimated */
+    uint64_t moved_objects_total, moved_bytes_total;
+} incremental;
+
+static inline incremental *inc_of(const wn_heap *heap) { return heap->state; }
+
+static WN_ALWAYS_INLINE bool is_young(const incremental *inc, const void *o) {
+    return (uintptr_t)o - (uintptr_t)inc->nursery < inc->nursery_size;
+}
+
+static inline bool is_marked(const void *old) {
+    uint64_t bit;
+    return *wn_bit_of(old, WN_MARK_TABLE, &bit) & bit;
+}
+static inline void set_mark(const void *old) {
+    uint64_t bit, *word = wn_bit_of(old, WN_MARK_TABLE, &bit);
+    *word |= bit;
+}
+static inline bool is_frozen(const void *old) {
+    return (wn_meta_(old)[1] & WN_STATE_GENERATION_) == WN_STATE_GENERATION_;
+}
+
+/* Marking goes on: what is shaded must be, and what is born old is born black. */
+static inline bool is_marking(const incremental *inc) { return inc->phase == SCANNING || inc->phase == MARKING; }
+
+/* Shade: a white old object becomes grey. */
+static WN_ALWAYS_INLINE void shade(incremental *inc, void *old) {
+    uint64_t bit, *word = wn_bit_of(old, WN_MARK_TABLE, &bit);
+    if (*word & bit) return;
+    *word |= bit;
+    wn_mark_push(&inc->marker, old);
+}
+
+/* Whether an object that is about to be handed out by a weak reference is alive: after MARKING what is white is dead,
+ * although its memory may still be there. */
+static inline bool is_found_dead(const incremental *inc, const void *o) {
+    return inc->phase > MARKING && inc->phase < FINALIZING && !is_young(inc, o) &&
+           wn_block_of(o)->epoch != inc->epoch && !is_marked(o);
+}
+
+/* ---- nursery.c: its `lock` is taken inside, or the world is stopped
+ * ---------------------------------------------------- */
+
+bool nursery_init(incremental *inc, size_t bytes);
+void nursery_fini(incremental *inc);
+/* A stretch of at least `least` and about PIECE bytes, zeroed; false when the window is used up. With `beyond` what
+ * lies beyond the window may be used. */
+bool nursery_take(incremental *inc, size_t least, bool beyond, stretch *out);
+/* After a minor: everything is free but what stayed. */
+void nursery_reset(incremental *inc);
+/* The young object that an address points to, or into unless `exact`; NULL when there is none. */
+void *nursery_object_at(incremental *inc, const void *address, bool exact);
+bool nursery_each(const incremental *inc, bool (*visit)(void *object, void *data), void *data);
+/* Counts the objects of a piece into walked_objects and walked_bytes. */
+void nursery_count(incremental *inc, stretch piece);
+
+/* ---- old.c: old slots, for minors and for what is born old ----------------------------------------------------------
+ */
+
+bool old_refill(incremental *inc, unsigned kind, unsigned cls);
+/* Gives the unused rest of the runs back, so that alloc bits tell the truth; with `disown` the blocks, too. The world
+ * is stopped. */
+void old_retire(incremental *inc, bool disown);
+/* A small slot whose count byte is set; NULL when memory is out. The world is stopped or the lock held. */
+void *old_take(incremental *inc, size_t slot, unsigned kind);
+/* An object that is born old, zeroed but for its type; NULL when memory is out. */
+void *old_allocate(incremental *inc, const wn_type *type, size_t bytes, unsigned kind);
+/* Reserves the slot that a young object will move to. */
+void *old_reserve(incremental *inc, size_t bytes);
+void old_unreserve(incremental *inc, void *slot);
+extern const wn_type inc_shadow_type;
+
+/* ---- minor.c; the world is stopped
+ * ------------------------------------------------------------------------------------ */
+
+void minor_run(incremental *inc, mutator *m);
+/* Keeps a young object where it is for this minor. */
+void minor_stay(incremental *inc, void *young);
+
+/* ---- barrier.c
+ * -------------------------------------------------------------------------------------------------------- */
+
+void barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+/* The cards of a large array: how many bytes one covers, as a shift, and the byte of one of them. */
+unsigned card_shift(size_t bytes);
+static inline uint8_t *card_of(void *large, size_t number) { return wn_meta_(large) + 2 + number; }
+static inline bool has_cards(const wn_type *t, size_t bytes) {
+    return bytes > WN_SMALL_MAX_ && t->item_refs && !t->trace;
+}
+
+/* ---- major.c; the world is stopped
+ * ------------------------------------------------------------------------------------ */
+
+void major_start(incremental *inc);
+/* Works until the clock passes `deadline` or what is owed is paid (ignored when `all`), until marking waits for a
+ * minor, or until finalizers are due or the major is over. */
+void major_work(incremental *inc, mutator *m, uint64_t deadline, bool all);
+/* Whether marking has nothing left to do but a minor and the roots. */
+bool major_waits_for_minor(const incremental *inc);
+/* Right after a minor: ends marking unless more is left than can be marked before the deadline. */
+void major_try_to_end_marking(incremental *inc, uint64_t deadline);
+/* Forgets marking that has not ended: all is white again. */
+void major_abort(incremental *inc);
+/* The finalizers that were due have run. */
+void major_finish(incremental *inc);
+/* A key becomes black: so do the values of its black ephemerons. */
+void major_shade_values(incremental *inc, void *key);
+size_t major_used(const incremental *inc);
+
+/* ---- sweep.c; the world is stopped
+ * ------------------------------------------------------------------------------------- */
+
+void sweep_begin(incremental *inc);
+/* Sweeps the next block; returns about how many bytes it looked at, 0 when none is left. */
+size_t sweep_next(incremental *inc);
+/* Makes all of a block white but what is frozen. */
+void sweep_forget_marks(const wn_block *b);
+
+/* ---- freeze.c; the world is stopped
+ * ------------------------------------------------------------------------------------ */
+
+void freeze_all(incremental *inc, mutator *m);
+void freeze_undo(incremental *inc, mutator *m);
+
+#endif

@@ -1,0 +1,369 @@
+/*
+ * major.c - the major collection of the old space, as a state machine that works in steps.
+ *
+ *     IDLE -> SCANNING -> MARKING -> ENDING -> RESURRECTING -> SWEEPING -> FINALIZING -> IDLE
+ *
+ * SCANNING, MARKING (steps Start, MarkStep): from the roots and from frozen objects that were written, the marker turns
+ * grey objects black. Minors go on meanwhile and shade on behalf of what was written or moved.
+ *
+ * The end of marking (step Terminate) is the one moment that must be atomic: a minor, which empties the nursery and the
+ * remembered sets, then the roots; if nothing grey is left, no black object refers to a white one, and what is white is
+ * dead for good. It costs a minor and what the roots shade, because white objects only become fewer, and if that is
+ * more than fits the time the program runs on and it is tried again after the next minor.
+ *
+ * From there on death is decided but takes effect step by step, and the program must not notice: it can come to a dead
+ * object only by a weak reference, and is_found_dead answers for those (step WeakStep). Weak references to dead objects
+ * are cleared first (ENDING), then those with finalizers are found and they and what they refer to become black again
+ * (RESURRECTING), the rest is swept, and finalizers run at safepoints (FINALIZING): the order of PEP 442.
+ *
+ * Finalizers run in topological order as far as there is one: the depth-first search over what is dead appends an
+ * object when all it leads to has been visited, and the list is worked off from its end. Objects that do not depend on
+ * each other keep the order in which they were made.
+ */
+#include "incremental.h"
+
+enum {
+    DRAIN = 1024,           /* objects marked between two looks at the clock */
+    OBJECT_BYTES = 48,      /* what marking one object pays of what is owed */
+    SLICE_BYTES = 16 << 10, /* of a long array, marked at a time */
+    FEW = 256               /* entries of other lists between two looks at the clock */
+};
+
+/* ---- the marker's three functions
+ * -------------------------------------------------------------------------------------- */
+
+static WN_ALWAYS_INLINE void visit(void *arg, void *reference) {
+    incremental *inc = arg;
+    if (reference && !is_young(inc, reference)) shade(inc, reference);
+}
+
+static void visit_slot(void **slot, void *context) { visit(context, *slot); }
+
+static WN_ALWAYS_INLINE void fetch(void *context, void *entry, int stage) {
+    (void)context;
+    if (stage == 0) WN_PREFETCH(entry);
+}
+
+static bool key_lives(const incremental *inc, const void *key) { return key && (is_young(inc, key) || is_marked(key)); }
+
+/* Items, trace functions, ephemerons. */
+static WN_NOINLINE void scan_rest(incremental *inc, void *o, const wn_type *t) {
+    if (t->item_refs) {
+        size_t length = wn_length_of(o, t);
+        if (length * t->item_size <= SLICE_BYTES) {
+            wn_each_item_ref(o, t, 0, length, visit_slot, inc);
+        } else {
+            if (!stack_push(&inc->slices, NULL) || !stack_push(&inc->slices, o)) inc->marker.failed = true;
+        }
+    }
+    if (t->trace) {
+        struct wn_tracer tracer = {visit_slot, inc};
+        t->trace(o, &tracer);
+    }
+    if (t->flags & WN_TYPE_EPHEMERON) {
+        const wn_ephemeron *p = o;
+        if (key_lives(inc, p->key)) visit(inc, p->value);
+    }
+}
+
+static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *see, void *arg) {
+    incremental *inc = context;
+    const wn_type *t = wn_type_of(entry);
+    for (uint64_t map = t->refs; map; map &= map - 1) see(arg, ((void **)entry)[__builtin_ctzll(map)]);
+    if (WN_UNLIKELY(t->item_refs || t->trace || t->flags & WN_TYPE_EPHEMERON)) scan_rest(inc, entry, t);
+    if (WN_UNLIKELY(inc->ephemerons) && wn_meta_(entry)[1] & WN_STATE_WEAK_) major_shade_values(inc, entry);
+}
+
+void major_shade_values(incremental *inc, void *key) {
+    wn_weak_entry *e = wn_weak_find(inc->heap, key);
+    for (const wn_ephemeron *p = e ? e->ephemerons : NULL; p; p = p->next)
+        if (is_marked(p)) visit(inc, p->value);
+}
+
+/* ---- steps
+ * ------------------------------------------------------------------------------------------------------------- */
+
+size_t major_used(const incremental *inc) {
+    return __atomic_load_n(&inc->heap->space.live_bytes, __ATOMIC_RELAXED) +
+           __atomic_load_n(&inc->heap->external_bytes, __ATOMIC_RELAXED);
+}
+
+static void shade_root(void **slot, void *context) { visit(context, *slot); }
+
+static void shade_roots(incremental *inc) {
+    wn_heap *heap = inc->heap;
+    wn_each_root(heap, shade_root, inc);
+    for (size_t i = 0; i < heap->immortals.n; i++) visit(inc, heap->immortals.at[i]);
+    MAP_EACH(&inc->pins, e) visit(inc, e->key);
+}
+
+void major_start(incremental *inc) {
+    if (++inc->epoch == 0) inc->epoch = 2; /* 0 is that of a block that was just taken */
+    old_retire(inc, true);                 /* runs taken from here on are black */
+    inc->written_at = (stack_at){inc->written.top, inc->written.top ? inc->written.top->n : 0};
+    inc->bytes_at_start = major_used(inc);
+    inc->started_at = wn_os_now();
+    inc->tell_start = true;
+    __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
+    inc->phase = SCANNING;
+}
+
+/* Words of a stack from the newest to the oldest; NULL at the end. */
+static void **older(stack_at *at) {
+    while (at->segment && !at->i) {
+        at->segment = at->segment->below;
+        at->i = at->segment ? at->segment->n : 0;
+    }
+    return at->segment ? &at->segment->at[--at->i] : NULL;
+}
+
+static bool scan_written(incremental *inc) {
+    for (unsigned i = 0; i < FEW; i++) {
+        void **word = older(&inc->written_at);
+        if (!word) return false;
+        wn_mark_push(&inc->marker, *word); /* marked already, for good; pushed so as to be scanned once more */
+    }
+    return true;
+}
+
+bool major_waits_for_minor(const incremental *inc) {
+    return inc->phase == MARKING && wn_mark_empty(&inc->marker) && !inc->slices.n;
+}
+
+/* Marks some; returns how many bytes it paid for. */
+static size_t mark_some(incremental *inc) {
+    size_t n = wn_mark_drain(&inc->marker, DRAIN, fetch, scan, inc, visit, inc);
+    if (n || !inc->slices.n) return n * OBJECT_BYTES;
+    /* Only long arrays are left: a slice of the one that was found last. */
+    void *o = stack_pop(&inc->slices);
+    size_t from = (uintptr_t)stack_pop(&inc->slices);
+    const wn_type *t = wn_type_of(o);
+    size_t length = wn_length_of(o, t), to = from + SLICE_BYTES / t->item_size + 1;
+    if (to < length && (!stack_push(&inc->slices, (void *)to) || !stack_push(&inc->slices, o)))
+        inc->marker.failed = true;
+    wn_each_item_ref(o, t, from, to < length ? to : length, visit_slot, inc);
+    return SLICE_BYTES;
+}
+
+void major_try_to_end_marking(incremental *inc, uint64_t deadline) {
+    if (inc->phase != MARKING || !major_waits_for_minor(inc)) return;
+    shade_roots(inc);
+    while (!major_waits_for_minor(inc)) {
+        mark_some(inc);
+        if (wn_os_now() >= deadline && !major_waits_for_minor(inc)) return;
+    }
+    if (inc->marker.failed) {
+        major_abort(inc); /* no memory for the marker's stack; nothing is freed before the next try */
+        return;
+    }
+    inc->weak_entries = NULL;
+    inc->phase = ENDING;
+}
+
+static bool weakref_is_alive(void *inc, void *ref) { return !is_found_dead(inc, ref); }
+
+/* Some entries of the table of weak references; false at its end. */
+static bool clear_weak(incremental *inc, mutator *m) {
+    wn_weak_table *t = &inc->heap->weak;
+    if (t->entry != inc->weak_entries) { /* the table grew meanwhile: again from the start */
+        inc->weak_entries = t->entry;
+        inc->weak_at = 0;
+    }
+    for (unsigned i = 0; i < FEW && inc->weak_at < t->size; i++) {
+        void *target = t->entry[inc->weak_at++].target;
+        if (target && target != WN_WEAK_GONE && is_found_dead(inc, target))
+            wn_weak_target_died(m, target, weakref_is_alive, inc, &inc->values);
+    }
+    inc->values.n = 0;
+    return inc->weak_at < t->size;
+}
+
+/* ---- resurrecting
+ * --------------------------------------------------------------------------------------------------------
+ *
+ * The search's stack holds objects to visit (marked when they are taken from it), objects | 1 whose visit ends when the
+ * word comes to the top again, and long arrays | 2 with, below, the index to go on at. */
+
+static void find(void **slot, void *context) {
+    incremental *inc = context;
+    void *o = *slot;
+    if (o && !is_young(inc, o) && !is_marked(o) && !stack_push(&inc->search, o)) inc->marker.failed = true;
+}
+
+static void seek(incremental *inc, void *word) {
+    if (!stack_push(&inc->search, word)) inc->marker.failed = true;
+}
+
+static void find_items(incremental *inc, void *o, const wn_type *t, size_t from) {
+    size_t length = wn_length_of(o, t), to = from + SLICE_BYTES / t->item_size + 1;
+    if (to < length) {
+        seek(inc, (void *)to);
+        seek(inc, (void *)((uintptr_t)o | 2));
+    }
+    wn_each_item_ref(o, t, from, to < length ? to : length, find, inc);
+}
+
+static bool has_unrun_finalizer(const void *o) {
+    return wn_type_of(o)->finalize && !(wn_meta_(o)[1] & WN_STATE_FINALIZED_);
+}
+
+static void search_on(incremental *inc) {
+    uintptr_t word = (uintptr_t)stack_pop(&inc->search);
+    void *o = (void *)(word & ~(uintptr_t)3);
+    const wn_type *t = wn_type_of(o);
+    if (word & 1) {
+        if (!stack_push(&inc->due, o)) return; /* no memory: another major will find it again */
+        wn_meta_(o)[1] |= WN_STATE_FINALIZED_;
+    } else if (word & 2) {
+        find_items(inc, o, t, (uintptr_t)stack_pop(&inc->search));
+    } else if (!is_marked(o)) {
+        set_mark(o);
+        if (has_unrun_finalizer(o)) seek(inc, (void *)((uintptr_t)o | 1));
+        if (t->item_refs) find_items(inc, o, t, 0);
+        for (uint64_t map = t->refs; map; map &= map - 1) find((void **)o + __builtin_ctzll(map), inc);
+        if (t->trace) {
+            struct wn_tracer tracer = {find, inc};
+            t->trace(o, &tracer);
+        }
+        /* An ephemeron that still has its key has a living one. */
+        if (t->flags & WN_TYPE_EPHEMERON && ((wn_ephemeron *)o)->key) find(&((wn_ephemeron *)o)->value, inc);
+    }
+}
+
+/* Looks at one segment of the list of finalizable objects and drops it when nothing is left in it; false at the end. */
+static bool drop_empty_segment(incremental *inc) {
+    stack *s = &inc->finalizable;
+    if (!inc->drop_at) inc->drop_at = s->top ? &s->top->below : NULL;
+    stack_segment *segment = inc->drop_at ? *inc->drop_at : NULL;
+    if (!segment) return false;
+    for (size_t i = 0; i < segment->n; i++)
+        if (segment->at[i]) {
+            inc->drop_at = &segment->below;
+            return true;
+        }
+    *inc->drop_at = segment->below;
+    s->n -= segment->n;
+    stack_drop_segment(segment);
+    return true;
+}
+
+/* Some objects of the search, or some candidates; false when all is done. */
+static bool resurrect_some(incremental *inc) {
+    for (unsigned i = 0; i < FEW; i++) {
+        if (inc->search.n) {
+            search_on(inc);
+            continue;
+        }
+        void **word = older(&inc->finalizable_at);
+        if (!word) return drop_empty_segment(inc);
+        void *o = *word;
+        if (!o) continue;
+        if (wn_meta_(o)[1] & WN_STATE_FINALIZED_)
+            *word = NULL; /* found in this major through another candidate, or in the last */
+        else if (!is_marked(o))
+            seek(inc, o);
+    }
+    return true;
+}
+
+/* Remembered objects that are dead must not be looked at by minors once they may be swept. */
+static void forget_dead_holders(incremental *inc) {
+    size_t n = 0;
+    for (size_t i = 0; i < inc->kept.n; i++) {
+        uintptr_t word = (uintptr_t)inc->kept.at[i];
+        bool dead = is_found_dead(inc, (void *)(word & ~(uintptr_t)1));
+        if (!dead) inc->kept.at[n++] = (void *)word;
+        if (word & 1) {
+            i++;
+            if (!dead) inc->kept.at[n++] = inc->kept.at[i];
+        }
+    }
+    inc->kept.n = n;
+}
+
+/* ---- the end
+ * ------------------------------------------------------------------------------------------------------------- */
+
+static void set_threshold(incremental *inc) {
+    const wn_options *o = &inc->heap->options;
+    double used = (double)major_used(inc), t = used * o->major_factor;
+    if (t > used + (double)o->max_delta) t = used + (double)o->max_delta;
+    /* Bounded growth keeps a heap that was large for a moment from staying so; but not below what is in use anyway. */
+    double from = used > (double)inc->threshold ? used : (double)inc->threshold;
+    if (t > from * o->growth) t = from * o->growth;
+    if (t < (double)o->min_heap) t = (double)o->min_heap;
+    inc->threshold = (size_t)t;
+}
+
+void major_finish(incremental *inc) {
+    inc->phase = IDLE;
+    inc->tell_stop = true;
+}
+
+void major_abort(incremental *inc) {
+    wn_mark_drop(&inc->marker);
+    while (inc->slices.n) stack_pop(&inc->slices);
+    WN_EACH_BLOCK(&inc->heap->space, c, b) sweep_forget_marks(b);
+    inc->phase = IDLE;
+}
+
+static void pay(incremental *inc, size_t bytes) {
+    size_t owed = __atomic_load_n(&inc->owed, __ATOMIC_RELAXED);
+    __atomic_store_n(&inc->owed, owed > bytes ? owed - bytes : 0, __ATOMIC_RELAXED);
+}
+
+void major_work(incremental *inc, mutator *m, uint64_t deadline, bool all) {
+    for (;;) {
+        size_t paid = 0;
+        switch (inc->phase) {
+        case IDLE:
+        case FINALIZING: return;
+        case SCANNING:
+            if (!scan_written(inc)) {
+                shade_roots(inc);
+                inc->phase = MARKING;
+            }
+            paid = FEW * OBJECT_BYTES;
+            break;
+        case MARKING:
+            if (major_waits_for_minor(inc)) return;
+            paid = mark_some(inc);
+            break;
+        case ENDING:
+            if (!clear_weak(inc, m)) {
+                inc->finalizable_at =
+                    (stack_at){inc->finalizable.top, inc->finalizable.top ? inc->finalizable.top->n : 0};
+                inc->phase = RESURRECTING;
+            }
+            paid = FEW * OBJECT_BYTES;
+            break;
+        case RESURRECTING:
+            if (!resurrect_some(inc)) {
+                inc->drop_at = NULL;
+                forget_dead_holders(inc);
+                inc->phase = SWEEPING;
+                sweep_begin(inc);
+            }
+            if (WN_UNLIKELY(inc->marker.failed)) {
+                /* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
+                while (inc->search.n) stack_pop(&inc->search);
+                major_abort(inc);
+                inc->phase = FINALIZING;
+                if (!inc->due.n) major_finish(inc);
+            }
+            paid = FEW * OBJECT_BYTES;
+            break;
+        case SWEEPING:
+            paid = sweep_next(inc);
+            if (!paid) {
+                set_threshold(inc);
+                inc->phase = FINALIZING;
+                if (!inc->due.n) major_finish(inc);
+            }
+            break;
+        }
+        pay(inc, paid);
+        if (!all && !__atomic_load_n(&inc->owed, __ATOMIC_RELAXED)) return;
+        if (deadline != UINT64_MAX && wn_os_now() >= deadline) return;
+    }
+}

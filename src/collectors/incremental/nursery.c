@@ -1,0 +1,169 @@
+/*
+ * nursery.c - where objects are born: one contiguous range, so that "is it young" is a single comparison.
+ *
+ * Between two minors stretches of it (pieces) are handed to threads, which fill them from the start without gaps: the
+ * first zero type word ends the objects of a piece. After a minor everything is free again but the objects that had to
+ * stay (pinned, or no old memory was to be had), so there may be several free stretches.
+ *
+ * Invariant: a piece is zero when it is handed out; its bytes in the side tables are zero but for objects that are
+ * pinned, weakly referenced or have a shadow; every young object lies in exactly one piece.
+ */
+#include "incremental.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEAD_BYTE = 0xDB };
+
+static bool add(stretches *s, char *start, char *end) {
+    if (s->n == s->room) {
+        size_t room = s->room ? s->room * 2 : 64;
+        stretch *at = realloc(s->at, room * sizeof *at);
+        if (!at) return false;
+        s->at = at;
+        s->room = room;
+    }
+    s->at[s->n++] = (stretch){start, end, start};
+    return true;
+}
+
+bool nursery_init(incremental *inc, size_t bytes) {
+    size_t blocks = bytes >> WN_BLOCK_SHIFT;
+    wn_block *first = wn_space_take_blocks(&inc->heap->space, blocks);
+    if (!first) return false;
+    inc->nursery = wn_block_start(first);
+    inc->nursery_size = blocks << WN_BLOCK_SHIFT;
+    /* Two arrays with room for every object that fits, so that a minor cannot run out of memory half-way; pages that
+     * are never touched cost nothing. */
+    size_t words = inc->nursery_size / WN_SLOT_MIN_;
+    inc->grey = wn_os_reserve(words * 2 * sizeof(void *), wn_os_page_size());
+    if (!inc->grey || !wn_os_commit(inc->grey, words * 2 * sizeof(void *))) return false;
+    inc->grey_top = inc->grey;
+    inc->stayed = inc->grey + words;
+    return add(&inc->free, inc->nursery, inc->nursery + inc->nursery_size);
+}
+
+void nursery_fini(incremental *inc) {
+    if (inc->grey) wn_os_release(inc->grey, inc->nursery_size / WN_SLOT_MIN_ * 2 * sizeof(void *));
+    free(inc->free.at);
+    free(inc->pieces.at);
+    map_free(&inc->pins);
+    map_free(&inc->shadows);
+}
+
+bool nursery_take(incremental *inc, size_t least, bool beyond, stretch *out) {
+    bool found = false;
+    pthread_mutex_lock(&inc->lock);
+    size_t left = inc->window > inc->handed && !beyond ? inc->window - inc->handed : 0;
+    if (beyond) left = inc->nursery_size;
+    while (inc->free_at < inc->free.n && inc->free.at[inc->free_at].start == inc->free.at[inc->free_at].end)
+        inc->free_at++;
+    for (size_t i = inc->free_at; i < inc->free.n && least <= left && !found; i++) {
+        stretch *f = &inc->free.at[i];
+        size_t room = (size_t)(f->end - f->start);
+        if (room < least) continue;
+        size_t take = least > PIECE / SMALL_PIECES ? least : room < PIECE ? room : PIECE;
+        if (!add(&inc->pieces, f->start, f->start + take)) break;
+        *out = (stretch){f->start, f->start + take, f->start};
+        f->start += take;
+        inc->handed += take;
+        found = true;
+    }
+    pthread_mutex_unlock(&inc->lock);
+    if (found) {
+        WN_ALLOW(out->start, (size_t)(out->end - out->start));
+        memset(out->start, 0, (size_t)(out->end - out->start));
+    }
+    return found;
+}
+
+static int by_address(const void *a, const void *b) {
+    uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
+    return (x > y) - (x < y);
+}
+
+static size_t slot_of(const void *o) { return wn_slot_size_(wn_bytes_of(o)); }
+
+void nursery_reset(incremental *inc) {
+    if (inc->heap->options.check)
+        for (size_t i = 0; i < inc->pieces.n; i++) {
+            /* What moved away is made unusable, so that a reference that was not declared is found out. */
+            char *p = inc->pieces.at[i].start, *end = inc->pieces.at[i].end;
+            while (p < end) {
+                size_t j = 0, n = 0;
+                if (wn_meta_(p)[1] & STATE_STAYS)
+                    while (j < inc->stayed_n && inc->stayed[j] != p) j++;
+                if (wn_meta_(p)[1] & STATE_STAYS && j < inc->stayed_n) n = slot_of(p);
+                if (!n) memset(p, DEAD_BYTE, n = 16);
+                p += n;
+            }
+        }
+    if (inc->asked) memset(wn_alloc_words(wn_block_of(inc->nursery)), 0, inc->nursery_size >> WN_GRANULE_SHIFT_ >> 3);
+    inc->asked = false;
+    inc->pieces.n = inc->free.n = inc->free_at = inc->handed = 0;
+    char *at = inc->nursery;
+    qsort(inc->stayed, inc->stayed_n, sizeof(void *), by_address);
+    for (size_t i = 0; i < inc->stayed_n; i++) {
+        char *o = inc->stayed[i], *end = o + slot_of(o);
+        wn_meta_(o)[1] &= (uint8_t)~STATE_STAYS;
+        /* The two arrays have been larger before or grow by one now and then; a stretch that is not entered is only
+         * not used until the next minor, an object that is not entered is only not walked. */
+        if (at < o) add(&inc->free, at, o);
+        add(&inc->pieces, o, end);
+        at = end;
+    }
+    if (at < inc->nursery + inc->nursery_size) add(&inc->free, at, inc->nursery + inc->nursery_size);
+    inc->stayed_n = 0;
+    inc->first_new = inc->pieces.n;
+}
+
+/* ---- walking
+ * --------------------------------------------------------------------------------------------------------- */
+
+/* Sets the alloc bits of a piece's objects as far as there are some. Nobody needs them but questions about addresses.
+ */
+static void learn(incremental *inc, stretch *p) {
+    inc->asked = true;
+    while (p->known < p->end && __atomic_load_n((void **)p->known, __ATOMIC_ACQUIRE)) {
+        uint64_t bit, *word = wn_bit_of(p->known, WN_ALLOC_TABLE, &bit);
+        __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+        p->known += slot_of(p->known);
+    }
+}
+
+void *nursery_object_at(incremental *inc, const void *address, bool exact) {
+    if ((uintptr_t)address % 16 == 0 && wn_is_allocated(address)) return (void *)address;
+    void *found = NULL;
+    pthread_mutex_lock(&inc->lock);
+    for (size_t i = 0; i < inc->pieces.n; i++) {
+        stretch *p = &inc->pieces.at[i];
+        if ((const char *)address < p->start || (const char *)address >= p->end) continue;
+        learn(inc, p);
+        if ((const char *)address >= p->known) break;
+        char *o = (char *)((uintptr_t)address & ~(uintptr_t)15);
+        while (!wn_is_allocated(o)) o -= 16;
+        if (!exact || o == address) found = o;
+        break;
+    }
+    pthread_mutex_unlock(&inc->lock);
+    return found;
+}
+
+bool nursery_each(const incremental *inc, bool (*visit)(void *object, void *data), void *data) {
+    for (size_t i = 0; i < inc->pieces.n; i++)
+        for (char *o = inc->pieces.at[i].start; o < inc->pieces.at[i].end && wn_type_of(o);) {
+            char *next = o + slot_of(o);
+            if (!visit(o, data)) return false;
+            o = next;
+        }
+    return true;
+}
+
+void nursery_count(incremental *inc, stretch piece) {
+    for (char *o = piece.start; o < piece.end && wn_type_of(o);) {
+        size_t n = slot_of(o);
+        inc->walked_objects++;
+        inc->walked_bytes += n;
+        o += n;
+    }
+}

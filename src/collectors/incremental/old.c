@@ -1,0 +1,83 @@
+/*
+ * old.c - old slots: where minors move objects to, and where objects are born that never move.
+ *
+ * Slots come in runs of neighbours, so that moving is bump allocation, too. Invariant: what lies in a block that the
+ * major going on has not swept yet is black from the moment its run is taken, so the sweep keeps it and marking need
+ * not look at it; in a swept block, and between majors, it is white.
+ */
+#include "incremental.h"
+
+#include <string.h>
+
+static void change_marks(const wn_buffer_ *b, size_t slot, bool set) {
+    for (char *p = b->cursor; p < b->limit; p += slot) {
+        uint64_t bit, *word = wn_bit_of(p, WN_MARK_TABLE, &bit);
+        *word = set ? *word | bit : *word & ~bit;
+    }
+}
+
+/* Whether a new object in a block must be black. A block that was free until now (epoch 0) is as good as swept once
+ * sweeping has begun; before, the sweep must come by to make it white again. */
+static bool is_born_black(const incremental *inc, wn_block *b) {
+    if (inc->phase == IDLE || (inc->phase >= SWEEPING && b->epoch == 0))
+        b->epoch = inc->epoch;
+    else if (b->epoch == 0)
+        b->epoch = inc->epoch - 1;
+    return b->epoch != inc->epoch;
+}
+
+WN_NOINLINE bool old_refill(incremental *inc, unsigned kind, unsigned cls) {
+    wn_buffer_ *b = &inc->room[kind][cls];
+    b->cursor = b->limit = NULL;
+    if (!wn_space_refill(&inc->heap->space, &inc->block[kind][cls], cls, kind, b)) return false;
+    wn_block *block = inc->block[kind][cls];
+    if (is_born_black(inc, block)) change_marks(b, block->slot, true);
+    return true;
+}
+
+void old_retire(incremental *inc, bool disown) {
+    for (unsigned kind = 0; kind < WN_KINDS; kind++)
+        for (unsigned cls = 0; cls < WN_CLASSES_; cls++) {
+            wn_buffer_ *b = &inc->room[kind][cls];
+            if (b->cursor != b->limit) change_marks(b, inc->block[kind][cls]->slot, false);
+            wn_space_retire(&inc->heap->space, cls, b);
+            if (disown) wn_space_disown(&inc->heap->space, &inc->block[kind][cls]);
+        }
+}
+
+void *old_take(incremental *inc, size_t slot, unsigned kind) {
+    unsigned cls = wn_class_of_slot_(slot);
+    wn_buffer_ *b = &inc->room[kind][cls];
+    if (b->cursor == b->limit && !old_refill(inc, kind, cls)) return NULL;
+    char *o = b->cursor;
+    b->cursor += slot;
+    wn_meta_(o)[0] = WN_OLD_CLEAN_;
+    return o;
+}
+
+static void *take_large(incremental *inc, size_t bytes) {
+    void *o = wn_space_large(&inc->heap->space, bytes);
+    if (!o) return NULL;
+    if (is_born_black(inc, wn_block_of(o))) set_mark(o);
+    wn_meta_(o)[0] = WN_OLD_CLEAN_;
+    return o;
+}
+
+void *old_allocate(incremental *inc, const wn_type *type, size_t bytes, unsigned kind) {
+    pthread_mutex_lock(&inc->lock);
+    wn_object *o = bytes > WN_SMALL_MAX_ ? take_large(inc, bytes) : old_take(inc, wn_slot_size_(bytes), kind);
+    if (o) o->type = type;
+    pthread_mutex_unlock(&inc->lock);
+    return o;
+}
+
+/* What lies in a reserved slot until its object moves there. */
+const wn_type inc_shadow_type = {.name = "(place of a young object)", .size = sizeof(wn_object)};
+
+void *old_reserve(incremental *inc, size_t bytes) { return old_allocate(inc, &inc_shadow_type, bytes, KIND_PLAIN); }
+
+void old_unreserve(incremental *inc, void *slot) {
+    uint64_t bit, *word = wn_bit_of(slot, WN_MARK_TABLE, &bit);
+    *word &= ~bit;
+    wn_space_free(&inc->heap->space, &slot, 1);
+}

@@ -1,0 +1,33 @@
+/* stack.c - the borders of segments. */
+#include "stack.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool stack_grow(stack *s) {
+    stack_segment *fresh = s->spare;
+    s->spare = NULL;
+    if (!fresh && !(fresh = malloc(sizeof *fresh))) return false;
+    fresh->below = s->top;
+    fresh->n = 0;
+    s->top = fresh;
+    return true;
+}
+
+void stack_shrink(stack *s) {
+    stack_segment *empty = s->top;
+    s->top = empty->below;
+    free(s->spare);
+    s->spare = empty;
+}
+
+void stack_free(stack *s) {
+    for (stack_segment *below; s->top; s->top = below) {
+        below = s->top->below;
+        free(s->top);
+    }
+    free(s->spare);
+    memset(s, 0, sizeof *s);
+}
+
+void stack_drop_segment(stack_segment *segment) { free(segment); }

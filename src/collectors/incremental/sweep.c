@@ -1,0 +1,113 @@
+/*
+ * sweep.c - sweeping in steps, block by block, on the bitmaps alone: dead objects are not touched, except those whose
+ * death has consequences, which live in blocks of their own kind (and large ones).
+ *
+ * Invariant: a block whose epoch is the major's has been swept and is white, but for frozen objects; sweeping is over
+ * when there is no other.
+ */
+#include "incremental.h"
+
+#include <string.h>
+
+void sweep_begin(incremental *inc) {
+    old_retire(inc, true);
+    inc->sweep_chunk = inc->heap->space.chunks;
+    inc->sweep_block = WN_FIRST_BLOCK;
+    inc->freed_objects = inc->freed_bytes = 0;
+}
+
+void sweep_forget_marks(const wn_block *b) {
+    uint64_t *marks = wn_mark_words(b);
+    if (b->state == WN_BLOCK_LARGE) {
+        if (!(b->flags & BLOCK_FROZEN)) marks[0] = 0;
+        return;
+    }
+    if (!(b->flags & BLOCK_FROZEN)) {
+        memset(marks, 0, WN_BLOCK_WORDS * sizeof *marks);
+        return;
+    }
+    /* Only what changes is written: in a forked child these pages are shared. */
+    uint64_t keep[WN_BLOCK_WORDS] = {0};
+    size_t g = 0;
+    for (void *o; (o = wn_block_next(b, &g));) {
+        size_t granule = wn_granule_of(o) % WN_BLOCK_GRANULES;
+        if (is_frozen(o)) keep[granule / 64] |= (uint64_t)1 << granule % 64;
+    }
+    for (size_t i = 0; i < WN_BLOCK_WORDS; i++)
+        if (marks[i] != keep[i]) marks[i] = keep[i];
+}
+
+static void dead(void *o, void *data) {
+    incremental *inc = data;
+    const wn_type *t = wn_type_of(o);
+    if (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON))
+        wn_weak_self_died(inc->heap, o);
+    else if (t->release)
+        t->release(o);
+}
+
+static void disown(incremental *inc, wn_block *b) {
+    wn_buffer_ *rest = &inc->room[b->kind][b->cls];
+    if (rest->cursor != rest->limit) {
+        for (char *p = rest->cursor; p < rest->limit; p += b->slot) {
+            uint64_t bit, *word = wn_bit_of(p, WN_MARK_TABLE, &bit);
+            *word &= ~bit;
+        }
+    }
+    wn_space_retire(&inc->heap->space, b->cls, rest);
+    wn_space_disown(&inc->heap->space, &inc->block[b->kind][b->cls]);
+}
+
+static void sweep_large(incremental *inc, wn_block *b) {
+    void *o = wn_block_start(b);
+    if (is_marked(o)) {
+        sweep_forget_marks(b);
+        b->epoch = inc->epoch;
+        return;
+    }
+    const wn_type *t = wn_type_of(o);
+    size_t bytes = b->bytes;
+    dead(o, inc);
+    if (has_cards(t, bytes)) memset(card_of(o, 0), 0, (bytes >> card_shift(bytes)) + 1);
+    inc->freed_objects++;
+    inc->freed_bytes += bytes;
+    wn_space_free_large(&inc->heap->space, o);
+}
+
+static void sweep_small(incremental *inc, wn_block *b) {
+    if (b->owned) disown(inc, b);
+    if (b->state != WN_BLOCK_SMALL) return; /* it was empty */
+    size_t slot = b->slot;
+    b->epoch = inc->epoch;
+    size_t freed = wn_space_sweep(&inc->heap->space, b, b->kind == KIND_SPECIAL ? dead : NULL, inc);
+    inc->freed_objects += freed;
+    inc->freed_bytes += freed * slot;
+    if (b->state == WN_BLOCK_SMALL) sweep_forget_marks(b);
+}
+
+size_t sweep_next(incremental *inc) {
+    while (inc->sweep_chunk) {
+        wn_chunk *c = inc->sweep_chunk;
+        unsigned end = c->huge ? WN_FIRST_BLOCK + 1 : c->end;
+        wn_chunk *next = c->next; /* a huge chunk goes with its object */
+        while (inc->sweep_block < end) {
+            wn_block *b = &c->block[inc->sweep_block++];
+            if (b->epoch == inc->epoch) continue;
+            if (b->state == WN_BLOCK_LARGE) {
+                if (c->huge) {
+                    inc->sweep_chunk = next;
+                    inc->sweep_block = WN_FIRST_BLOCK;
+                }
+                sweep_large(inc, b);
+                return WN_BLOCK_SIZE;
+            }
+            if (b->state == WN_BLOCK_SMALL) {
+                sweep_small(inc, b);
+                return WN_BLOCK_SIZE;
+            }
+        }
+        inc->sweep_chunk = next;
+        inc->sweep_block = WN_FIRST_BLOCK;
+    }
+    return 0;
+}
