@@ -38,7 +38,7 @@ enum {
     WN_STATE_TRACKED_ = 4,
     WN_STATE_FINALIZED_ = 8,
     WN_STATE_WEAK_ = 16,      /* weak references or ephemerons know it, or a pin or identity is noted in a table */
-    WN_STATE_PENDING_ = 32,   /* dead, waits to be reclaimed */
+    WN_STATE_OWN_ = 32,       /* the collector's own use */
     WN_STATE_SCRATCH_ = 64,   /* a collection's own use; 0 between collections */
     WN_STATE_PINNED_ = 128,
 

@@ -99,6 +99,7 @@ void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, 
         for (wn_ephemeron *p = e->ephemerons, *next; p; p = next) {
             next = p->next;
             p->key = NULL;
+            heap->weak.ephemerons--;
             p->next = NULL;
             if (p->value) wn_vector_push(values, p->value);
             p->value = NULL;
@@ -130,6 +131,7 @@ void *wn_weak_self_died(wn_heap *heap, void *object) {
             wn_ephemeron **at = &e->ephemerons;
             while (*at != p) at = &(*at)->next;
             *at = p->next;
+            heap->weak.ephemerons--;
             remove_if_empty(heap, e);
         }
         value = p->value;
@@ -227,6 +229,7 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
         p->key = k;
         p->next = e->ephemerons;
         e->ephemerons = p;
+        heap->weak.ephemerons++;
     }
     pthread_mutex_unlock(&heap->weak.lock);
     if (!e) {

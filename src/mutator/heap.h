@@ -61,6 +61,7 @@ typedef struct wn_weak_table {
     struct wn_weak_entry *entry;
     size_t size, used; /* used: filled and deleted entries */
     size_t live;
+    size_t ephemerons; /* with a key */
 } wn_weak_table;
 
 struct wn_heap {

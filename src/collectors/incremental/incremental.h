@@ -36,7 +36,7 @@ enum {
     /* state byte: a young object that stays where it is in the minor going on, and was reached */
     STATE_STAYS = WN_STATE_SCRATCH_,
     /* state byte: a young object that has a shadow */
-    STATE_SHADOWED = WN_STATE_PENDING_,
+    STATE_SHADOWED = WN_STATE_OWN_,
     /* Entries of a remembered set after which the next safepoint runs a minor: scanning them is part of its pause. */
     REMEMBERED_MANY = 16 << 10,
     /* block flags: some of its slots are frozen */

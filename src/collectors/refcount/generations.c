@@ -74,6 +74,9 @@ void wn_rc_young_fini(mutator *m) {
     free(r->log);
 }
 
+/* A candidate of generation g has exactly TRACKED and g of these bits. */
+enum { STATE_MASK = WN_STATE_TRACKED_ | WN_STATE_GENERATION_ | WN_STATE_CANDIDATE_ | WN_STATE_SCRATCH_ };
+
 /* Whether an entry of a log or of `middle` still names a tracked object of a generation. Addresses are reused and huge
  * objects are unmapped, so nothing about it may be taken for granted. */
 static bool still_of(wn_heap *heap, const void *object, unsigned generation, const wn_chunk **known) {
@@ -85,7 +88,7 @@ static bool still_of(wn_heap *heap, const void *object, unsigned generation, con
         return false;
     }
     const uint8_t *meta = wn_meta_(object);
-    return meta[0] && (meta[1] & (WN_STATE_TRACKED_ | WN_STATE_GENERATION_ | WN_STATE_SCRATCH_)) == (WN_STATE_TRACKED_ | generation);
+    return meta[0] && (meta[1] & STATE_MASK) == (WN_STATE_TRACKED_ | generation);
 }
 
 /* Takes out of the log what is gone, and second entries for one object. */
@@ -215,7 +218,7 @@ static void claim_root(void **slot, void *context) {
 /* Finds the garbage among the candidates; from the roots first when the whole heap is looked at. */
 static bool search(view *v, bool from_roots) {
     wn_cycles *c = v->cycles;
-    v->ephemerons = v->heap->weak.live != 0;
+    v->ephemerons = v->heap->weak.ephemerons != 0;
     wn_cycles_begin(c);
     if (from_roots) {
         wn_each_root(v->heap, claim_root, c);
@@ -227,19 +230,23 @@ static bool search(view *v, bool from_roots) {
 
 /* ---- one collection ------------------------------------------------------------------------------------------------------------ */
 
-static void take_candidate(wn_cycles *c, void *object) { wn_cycles_add(c, object); }
-
-/* Moves valid, distinct entries to the front of `list`, marked by the scratch bit; returns how many. */
-static size_t gather(wn_heap *heap, void **list, size_t n, unsigned generation, wn_cycles *c) {
+/* Moves valid, distinct entries to the front of `list` and makes them candidates; returns how many. */
+static size_t gather(wn_heap *heap, void **list, size_t n, unsigned generation) {
     const wn_chunk *known = NULL;
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
         if (still_of(heap, list[i], generation, &known)) {
-            wn_meta_(list[i])[1] |= WN_STATE_SCRATCH_;
-            take_candidate(c, list[i]);
+            wn_meta_(list[i])[1] |= WN_STATE_CANDIDATE_ | WN_STATE_SCRATCH_;
             list[kept++] = list[i];
         }
     return kept;
+}
+
+/* Calls each(context, object) for the entries that gather() left in the logs and, from generation 1 on, in `middle`. */
+static WN_ALWAYS_INLINE void each_gathered(wn_heap *heap, size_t middle, void (*each)(void *context, void *object), void *context) {
+    for (mutator *m = heap->mutators; m; m = m->next)
+        for (void **at = wn_rc_of_mutator(m)->log; at < m->fast.young; at++) each(context, *at);
+    for (size_t i = 0; i < middle; i++) each(context, wn_rc_of(heap)->middle.at[i]);
 }
 
 /* An immutable object all of whose values are untracked cannot be part of a cycle, and never will. One with a reference
@@ -254,13 +261,13 @@ static bool can_untrack(void *object) {
     return !tracked;
 }
 
-/* Ages what survived out of a list that gather() made; garbage has lost its scratch bit before. */
+/* Ages what survived out of a list that gather() made; garbage still has its scratch bit. */
 static void age(wn_heap *heap, void **list, size_t n, unsigned to, bool into_middle) {
     wn_rc_heap *rc = wn_rc_of(heap);
     for (size_t i = 0; i < n; i++) {
         uint8_t *state = &wn_meta_(list[i])[1];
-        if (!(*state & WN_STATE_SCRATCH_)) continue;
-        *state &= (uint8_t)~WN_STATE_SCRATCH_;
+        *state &= (uint8_t)~WN_STATE_CANDIDATE_;
+        if (*state & WN_STATE_SCRATCH_) continue;
         unsigned g = to;
         if (can_untrack(list[i])) {
             *state &= (uint8_t) ~(WN_STATE_TRACKED_ | WN_STATE_GENERATION_);
@@ -285,24 +292,57 @@ static bool has_finalizer_due(const void *object) {
     return wn_type_of(object)->finalize && !(wn_meta_(object)[1] & WN_STATE_FINALIZED_);
 }
 
-/* Lists the garbage. Each member becomes old, so that what a finalizer brings back has a generation. */
+/* Adds one object to the garbage; room was made. It becomes old, so that what a finalizer brings back has a generation,
+ * and keeps or gets its scratch bit until it is decided what becomes of it. */
+static WN_ALWAYS_INLINE void add_garbage(finds *f, void *o) {
+    f->objects.at[f->objects.n++] = o;
+    uint8_t *state = &wn_meta_(o)[1];
+    *state = (uint8_t)((*state & ~WN_STATE_GENERATION_) | 2 | WN_STATE_SCRATCH_);
+    const wn_type *t = wn_type_of(o);
+    f->bytes += wn_bytes_of(o);
+    f->no_clear |= (t->flags & WN_TYPE_NO_CLEAR) != 0;
+    f->care |= t->clear || has_finalizer_due(o);
+    f->weak |= (*state & WN_STATE_WEAK_) != 0;
+}
+
 static bool list_garbage(view *v, finds *f) {
     wn_cycles *c = v->cycles;
     if (!c->garbage) return true;
     if (!wn_vector_reserve(&f->objects, c->garbage)) return false;
     wn_bits_cursor cursor;
     wn_bits_walk(&c->bits, &cursor);
-    for (void *o; (o = wn_bits_next(&cursor, WN_CYCLES_UNMARKED));) {
-        f->objects.at[f->objects.n++] = o;
-        uint8_t *state = &wn_meta_(o)[1];
-        *state = (uint8_t)((*state & ~(WN_STATE_SCRATCH_ | WN_STATE_GENERATION_)) | 2);
-        const wn_type *t = wn_type_of(o);
-        f->bytes += wn_bytes_of(o);
-        f->no_clear |= (t->flags & WN_TYPE_NO_CLEAR) != 0;
-        f->care |= t->clear || has_finalizer_due(o);
-        f->weak |= (*state & WN_STATE_WEAK_) != 0;
+    for (void *o; (o = wn_bits_next(&cursor, WN_CYCLES_UNMARKED));) add_garbage(f, o);
+    return true;
+}
+
+static void push_candidate(void *context, void *object) {
+    wn_vector *v = context;
+    v->at[v->n++] = object;
+}
+
+/* Trial deletion in place: for young candidates, when no ephemeron makes a reference conditional. */
+static bool find_young(wn_heap *heap, size_t n, size_t middle, finds *f) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    rc->candidates.n = 0;
+    if (!wn_vector_reserve(&rc->candidates, n)) return false;
+    each_gathered(heap, middle, push_candidate, &rc->candidates);
+    if (!wn_rc_search_young(rc->candidates.at, n, &rc->reached)) return false;
+    for (size_t i = 0; i < n; i++) {
+        void *o = rc->candidates.at[i];
+        if (!(wn_meta_(o)[1] & WN_STATE_SCRATCH_)) continue;
+        if (!f->objects.n && !wn_vector_reserve(&f->objects, n - i)) return false;
+        add_garbage(f, o);
     }
     return true;
+}
+
+static void clear_scratch(void *context, void *object) {
+    (void)context;
+    wn_meta_(object)[1] &= (uint8_t)~WN_STATE_SCRATCH_;
+}
+static void add_candidate(void *context, void *object) {
+    clear_scratch(NULL, object); /* the search has bits of its own */
+    wn_cycles_add(context, object);
 }
 
 static void set_scratch(const wn_vector *v, bool on) {
@@ -330,7 +370,6 @@ static void flood_visit(void **slot, void *context) {
 static void keep_uncollectable(mutator *m, wn_vector *garbage, wn_collect_result *result) {
     wn_vector kept = {0};
     flood f = {&kept, false};
-    set_scratch(garbage, true);
     for (size_t i = 0; i < garbage->n; i++)
         if (wn_type_of(garbage->at[i])->flags & WN_TYPE_NO_CLEAR) {
             flood_visit(&garbage->at[i], &f);
@@ -341,14 +380,17 @@ static void keep_uncollectable(mutator *m, wn_vector *garbage, wn_collect_result
     size_t n = 0;
     for (size_t i = 0; i < garbage->n; i++)
         if (wn_meta_(garbage->at[i])[1] & WN_STATE_SCRATCH_) garbage->at[n++] = garbage->at[i];
-    garbage->n = f.failed ? 0 : n; /* without memory to know, keep all */
-    set_scratch(garbage, false);
+    if (f.failed) { /* without memory to know, keep all */
+        set_scratch(garbage, false);
+        n = 0;
+    }
+    garbage->n = n;
     wn_vector_free(&kept);
 }
 
 static bool outside_garbage(void *context, void *object) {
-    view *v = context;
-    return !(wn_cycles_has(v->cycles, object) && wn_cycles_is_garbage(v->cycles, object));
+    (void)context;
+    return !(wn_meta_(object)[1] & WN_STATE_SCRATCH_);
 }
 
 /* Finalizers and what must be asked again after them. The world runs on entry and on return; garbage that came back to
@@ -366,7 +408,7 @@ static void finalize_all(mutator *m, wn_vector *garbage) {
     m->fast.nested--;
     wn_world_stop(heap, m);
     wn_cycles_reset(&rc->cycles);
-    for (size_t i = 0; i < garbage->n; i++) take_candidate(&rc->cycles, garbage->at[i]);
+    for (size_t i = 0; i < garbage->n; i++) wn_cycles_add(&rc->cycles, garbage->at[i]);
     view v = {.heap = heap, .cycles = &rc->cycles, .held = 1};
     bool found = search(&v, false);
     size_t n = 0, alive = 0;
@@ -438,8 +480,8 @@ static void gather_all(wn_heap *heap, wn_cycles *c) {
         for (void *o; (o = wn_block_next(b, &g));) {
             const uint8_t *meta = wn_meta_(o);
             if (!meta[0] || !(meta[1] & WN_STATE_TRACKED_) || (meta[1] & WN_STATE_GENERATION_) == 3) continue;
-            if (meta[1] & WN_STATE_SCRATCH_) continue; /* gathered from a list already, or condemned */
-            take_candidate(c, o);
+            if (meta[1] & (WN_STATE_CANDIDATE_ | WN_STATE_SCRATCH_)) continue; /* gathered already, or condemned */
+            wn_cycles_add(c, o);
         }
     }
 }
@@ -451,7 +493,7 @@ static void find_lost_young(wn_heap *heap) {
         size_t g = 0;
         for (void *o; (o = wn_block_next(b, &g));) {
             uint8_t *meta = wn_meta_(o);
-            if (!meta[0] || (meta[1] & (WN_STATE_TRACKED_ | WN_STATE_GENERATION_ | WN_STATE_SCRATCH_)) != WN_STATE_TRACKED_) continue;
+            if (!meta[0] || (meta[1] & STATE_MASK) != WN_STATE_TRACKED_) continue;
             bool listed = wn_vector_push(&rc->middle, o);
             meta[1] = (uint8_t)(meta[1] | (listed ? 1 : 2));
         }
@@ -481,19 +523,30 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     __atomic_store_n(&rc->collecting, true, __ATOMIC_RELAXED);
     if (rc->young_lost) find_lost_young(heap);
     wn_cycles *c = &rc->cycles;
-    wn_cycles_reset(c);
 
+    size_t n = 0;
     for (mutator *each = heap->mutators; each; each = each->next) {
         wn_rc_mutator *r = wn_rc_of_mutator(each);
-        size_t n = gather(heap, r->log, (size_t)(each->fast.young - r->log), 0, c);
-        each->fast.young = r->log + n;
+        size_t kept = gather(heap, r->log, (size_t)(each->fast.young - r->log), 0);
+        each->fast.young = r->log + kept;
+        n += kept;
     }
-    size_t middle = generation >= 1 ? gather(heap, rc->middle.at, rc->middle.n, 1, c) : 0;
-    if (generation == 2) gather_all(heap, c);
-
-    view v = {.heap = heap, .cycles = c};
+    size_t middle = generation >= 1 ? gather(heap, rc->middle.at, rc->middle.n, 1) : 0;
     finds found = {0};
-    bool ok = !c->failed && search(&v, generation == 2) && list_garbage(&v, &found);
+    bool ok;
+    if (generation < 2 && !heap->weak.ephemerons) {
+        ok = find_young(heap, n + middle, middle, &found);
+    } else {
+        view v = {.heap = heap, .cycles = c};
+        wn_cycles_reset(c);
+        each_gathered(heap, middle, add_candidate, c);
+        if (generation == 2) gather_all(heap, c);
+        ok = !c->failed && search(&v, generation == 2) && list_garbage(&v, &found);
+    }
+    if (!ok) { /* nothing is garbage */
+        each_gathered(heap, middle, clear_scratch, NULL);
+        found.objects.n = 0;
+    }
     wn_vector garbage = found.objects;
 
     /* What survives grows older. */
@@ -525,7 +578,8 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         result->collected = garbage.n;
         for (size_t i = 0; found.weak && i < garbage.n; i++)
             if (wn_meta_(garbage.at[i])[1] & WN_STATE_WEAK_)
-                wn_weak_target_died(m, garbage.at[i], outside_garbage, &v, &wn_rc_of_mutator(m)->values);
+                wn_weak_target_died(m, garbage.at[i], outside_garbage, NULL, &wn_rc_of_mutator(m)->values);
+        set_scratch(&garbage, false);
         care = found.care || m->callbacks.n;
         if (care || heap->options.save_all)
             for (size_t i = 0; i < garbage.n; i++) wn_rc_count_up(m, garbage.at[i]); /* ours, until it is decided */

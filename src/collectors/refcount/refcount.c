@@ -18,6 +18,8 @@ static void fini(wn_heap *heap) {
     wn_rc_overflow_fini(&rc->overflow);
     wn_cycles_drop(&rc->cycles);
     wn_vector_free(&rc->middle);
+    wn_vector_free(&rc->candidates);
+    wn_vector_free(&rc->reached);
     free(rc);
 }
 

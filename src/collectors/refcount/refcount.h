@@ -16,6 +16,10 @@
 #include "engines/cycles.h"
 #include "engines/weak.h"
 
+/* The bit of the state byte that is the collector's own: the object is looked at by the collection under way. With it,
+ * SCRATCH says that nothing has been found yet to keep it alive; without it, that it is condemned. */
+#define WN_STATE_CANDIDATE_ WN_STATE_OWN_
+
 enum {
     WN_RC_CACHE = 64,        /* freed slots a mutator keeps per size class, for its next allocations of that size */
     WN_RC_LOG_MOST = 1 << 20, /* young objects a log holds before it gives up and leaves them to a walk of the heap */
@@ -75,7 +79,9 @@ typedef struct wn_rc_heap {
     size_t long_lived_total, long_lived_pending;
     size_t external_at_full; /* bytes outside the heap when the last full collection ended */
     size_t frozen; /* atomic */
-    wn_cycles cycles;
+    wn_cycles cycles;     /* for full collections */
+    wn_vector candidates; /* for young ones */
+    wn_vector reached;
     bool collecting; /* atomic: set with the world stopped, looked at before stopping it */
 } wn_rc_heap;
 
@@ -107,6 +113,11 @@ bool wn_rc_has_work(const mutator *m);
 void wn_rc_free_slot(mutator *m, void *object);
 void *wn_rc_allocate(mutator *m, const wn_type *type, size_t bytes);
 void wn_rc_flush(mutator *m);
+
+/* ---- young.c ---- */
+/* Takes SCRATCH from every candidate that something outside keeps alive. All have CANDIDATE and SCRATCH set on entry;
+ * `reached` is scratch memory. False: no memory, and nothing was done. The world is stopped. */
+bool wn_rc_search_young(void *const *candidates, size_t n, wn_vector *reached);
 
 /* ---- generations.c ---- */
 bool wn_rc_young_init(mutator *m);
