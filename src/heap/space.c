@@ -344,9 +344,10 @@ static uint32_t next_run(wn_block *b, uint32_t *first) {
     const uint64_t *words = wn_alloc_words(b);
     size_t step = b->slot >> WN_GRANULE_SHIFT_;
     uint32_t i = b->cursor;
-    while (i < b->slots && (__atomic_load_n(&words[i * step >> 6], __ATOMIC_RELAXED) >> (i * step & 63)) & 1) i++;
+    /* Acquire: a slot that is free here is one whose last owner, perhaps another thread, is done with it (wn_space_free). */
+    while (i < b->slots && (__atomic_load_n(&words[i * step >> 6], __ATOMIC_ACQUIRE) >> (i * step & 63)) & 1) i++;
     *first = i;
-    while (i < b->slots && !((__atomic_load_n(&words[i * step >> 6], __ATOMIC_RELAXED) >> (i * step & 63)) & 1)) i++;
+    while (i < b->slots && !((__atomic_load_n(&words[i * step >> 6], __ATOMIC_ACQUIRE) >> (i * step & 63)) & 1)) i++;
     b->cursor = i;
     return i - *first;
 }
@@ -442,7 +443,7 @@ void wn_space_free(wn_space *space, void *const *slots, size_t n) {
         uint8_t *meta = wn_meta_(p);
         meta[0] = meta[1] = 0;
         uint64_t bit, *word = wn_bit_of(p, WN_ALLOC_TABLE, &bit);
-        __atomic_fetch_and(word, ~bit, __ATOMIC_RELAXED);
+        __atomic_fetch_and(word, ~bit, __ATOMIC_RELEASE); /* the block's owner may take the slot from here on */
         bytes += b->slot;
         __atomic_fetch_sub(&b->used, 1, __ATOMIC_RELAXED);
         settle_block(space, b);
