@@ -3,6 +3,7 @@
 #   make           the library and the command, optimised, into build/
 #   make demo      ... and run the main job, a JSON document store, on it
 #   make test      every test, in a release, an address+undefined and a thread sanitizer build
+#   make compare   Winnow beside Go, PyPy, CPython, libgc and malloc; QUICK=1: within five minutes
 #   make install   into /usr/local, or PREFIX=..., DESTDIR=...
 #   make format    clang-format over all C sources
 #   make clean     remove the build folders
@@ -23,6 +24,13 @@ test:
 	@scripts/setup.sh build demo test
 	@scripts/test.sh
 
+# ARGS="--workloads lru,biglive", ARGS="--revision v1 --revision v2"; see build/compare-venv/bin/python bench/compare --help
+compare:
+	@scripts/setup.sh build demo compare
+	@$(MAKE) --no-print-directory release
+	@scripts/compare-venv.sh build/compare-venv
+	build/compare-venv/bin/python bench/compare $(if $(QUICK),--quick) $(ARGS)
+
 install: release
 	cmake --install build --prefix $(PREFIX)
 
@@ -33,4 +41,4 @@ format:
 clean:
 	rm -rf build build-debug build-asan build-tsan
 
-.PHONY: release demo test install format clean
+.PHONY: release demo test compare install format clean

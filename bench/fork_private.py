@@ -2,9 +2,8 @@
 """Memory that forked workers make their own: a Winnow store beside CPython with as large a store.
 
 Winnow: `winnow bench fork fork-freeze`: four workers, each running ten full collections, every second of them also reading
-documents. CPython: the same documents
-as dicts, lists and strings with a link to their parent, four forked workers that do the same. Both tell what
-smaps_rollup counts as Private_Dirty beyond what it was right after fork().
+documents. CPython: the same documents as dicts, lists and strings with a link to their parent, and four forked workers
+that do the same. Both tell what smaps_rollup counts as Private_Dirty beyond what it was right after fork().
 
     bench/fork_private.py [--winnow build/bin/winnow] [--python python3.11] [--megabytes 500] [--collector NAME]
 

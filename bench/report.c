@@ -71,7 +71,7 @@ static void json_raw(FILE *out, const bench_set *set) {
         if (!h->bucket[i]) continue;
         wn_histogram one = {.count = 1, .max = UINT64_MAX};
         one.bucket[i] = 1;
-        fprintf(out, "%s[%.3f,%llu]", comma, us(wn_histogram_quantile(&one, 1)), (unsigned long long)h->bucket[i]);
+        fprintf(out, "%s[%.3f,%llu]", comma, us(wn_histogram_quantile(&one, 0)), (unsigned long long)h->bucket[i]);
         comma = ",";
     }
     const bench_gaps *g = &set->run[0]->gaps;

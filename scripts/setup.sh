@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what the project needs and this machine lacks, with apt-get; does nothing when all is there.
-#   scripts/setup.sh [build] [demo] [test] [format]      (no argument: all of them)
+#   scripts/setup.sh [build] [demo] [test] [compare] [format]      (no argument: all of them)
 # To add a requirement, add a line to the list of the group that needs it: how to see that it is there, and the Debian
 # package that brings it.
 set -euo pipefail
 
 # A check is   command NAME | module NAME (pkg-config) | file PATH | links FLAGS (clang can link with them)
+#         library NAME (the C compiler can) | python MODULE
 needs_build=(
     "gcc             command gcc"
     "libc6-dev       file /usr/include/stdio.h"
@@ -27,6 +28,18 @@ needs_test=(
     "graphviz        command dot"
     "spin            command spin"
     "binutils        command nm"
+    "python3         command python3"
+    "python3-venv    python ensurepip"
+    "chromium        command chromium"
+)
+# The peers that `make compare` measures Winnow beside, and what draws its page.
+needs_compare=(
+    "golang          command go"
+    "pypy3           command pypy3"
+    "libgc-dev       module bdw-gc"
+    "libmimalloc-dev library mimalloc"
+    "python3         command python3"
+    "python3-venv    python ensurepip"
 )
 needs_format=(
     "clang-format    command clang-format"
@@ -37,6 +50,8 @@ present() { # a check, as words
         command) command -v "$2" >/dev/null ;;
         module) command -v pkg-config >/dev/null && pkg-config --exists "$2" ;;
         file) [ -e "$2" ] ;;
+        library) command -v gcc >/dev/null && echo 'int main(void){return 0;}' | gcc -x c - "-l$2" -o /dev/null 2>/dev/null ;;
+        python) command -v python3 >/dev/null && python3 -c "import $2" 2>/dev/null ;;
         links) command -v clang >/dev/null && echo 'int main(void){return 0;}' | clang "$2" -x c - -o /dev/null 2>/dev/null ;;
     esac
 }
@@ -72,7 +87,7 @@ look() { # groups...: sets `missing` to the packages of those groups that are no
     [ ${#missing[@]} -eq 0 ] || readarray -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 }
 
-[ $# -gt 0 ] || set -- build demo test format
+[ $# -gt 0 ] || set -- build demo test compare format
 look "$@"
 [ ${#missing[@]} -gt 0 ] || exit 0
 

@@ -175,9 +175,9 @@ static void test_tuples_are_compared_item_by_item(void **state) {
     assert_null(wn_tuple_get(a, 2));
     assert_int_equal(wn_tuple_init(m, a, 0, text), WN_ERR_ARGUMENT); /* filled before */
     assert_int_equal(wn_tuple_init(m, a, 2, text), WN_ERR_ARGUMENT);
-    /* A million levels deep: no stack is overflown, and equal still means equal hashes. */
+    /* Two hundred thousand levels deep: no stack is overflown, and equal still means equal hashes. */
     wn_root(m, wn_tuple *, deep, wn_tuple_pair(m, text, number));
-    for (int i = 0; i < (getenv("WINNOW_OPTIONS") ? 1000 : 1000000); i++)
+    for (int i = 0; i < (getenv("WINNOW_OPTIONS") ? 1000 : 200000); i++)
         wn_take(m, deep, wn_tuple_pair(m, deep, number));
     (void)wn_hash(m, deep);
     assert_true(wn_equal(m, deep, deep));
@@ -421,7 +421,7 @@ static void test_finalizers_may_change_the_dict(void **state) {
 /* The oldest out, a new one in: dead entries must neither pile up nor be searched through each time. */
 static void test_dict_as_a_queue(void **state) {
     (void)state;
-    int rounds = getenv("WINNOW_OPTIONS") ? 2000 : 200000;
+    int rounds = getenv("WINNOW_OPTIONS") ? 2000 : 50000;
     wn_root(m, wn_dict *, d, wn_dict_new(m, 0));
     for (int64_t i = 0; i < rounds; i++) {
         wn_root(m, wn_int *, n, wn_int_new(m, i));
@@ -467,10 +467,12 @@ static uint64_t random_next(void) { /* xorshift64* */
 }
 static size_t random_below(size_t n) { return (size_t)(random_next() >> 33) % n; }
 
+static int model_steps = 40000;
+
 static int seed_and_steps(const char *what) {
     const char *given = getenv("WINNOW_TEST_SEED");
     uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) * 2654435761u + (uint64_t)clock();
-    int steps = getenv("WINNOW_OPTIONS") ? 4000 : 100000;
+    int steps = getenv("WINNOW_OPTIONS") ? 4000 : model_steps;
     print_message("%s: %d steps, WINNOW_TEST_SEED=%" PRIu64 "\n", what, steps, seed);
     random_state = seed | 1;
     return steps;
@@ -656,7 +658,7 @@ static void test_dict_against_a_model(void **state) {
 /* All index widths: one, two and four bytes per slot. */
 static void test_a_large_dict(void **state) {
     (void)state;
-    int64_t n = getenv("WINNOW_OPTIONS") ? 1000 : 150000;
+    int64_t n = getenv("WINNOW_OPTIONS") ? 1000 : 60000;
     wn_root(m, wn_dict *, d, wn_dict_new(m, 0));
     for (int64_t i = 0; i < n; i++) {
         wn_root(m, wn_int *, k, wn_int_new(m, i * 1000003));
@@ -681,7 +683,8 @@ static void test_a_large_dict(void **state) {
 static void test_nothing_leaks(void **state) {
     (void)state;
     size_t before = objects_alive();
-    for (int round = 0; round < 3; round++) {
+    model_steps = 3000;
+    for (int round = 0; round < 2; round++) {
         test_strings(NULL);
         test_tuples_are_compared_item_by_item(NULL);
         test_dict_keys_go_by_value(NULL);

@@ -335,7 +335,7 @@ static void propose_batches(wn_groups *g) {
     }
 }
 
-static void full_at_once(void) {
+static void full_at_once(bool by_itself) {
     search *s = &W.search;
     W.how = "full collection";
     bool writes = !(W.forked && W.o.mode == MODE_FORK_FRIENDLY);
@@ -365,7 +365,7 @@ static void full_at_once(void) {
     wn_groups g = {0};
     /* The return value of a gc.collect that was not called by its name would miss the batches before the last, and
      * the interpreter's debugging output would come in parts. */
-    bool batches = garbage > 2 * (size_t)W.o.batch && !W.gc->debug &&
+    bool batches = garbage > 2 * (size_t)W.o.batch && (W.asked || by_itself) && !W.gc->debug &&
                    wn_cycles_group(&s->cycles, (size_t)W.o.batch, scan_fetch, scan_object, search_scanner(), &g);
     if (W.o.log) {
         wn_bits_cursor c;
@@ -574,7 +574,7 @@ static void full_start(void) {
             return;
         }
     }
-    full_at_once();
+    full_at_once(by_itself);
 }
 
 static void full_stop(PyObject *info) {
@@ -793,7 +793,7 @@ bool collector_install(const collector_options *o) {
     bool ok = layout_check(gc_module);
     if (ok) {
         W.gc = gc_state_now();
-        scan_check(W.gc);
+        scan_check(W.gc, 20000); /* enough to meet every kind of object */
         if (!W.searching_ready && !(W.searching_ready = search_make(&W.search))) {
             PyErr_NoMemory();
             ok = false;

@@ -14,6 +14,8 @@
 #endif
 #include <Python.h>
 #include <frameobject.h>
+#include <structmember.h>
+#include <stdbool.h>
 
 #if PY_VERSION_HEX < 0x03090000 || PY_VERSION_HEX >= 0x030e0000
 #error "winnow supports CPython 3.9 to 3.13"
@@ -113,6 +115,10 @@ static inline PyDictKeyEntry *dict_entries(PyDictKeysObject *k) {
 #define HAS_MANAGED_DICT(t) 0
 #endif
 
+/* 3.13: whether an instance whose values are in place reports the dictionary that was made for it too; releases differ,
+ * so scan_setup tries it. */
+extern bool instance_reports_both;
+
 /* The instance's dictionary, or NULL, and the values it holds without one. */
 static inline PyObject *instance_dict(PyObject *o, PyTypeObject *type, PyObject ***values, size_t *n) {
     *n = 0;
@@ -122,6 +128,7 @@ static inline PyObject *instance_dict(PyObject *o, PyTypeObject *type, PyObject 
         if (v->valid) {
             *values = v->values;
             *n = v->capacity;
+            if (!instance_reports_both) return NULL;
         }
     }
     return (PyObject *)_PyObject_ManagedDictPointer(o)->dict;

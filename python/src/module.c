@@ -44,7 +44,7 @@ static PyObject *m_find(PyObject *self, PyObject *args) {
 }
 static PyObject *m_check(PyObject *self, PyObject *ignored) {
     (void)self, (void)ignored;
-    return PyLong_FromSize_t(scan_check(gc_state_now()));
+    return PyLong_FromSize_t(scan_check(gc_state_now(), SIZE_MAX));
 }
 static PyObject *m_phase(PyObject *self, PyObject *ignored) {
     (void)self, (void)ignored;

@@ -2,9 +2,9 @@
 #include "scan.h"
 
 #include <string.h>
-#include <structmember.h>
 
 bool scan_distrusted[SCAN_KINDS];
+bool instance_reports_both;
 
 static traverseproc class_traverse; /* that of every class written in Python */
 static traverseproc own[40];        /* of the interpreter's types: pure reads, for any thread */
@@ -43,11 +43,34 @@ int scan_answer(PyObject *reference, void *asked) {
     return 0;
 }
 
+static int is_it(PyObject *reference, void *arg) {
+    PyObject **sought = arg;
+    if (reference == sought[0]) sought[1] = reference;
+    return 0;
+}
+
+/* An instance with a value, whose dictionary has been asked for: is that reported? */
+static bool probe(PyObject *c) {
+    bool ok = false;
+    PyObject *o = PyObject_CallNoArgs(c), *dict = NULL;
+    if (o && PyObject_SetAttrString(o, "value", Py_None) == 0 && (dict = PyObject_GetAttrString(o, "__dict__"))) {
+        PyObject *sought[2] = {dict, NULL};
+        Py_TYPE(o)->tp_traverse(o, is_it, sought);
+        instance_reports_both = sought[1] != NULL;
+        ok = true;
+    }
+    Py_XDECREF(dict);
+    Py_XDECREF(o);
+    return ok;
+}
+
 bool scan_setup(void) {
     PyObject *c = PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "Probe");
     if (!c) return false;
     class_traverse = ((PyTypeObject *)c)->tp_traverse;
+    bool ok = probe(c);
     Py_DECREF(c);
+    if (!ok) return false;
     PyTypeObject *types[] = {&PyFunction_Type,    &PyMethod_Type,      &PyCFunction_Type,    &PyCell_Type,
                              &PySet_Type,         &PyFrozenSet_Type,   &PyProperty_Type,     &PyStaticMethod_Type,
                              &PyClassMethod_Type, &PyType_Type,        &PyGen_Type,          &PyCoro_Type,
@@ -122,13 +145,13 @@ static void see(void *arg, void *reference) {
     s->sum += ((uint64_t)(uintptr_t)o >> 4) * 0x9E3779B97F4A7C15ull;
 }
 
-size_t scan_check(gc_state *gc) {
+size_t scan_check(gc_state *gc, size_t most) {
     static scanner s;
     size_t different = 0;
     scan_forget(&s);
     for (int generation = 0; generation < 3; generation++) {
         PyGC_Head *head = &gc->generations[generation].head;
-        for (PyGC_Head *g = gc_next(head); g != head; g = gc_next(g)) {
+        for (PyGC_Head *g = gc_next(head); g != head && most; g = gc_next(g), most--) {
             PyObject *o = object_of(g);
             scan_plan *p = scan_plan_of(&s, Py_TYPE(o));
             if (p->kind == SCAN_FOREIGN) continue;

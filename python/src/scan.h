@@ -47,9 +47,9 @@ void object_list_drop(object_list *l);
 bool scan_setup(void); /* once, with the lock; false with an exception set */
 void scan_forget(scanner *s);
 void scan_plan_make(scan_plan *p, PyTypeObject *t);
-/* Compares the two ways of reading on every object of the generation lists. The kinds that differ are read through
- * tp_traverse from now on; returns how many objects differed. */
-size_t scan_check(gc_state *gc);
+/* Compares the two ways of reading on the first `most` objects of the generation lists. The kinds that differ are read
+ * through tp_traverse from now on; returns how many objects differed. */
+size_t scan_check(gc_state *gc, size_t most);
 extern bool scan_distrusted[SCAN_KINDS];
 
 static WN_ALWAYS_INLINE scan_plan *scan_plan_of(scanner *s, PyTypeObject *t) {

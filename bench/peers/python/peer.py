@@ -79,6 +79,14 @@ class PyPyWatch:
         return {"gc_cpu_s": self.seconds, "pause_max_us": self.longest * 1e6, "collections": self.collections}
 
 
+def peak_rss():
+    """The greatest resident size since the program began: VmHWM, which, unlike ru_maxrss, forgets who started it."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+
+
 def fatal(message):
     sys.stderr.write("peer: %s\n" % message)
     raise SystemExit(2)
@@ -106,7 +114,15 @@ def main(arguments):
     tick()
     wall = time.perf_counter() - start
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    result = {"checksum": checksum, "wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime, "version": sys.version.split("\n")[0]}
+    result = {
+        "checksum": checksum,
+        "wall_s": wall,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_rss_bytes": peak_rss(),
+        "version": platform.python_implementation() + " " + platform.python_version(),
+    }
+    if hasattr(sys, "pypy_version_info"):
+        result["version"] = "PyPy %d.%d.%d" % sys.pypy_version_info[:3]
     result.update(watch.report())
     result.update(clock.report())
     if any(requests.bucket):

@@ -53,7 +53,7 @@ static void aim_log(mutator *m) {
 void wn_rc_young_reset(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     m->fast.young = r->log_mark = r->log;
-    r->net = r->freed_tracked = 0;
+    r->net = r->freed_tracked = r->compacted = 0;
     aim_log(m);
 }
 
@@ -104,6 +104,7 @@ static void compact_log(mutator *m) {
         }
     for (void **at = r->log; at < to; at++) wn_meta_(*at)[1] &= (uint8_t)~WN_STATE_SCRATCH_;
     m->fast.young = r->log_mark = to;
+    r->compacted = (size_t)(to - r->log);
     r->net = count;
     r->freed_tracked = 0;
 }
@@ -129,8 +130,14 @@ void wn_rc_young_full(mutator *m) {
         return;
     }
     /* The log is full of objects that are gone. To see which, they must stand still: other threads may free them. That
-     * is worth a stop of the world only for many. */
-    bool alone = m->fast.mode & WN_MODE_COUNT_;
+     * is worth a stop of the world only for many. It is worth looking only when the log has doubled: where old objects
+     * die as fast as new ones are made, the count stays low and all that is in the log may be alive. */
+    const wn_rc_mutator *r = wn_rc_of_mutator(m);
+    bool alone = m->fast.mode & WN_MODE_COUNT_, doubled = (size_t)(m->fast.young - r->log) > 2 * r->compacted;
+    if (!doubled) {
+        aim_log(m);
+        return;
+    }
     if (alone) {
         compact_log(m);
     } else if ((size_t)(m->fast.young - wn_rc_of_mutator(m)->log) > WN_RC_LOG_SHARED) {

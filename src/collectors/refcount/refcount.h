@@ -56,6 +56,7 @@ typedef struct wn_rc_mutator {
     void **log;           /* the young log; fast.young is its end */
     size_t log_room;
     void **log_mark;      /* where the log ended when `net` was computed */
+    size_t compacted;     /* entries that the last compaction left */
     size_t net;           /* net new tracked objects up to then */
     size_t freed_tracked; /* tracked objects freed since */
     wn_vector dead;       /* count zero, not yet taken apart */

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Tests of bench/compare: its arithmetic, and its page in a real browser.   run.sh SOURCE-FOLDER BUILD-FOLDER
+set -euo pipefail
+"$1/scripts/compare-venv.sh" "$2/compare-venv"
+PYTHONPATH="$1/bench/compare" PYTHONDONTWRITEBYTECODE=1 WINNOW="$2/bin/winnow" exec "$2/compare-venv/bin/python" -m unittest discover -s "$1/tests/compare" -p 'test_*.py' -v
