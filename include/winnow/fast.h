@@ -22,7 +22,7 @@ enum {
     /* wn_mutator.mode, the one word that barriers test */
     WN_MODE_COUNT_ = 1,    /* references are counted, plainly */
     WN_MODE_ATOMIC_ = 2,   /* references are counted, other threads may count the same object */
-    WN_MODE_REMEMBER_ = 4, /* the backward barrier: a store into an old object is recorded */
+    WN_MODE_REMEMBER_ = 4, /* the backward barrier: a store into an old (concurrent: a frozen) object is recorded */
     WN_MODE_SHADE_ = 8,    /* the hybrid barrier: marking goes on in another thread */
     WN_MODE_CHECK_ = 16,   /* every call checks its arguments */
 
@@ -30,7 +30,7 @@ enum {
     WN_COUNT_MAX_ = 253,      /* the largest count that fits */
     WN_COUNT_BIG_ = 254,      /* the count is in the overflow table */
     WN_COUNT_IMMORTAL_ = 255,
-    /* the count byte under the incremental collector: the barrier's one question */
+    /* the count byte under the tracing collectors: the backward barrier's one question */
     WN_OLD_CLEAN_ = 1,     /* old, and not in the remembered set: the next store must record it */
 
     /* the state byte, on every collector */
@@ -76,7 +76,7 @@ struct wn_mutator {
 #elif defined(WN_COLLECTOR) && WN_COLLECTOR == 2
 #define WN_MAY_(bits) ((bits) & (WN_MODE_REMEMBER_ | WN_MODE_CHECK_))
 #elif defined(WN_COLLECTOR) && WN_COLLECTOR == 3
-#define WN_MAY_(bits) ((bits) & (WN_MODE_SHADE_ | WN_MODE_CHECK_))
+#define WN_MAY_(bits) ((bits) & (WN_MODE_SHADE_ | WN_MODE_REMEMBER_ | WN_MODE_CHECK_))
 #else
 #define WN_MAY_(bits) (bits)
 #endif
@@ -118,7 +118,7 @@ static inline void *wn_new_inline_(wn_mutator *m, const wn_type *type) {
     char *p = b->cursor;
     if (WN_UNLIKELY(slot > WN_SMALL_MAX_ || type->finalize || type->release || type->item_size || type->flags & WN_TYPE_PINNED))
         return wn_new_slow_(m, type);
-    if (WN_UNLIKELY((size_t)(b->limit - p) < slot)) return wn_new_slow_(m, type);
+    if (WN_UNLIKELY((size_t)(b->limit - p) < slot || __atomic_load_n(&m->poll, __ATOMIC_RELAXED))) return wn_new_slow_(m, type);
     b->cursor = p + slot;
     ((wn_object *)p)->type = type;
     if (wn_counting_(m)) {
@@ -190,10 +190,17 @@ static inline void wn_root_pop_(wn_root_link_ *link) {
     __attribute__((cleanup(wn_root_pop_))) wn_root_link_ name##_root_link_;                                            \
     wn_root_init_(&name##_root_link_, mutator, &name, kind)
 
-static inline void *wn_give_(void *slot) {
+/* While marking goes on in another thread, a root that is not in a stack (wn_global) is changed with the barrier; a
+ * stack's need none, and which it is is found out off the fast path. */
+WN_API void wn_root_slow_(wn_mutator *m, void *slot, void *value);
+
+static inline void *wn_give_(wn_mutator *m, void *slot) {
     wn_slot_ *s = (wn_slot_ *)slot;
     void *o = *s;
-    *s = NULL;
+    if (wn_mode_(m, WN_MODE_SHADE_))
+        wn_root_slow_(m, slot, NULL);
+    else
+        *s = NULL;
     return o;
 }
 static inline void *wn_keep_(wn_mutator *m, void *object) {
@@ -202,6 +209,10 @@ static inline void *wn_keep_(wn_mutator *m, void *object) {
 }
 static inline void wn_take_(wn_mutator *m, void *slot, void *value) {
     wn_slot_ *s = (wn_slot_ *)slot;
+    if (wn_mode_(m, WN_MODE_SHADE_)) {
+        wn_root_slow_(m, slot, value);
+        return;
+    }
     void *old = *s;
     __atomic_store_n(s, value, __ATOMIC_RELAXED);
     if (old && wn_counting_(m)) wn_count_down_(m, old);

@@ -115,7 +115,7 @@ WN_API void *wn_load_(wn_mutator *m, const void *slot);
 #define wn_take(m, name, value) wn_take_(m, &(name), (void *)(value))
 
 /* Hands a root's reference over to the caller and leaves NULL behind: `return wn_give(m, n);` costs no count. */
-#define wn_give(m, name) ((__typeof__(name))wn_give_(&(name)))
+#define wn_give(m, name) ((__typeof__(name))wn_give_(m, &(name)))
 
 /* A new reference to what is borrowed: `return wn_keep(m, list->first);`. */
 #define wn_keep(m, value) ((__typeof__(value))wn_keep_(m, (void *)(value)))

@@ -164,3 +164,54 @@ bool wn_mark_get_(wn_marker *m) {
     pthread_mutex_unlock(&pool->lock);
     return got;
 }
+
+/* ---- beside a running program ----------------------------------------------------------------------------------------- */
+
+bool wn_mark_try_get(wn_marker *m) {
+    wn_mark_pool *pool = m->pool;
+    pthread_mutex_lock(&pool->lock);
+    wn_mark_segment *s = pool->work;
+    if (s) {
+        pool->work = s->next;
+        if (m->segment) spare(pool, m->segment);
+        s->next = NULL;
+        use(m, s, s->used);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return s != NULL;
+}
+
+void wn_mark_give_all(wn_marker *m) {
+    wn_mark_pool *pool = m->pool;
+    wn_mark_settle(m);
+    if (!m->segment) return;
+    pthread_mutex_lock(&pool->lock);
+    size_t used = (size_t)(m->top - m->base);
+    for (wn_mark_segment *s = m->segment, *next; s; s = next, used = WN_MARK_SEGMENT) {
+        next = s->next;
+        s->used = used;
+        if (used) {
+            s->next = pool->work;
+            pool->work = s;
+        } else {
+            spare(pool, s);
+        }
+    }
+    m->segment = NULL;
+    m->top = m->base = m->end = NULL;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+wn_mark_segment *wn_mark_take_segment(wn_mark_pool *pool) {
+    pthread_mutex_lock(&pool->lock);
+    wn_mark_segment *s = new_segment(pool);
+    pthread_mutex_unlock(&pool->lock);
+    if (s) s->used = 0;
+    return s;
+}
+
+void wn_mark_put_segment(wn_mark_pool *pool, wn_mark_segment *s) {
+    pthread_mutex_lock(&pool->lock);
+    spare(pool, s);
+    pthread_mutex_unlock(&pool->lock);
+}

@@ -78,6 +78,14 @@ void wn_mark_share(wn_mark_pool *pool, unsigned markers);
 /* Gives the marker's segments back to the pool; it must be empty or its entries are forgotten. */
 void wn_mark_drop(wn_marker *m);
 
+/* For a marker beside which the program runs, and which therefore must not wait in wn_mark_get_: takes what another gave,
+ * if there is something; and gives all it has to whoever comes. The marker is empty before and after. */
+bool wn_mark_try_get(wn_marker *m);
+void wn_mark_give_all(wn_marker *m);
+/* An empty segment, for a list of the client's own, and back; NULL: no memory. */
+wn_mark_segment *wn_mark_take_segment(wn_mark_pool *pool);
+void wn_mark_put_segment(wn_mark_pool *pool, wn_mark_segment *s);
+
 /* Off the fast path. */
 bool wn_mark_grow_(wn_marker *m);
 bool wn_mark_shrink_(wn_marker *m);

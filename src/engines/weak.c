@@ -68,6 +68,7 @@ static wn_weak_entry *enter(wn_heap *heap, void *target) {
         t->live++;
         *e = (wn_weak_entry){.target = target};
         __atomic_fetch_or(&wn_meta_(target)[1], WN_STATE_WEAK_, __ATOMIC_RELAXED);
+        __atomic_store_n(&wn_block_of(target)->noted, 1, __ATOMIC_RELAXED);
     }
     return e;
 }
@@ -77,7 +78,7 @@ static void remove_entry(wn_heap *heap, wn_weak_entry *e) {
     heap->weak.live--;
 }
 
-static void remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
+void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
     if (e->refs || e->ephemerons) return;
     __atomic_fetch_and(&wn_meta_(e->target)[1], (uint8_t)~WN_STATE_WEAK_, __ATOMIC_RELAXED);
     remove_entry(heap, e);
@@ -106,7 +107,7 @@ void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, 
         }
         e->refs = NULL;
         e->ephemerons = NULL;
-        remove_if_empty(heap, e);
+        wn_weak_remove_if_empty(heap, e);
     }
     pthread_mutex_unlock(&heap->weak.lock);
 }
@@ -121,7 +122,7 @@ void *wn_weak_self_died(wn_heap *heap, void *object) {
             wn_weakref **at = &e->refs;
             while (*at != r) at = &(*at)->next;
             *at = r->next;
-            remove_if_empty(heap, e);
+            wn_weak_remove_if_empty(heap, e);
         }
         r->target = NULL;
     } else {
@@ -132,7 +133,7 @@ void *wn_weak_self_died(wn_heap *heap, void *object) {
             while (*at != p) at = &(*at)->next;
             *at = p->next;
             heap->weak.ephemerons--;
-            remove_if_empty(heap, e);
+            wn_weak_remove_if_empty(heap, e);
         }
         value = p->value;
         p->key = p->value = NULL;

@@ -48,6 +48,8 @@ wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target);
 void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context, wn_vector *values);
 /* A weak reference or an ephemeron is itself about to be freed; what an ephemeron held is returned for release. */
 void *wn_weak_self_died(wn_heap *heap, void *object);
+/* An entry whose chains may have become empty; under the lock. */
+void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e);
 /* A target was moved. */
 void wn_weak_moved(wn_heap *heap, void *from, void *to);
 

@@ -126,8 +126,6 @@ static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
         memset(c->free_map, 0xFF, sizeof c->free_map);
         for (unsigned i = 0; i < WN_FIRST_BLOCK; i++) c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
     }
-    /* A heap that needs a second chunk is large enough for large pages; a small one would only waste memory by them. */
-    if (!huge && space->chunks) wn_os_prefer_large_pages(c, size);
     /* Chunks in address order: free blocks are taken from the lowest, so the highest ones empty first. */
     wn_chunk **at = &space->chunks;
     while (*at && *at < c) at = &(*at)->next;
@@ -185,7 +183,10 @@ static wn_block *take_run(wn_space *space, size_t n) {
         if (!wn_os_commit(from, (size_t)(upto - c->committed) << WN_BLOCK_SHIFT)) return NULL;
         c->committed = upto;
     }
-    for (size_t i = at; i < at + n; i++) c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
+    for (size_t i = at; i < at + n; i++) {
+        c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
+        __atomic_store_n(&c->block[i].era, space->era, __ATOMIC_RELEASE);
+    }
     c->free_blocks -= (uint32_t)n;
     count_blocks(space, n << WN_BLOCK_SHIFT);
     return &c->block[at];
@@ -246,12 +247,11 @@ size_t wn_space_discard(wn_space *space, size_t blocks) {
     return bytes;
 }
 
-/* Keeps the free memory that is not given back below a quarter of what is in use and 2 MiB, or what the collector expects
- * to be in use again before it looks the next time. Called with the lock when
+/* Keeps the free memory that is not given back below a quarter of what is in use and 2 MiB. Called with the lock when
  * blocks were freed; gives back a little at a time, so that no single free pays for many. */
 static void discard_surplus(wn_space *space) {
-    size_t used = space->block_bytes >> WN_BLOCK_SHIFT, keep = 64 + used / 4, soon = space->expected >> WN_BLOCK_SHIFT;
-    if (soon > used + keep) keep = soon - used;
+    if (space->keeps_dirty) return;
+    size_t keep = 64 + (space->block_bytes >> WN_BLOCK_SHIFT) / 4;
     if (space->dirty_blocks > keep + 16) discard(space, 16);
 }
 
@@ -292,12 +292,12 @@ size_t wn_space_bookkeeping(const wn_space *space) {
 /* ---- blocks with room ------------------------------------------------------------------------------------------------ */
 
 static void list_block(wn_space *space, wn_block *b) {
-    if (b->listed || b->owned || b->inherited) return;
+    if (b->listed || b->owned || b->inherited || b->frozen) return;
     wn_block **head = &space->room[b->kind][b->cls];
     b->prev = NULL;
     b->next = *head;
     if (*head) (*head)->prev = b;
-    *head = b;
+    __atomic_store_n(head, b, __ATOMIC_RELAXED);
     b->listed = 1;
 }
 
@@ -306,7 +306,7 @@ static void unlist_block(wn_space *space, wn_block *b) {
     if (b->prev)
         b->prev->next = b->next;
     else
-        space->room[b->kind][b->cls] = b->next;
+        __atomic_store_n(&space->room[b->kind][b->cls], b->next, __ATOMIC_RELAXED);
     if (b->next) b->next->prev = b->prev;
     b->next = b->prev = NULL;
     b->listed = 0;
@@ -321,7 +321,7 @@ static void settle_block(wn_space *space, wn_block *b) {
         unlist_block(space, b);
         give_run(space, b, 1);
         discard_surplus(space);
-    } else if (b->slots - used > b->slots / 8) {
+    } else if (wn_space_is_swept(space, b) && b->slots - used > b->slots / 8) {
         list_block(space, b);
     }
 }
@@ -378,6 +378,13 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
             settle_block(space, b);
         }
         b = space->room[kind][cls];
+        if (!b && space->starved) {
+            *current = NULL;
+            pthread_mutex_unlock(&space->lock);
+            space->starved(space, kind, cls);
+            pthread_mutex_lock(&space->lock);
+            b = space->room[kind][cls];
+        }
         bool fresh = !b;
         if (b) {
             unlist_block(space, b);
@@ -469,6 +476,7 @@ static wn_block *take_huge(wn_space *space, size_t bytes) {
     wn_chunk *c = new_chunk(space, WN_CHUNK_HEADER + rounded, true);
     if (!c) return NULL;
     count_blocks(space, rounded);
+    __atomic_store_n(&c->block[WN_FIRST_BLOCK].era, space->era, __ATOMIC_RELEASE);
     return &c->block[WN_FIRST_BLOCK];
 }
 
@@ -498,8 +506,8 @@ void *wn_space_large(wn_space *space, size_t bytes) {
     return p;
 }
 
-/* Under the lock. */
-static void free_large(wn_space *space, wn_block *b) {
+/* Under the lock. The chunk of a huge object is taken out of the space and returned: unmapping it takes long. */
+static wn_chunk *free_large(wn_space *space, wn_block *b) {
     char *p = wn_block_start(b);
     wn_chunk *c = wn_chunk_of(p);
     uint8_t *meta = wn_meta_(p);
@@ -512,7 +520,7 @@ static void free_large(wn_space *space, wn_block *b) {
     if (!c->huge) {
         give_run(space, b, b->blocks);
         discard_surplus(space);
-        return;
+        return NULL;
     }
     __atomic_fetch_sub(&space->block_bytes, bytes, __ATOMIC_RELAXED);
     space->returned_bytes += bytes;
@@ -520,47 +528,111 @@ static void free_large(wn_space *space, wn_block *b) {
     while (*at != c) at = &(*at)->next;
     *at = c->next;
     forget(space, c);
-    wn_os_release(c, c->size);
+    return c;
+}
+
+static void release_huge(wn_chunk *c) {
+    if (c) wn_os_release(c, c->size);
 }
 
 void wn_space_free_large(wn_space *space, void *object) {
     pthread_mutex_lock(&space->lock);
-    free_large(space, wn_block_of(object));
+    wn_chunk *huge = free_large(space, wn_block_of(object));
     pthread_mutex_unlock(&space->lock);
+    release_huge(huge);
 }
 
 /* ---- sweeping -------------------------------------------------------------------------------------------------------- */
 
-size_t wn_space_sweep(wn_space *space, wn_block *b, void (*dead)(void *object, void *data), void *data) {
-    uint64_t *alloc = wn_alloc_words(b);
-    const uint64_t *mark = wn_mark_words(b);
-    char *start = wn_block_start(b);
+/* Makes the dead slots of one word of a block free; in a large object's block only its side bytes. */
+static size_t sweep_word(wn_block *b, unsigned i, bool quietly, void (*dead)(void *object, void *data), void *data) {
+    uint64_t *alloc = wn_alloc_words(b) + i;
+    uint64_t a = __atomic_load_n(alloc, __ATOMIC_RELAXED);
+    uint64_t gone = a & ~__atomic_load_n(wn_mark_words(b) + i, __ATOMIC_RELAXED);
+    if (!gone) return 0;
+    for (uint64_t w = quietly ? 0 : gone; w; w &= w - 1) {
+        void *p = wn_block_start(b) + (((size_t)i * 64 + (size_t)__builtin_ctzll(w)) << WN_GRANULE_SHIFT_);
+        if (dead) dead(p, data);
+        uint8_t *meta = wn_meta_(p);
+        if (meta[0] | meta[1]) meta[0] = meta[1] = 0;
+    }
+    if (b->state == WN_BLOCK_SMALL) __atomic_store_n(alloc, a & ~gone, __ATOMIC_RELAXED);
+    return (size_t)__builtin_popcountll(gone);
+}
+
+static size_t sweep_words(wn_block *b, bool quietly, void (*dead)(void *object, void *data), void *data) {
     size_t freed = 0;
     unsigned words = b->state == WN_BLOCK_LARGE ? 1 : WN_BLOCK_WORDS;
-    for (unsigned i = 0; i < words; i++) {
-        uint64_t a = __atomic_load_n(&alloc[i], __ATOMIC_RELAXED);
-        uint64_t gone = a & ~__atomic_load_n(&mark[i], __ATOMIC_RELAXED);
-        if (!gone) continue;
-        freed += (size_t)__builtin_popcountll(gone);
-        for (uint64_t w = gone; w; w &= w - 1) {
-            void *p = start + (((size_t)i * 64 + (size_t)__builtin_ctzll(w)) << WN_GRANULE_SHIFT_);
-            if (dead) dead(p, data);
-            uint8_t *meta = wn_meta_(p);
-            if (meta[0] | meta[1]) meta[0] = meta[1] = 0;
-        }
-        if (b->state == WN_BLOCK_SMALL) __atomic_store_n(&alloc[i], a & ~gone, __ATOMIC_RELAXED);
-    }
+    for (unsigned i = 0; i < words; i++) freed += sweep_word(b, i, quietly, dead, data);
+    return freed;
+}
+
+/* Under the lock. A huge object's chunk is returned: to be released when the lock is not held any more. */
+static wn_chunk *swept(wn_space *space, wn_block *b, size_t freed) {
+    __atomic_store_n(&b->era, space->era, __ATOMIC_RELEASE);
+    if (b->state == WN_BLOCK_LARGE) return freed ? free_large(space, b) : NULL;
+    __atomic_fetch_sub(&space->live_bytes, freed * b->slot, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(&b->used, (uint32_t)freed, __ATOMIC_RELAXED);
+    settle_block(space, b);
+    return NULL;
+}
+
+size_t wn_space_sweep(wn_space *space, wn_block *b, void (*dead)(void *object, void *data), void *data) {
+    size_t freed = sweep_words(b, false, dead, data);
     if (!freed) return 0;
     pthread_mutex_lock(&space->lock);
-    if (b->state == WN_BLOCK_LARGE) {
-        free_large(space, b);
-    } else {
-        __atomic_fetch_sub(&space->live_bytes, freed * b->slot, __ATOMIC_RELAXED);
-        __atomic_fetch_sub(&b->used, (uint32_t)freed, __ATOMIC_RELAXED);
-        settle_block(space, b);
-    }
+    wn_chunk *huge = swept(space, b, freed);
     pthread_mutex_unlock(&space->lock);
+    release_huge(huge);
     return freed;
+}
+
+size_t wn_space_sweep_quietly(wn_space *space, wn_block *b, void (*dead)(void *object, void *data), void *data) {
+    size_t freed = sweep_words(b, !__atomic_load_n(&b->noted, __ATOMIC_RELAXED), dead, data);
+    pthread_mutex_lock(&space->lock);
+    wn_chunk *huge = swept(space, b, freed);
+    pthread_mutex_unlock(&space->lock);
+    release_huge(huge);
+    return freed;
+}
+
+void wn_space_new_era(wn_space *space) {
+    pthread_mutex_lock(&space->lock);
+    __atomic_store_n(&space->era, space->era + 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&space->lock);
+}
+
+bool wn_space_unlist(wn_space *space, size_t n) {
+    pthread_mutex_lock(&space->lock);
+    for (unsigned k = 0; k < WN_KINDS; k++)
+        for (unsigned c = 0; c < WN_CLASSES_; c++)
+            for (wn_block *b = space->room[k][c], *next; b && n; b = next) {
+                next = b->next;
+                if (wn_space_is_swept(space, b)) continue;
+                unlist_block(space, b);
+                n--;
+            }
+    pthread_mutex_unlock(&space->lock);
+    return n == 0;
+}
+
+void wn_space_unlist_frozen(wn_space *space) {
+    pthread_mutex_lock(&space->lock);
+    for (wn_chunk *c = space->chunks; c; c = c->next)
+        for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++)
+            if (c->block[i].frozen) unlist_block(space, &c->block[i]);
+    pthread_mutex_unlock(&space->lock);
+}
+
+void wn_space_relist(wn_space *space) {
+    pthread_mutex_lock(&space->lock);
+    for (wn_chunk *c = space->chunks; c; c = c->next)
+        for (unsigned i = WN_FIRST_BLOCK; i < (c->huge ? WN_FIRST_BLOCK + 1u : c->committed); i++) {
+            wn_block *b = &c->block[i];
+            __atomic_store_n(&b->era, space->era, __ATOMIC_RELEASE);
+            if (b->state == WN_BLOCK_SMALL) settle_block(space, b);
+        }
+    pthread_mutex_unlock(&space->lock);
 }
 
 /* ---- fork ------------------------------------------------------------------------------------------------------------ */

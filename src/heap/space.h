@@ -62,6 +62,9 @@ typedef struct wn_block {
     uint32_t epoch;   /* the collector's: when it was last swept */
     uint32_t inverse; /* 2^32 / slot, rounded up: a slot's number without a division */
     uint32_t blocks;  /* LARGE: how many blocks it takes */
+    uint32_t era;     /* of the space, when it was taken or last swept; atomic */
+    uint8_t frozen;   /* kept as it is: not allocated from, not swept */
+    uint8_t noted;    /* some object of it may have side bytes that are not zero, or a release hook; atomic */
     size_t bytes;     /* LARGE: bytes asked for */
     struct wn_block *next, *prev;
 } wn_block;
@@ -85,7 +88,7 @@ typedef struct wn_space {
     wn_chunk *chunks;
     uintptr_t *known;       /* hash set of the 32 MiB units in use; unit number + 1, see wn_space_chunk_at */
     size_t known_size, known_used;
-    wn_block *room[WN_KINDS][WN_CLASSES_]; /* blocks with free slots that nobody owns */
+    wn_block *room[WN_KINDS][WN_CLASSES_]; /* blocks with free slots that nobody owns; written atomically */
     size_t limit;           /* bytes, side tables included; 0: none */
     size_t block_bytes;     /* of blocks that are not free, huge objects page-rounded; atomic */
     size_t block_bytes_max;
@@ -93,10 +96,15 @@ typedef struct wn_space {
     size_t live_bytes_max;
     size_t large_bytes;
     size_t dirty_blocks;    /* free blocks that are not zero */
-    size_t expected;        /* bytes of blocks that the collector expects to need soon: not given back before */
     size_t returned_bytes;  /* discarded since the space was made */
     size_t allocated_bytes, allocated_objects; /* atomic; see wn_space_count */
     bool inherited;         /* this is a forked child: allocate from blocks of its own */
+    uint32_t era;           /* blocks of an older one wait to be swept and are not listed until then */
+    bool keeps_dirty;       /* free memory goes back only by wn_space_discard, not when blocks become free */
+    /* Asked, without the lock, when a class has no block with room, before a fresh one is taken: true when it has
+     * listed some. NULL: never. */
+    bool (*starved)(struct wn_space *space, unsigned kind, unsigned cls);
+    void *owner; /* for `starved` */
 } wn_space;
 
 bool wn_space_init(wn_space *space, size_t limit);
@@ -170,6 +178,21 @@ void wn_space_give_blocks(wn_space *space, wn_block *first, size_t n);
  * slot is first shown to `dead` when that is not NULL. The block must not be owned. Returns the number freed.
  * An empty block goes back to the free ones. Takes the lock. */
 size_t wn_space_sweep(wn_space *space, wn_block *block, void (*dead)(void *object, void *data), void *data);
+
+/* The same where side tables need no look: dead slots have no hooks and their side bytes are zero, unless the block is
+ * `noted`. For blocks of an older era, which are of the space's era afterwards. */
+size_t wn_space_sweep_quietly(wn_space *space, wn_block *block, void (*dead)(void *object, void *data), void *data);
+/* From now on blocks that are in use wait to be swept: nothing is allocated from them by those who take a block after
+ * wn_space_unlist has returned false. It takes up to n blocks off the lists; true: there are more. */
+void wn_space_new_era(wn_space *space);
+static inline bool wn_space_is_swept(const wn_space *space, const wn_block *b) {
+    return __atomic_load_n(&b->era, __ATOMIC_ACQUIRE) == __atomic_load_n(&space->era, __ATOMIC_RELAXED);
+}
+bool wn_space_unlist(wn_space *space, size_t n);
+/* Takes frozen blocks off the lists. */
+void wn_space_unlist_frozen(wn_space *space);
+/* Gives that up: what waits to be swept counts as swept, dead or not, and blocks with room are listed. */
+void wn_space_relist(wn_space *space);
 
 /* Gives pages of at most `blocks` dirty free blocks back to the system; returns the bytes. */
 size_t wn_space_discard(wn_space *space, size_t blocks);

@@ -35,6 +35,9 @@ struct mutator {
     mutator *next;           /* of the heap */
     mutator *next_of_thread; /* of this thread's mutators for several heaps */
     mutator_state state;     /* under heap->world */
+    void *stack_high;        /* the end of its C stack; NULL: not needed, or unknown */
+    void *stack_low;         /* conservative stacks, while it stands still: where the part in use ends */
+    wn_registers registers;  /* ... and what its registers held */
     wn_block *block[WN_KINDS][WN_CLASSES_];
     wn_buffer_ stash[WN_CLASSES_]; /* the buffers when every allocation must take the slow path */
     wn_buffer_ *buffers;           /* fast.buffer or stash */
@@ -74,6 +77,8 @@ struct wn_heap {
     pthread_cond_t world_changed;
     mutator *mutators;
     unsigned mutator_count;
+    mutator *helpers;  /* threads of the collector: they stand still like mutators, but have no roots and no buffers */
+    bool forking;      /* helpers stand still until fork() is over */
     bool stopped;      /* somebody holds the world */
     mutator *stopper;  /* who; NULL for a thread of the collector */
     unsigned stop_depth;
@@ -150,6 +155,9 @@ struct wn_collector {
      * address points to, or into unless `exact`; and a walk over the young ones, world stopped, until visit says no. */
     void *(*object_at)(wn_heap *heap, const void *address, bool exact);
     bool (*each_young)(wn_heap *heap, bool (*visit)(void *object, void *data), void *data);
+    /* A reference leaves or enters a place without a barrier of its own (a global variable, a table of the library): what
+     * marks concurrently keeps the object for this cycle. Any thread, no lock of the collector held. NULL: nothing. */
+    void (*shade)(wn_heap *heap, void *object);
 
     /* Gives back what the mutator caches, so that alloc bits tell the truth; the world is stopped. */
     void (*flush)(mutator *m);
@@ -158,8 +166,8 @@ struct wn_collector {
     void (*stats)(wn_heap *heap, wn_stats *stats);
     /* The collector's own part of wn_verify: reports each fault by `fault`. The world is stopped; NULL: nothing. */
     void (*verify)(mutator *m, void (*fault)(void *data, const char *format, ...), void *data);
-    /* Around fork(): before, with the world's lock held by the forking thread; after, in the parent or the child. In
-     * the child only the forking thread's mutator is left. NULL: nothing. */
+    /* Around fork(): before, with the world's lock held by the forking thread; after, with no lock held, in the parent or
+     * the child. In the child only the forking thread's mutator is left, and no helper. NULL: nothing. */
     void (*before_fork)(wn_heap *heap);
     void (*after_fork)(wn_heap *heap, bool child);
     /* Called by wn_trim before the space discards; NULL: nothing. */
@@ -168,7 +176,7 @@ struct wn_collector {
 
 extern const wn_collector wn_collector_refcount;
 extern const wn_collector wn_collector_incremental;
-extern const wn_collector wn_collector_concurrent __attribute__((weak));
+extern const wn_collector wn_collector_concurrent;
 
 /* The object of a heap that an address points to, or into unless `exact`; NULL when there is none. */
 static inline void *wn_heap_object_at(wn_heap *heap, const void *address, bool exact) {
@@ -184,8 +192,15 @@ static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
  * mutator, NULL for a thread of the collector. While it waits for another stopper the caller itself counts as still. */
 void wn_world_stop(wn_heap *heap, mutator *me);
 void wn_world_start(wn_heap *heap, mutator *me);
+/* Notes what a conservative scan of the calling thread's stack needs while it stands still; nothing when off. */
+void wn_world_spill(mutator *me);
 /* Stands still while the world is stopped. */
 void wn_world_park(mutator *me);
+/* The same for a thread of the collector, which is on heap->helpers: it begins as still, runs between the first two
+ * calls, and in between stands still in the third for a stop of the world and for fork(). */
+void wn_helper_begin(mutator *me);
+void wn_helper_end(mutator *me);
+void wn_helper_park(mutator *me);
 /* Puts a heap on the list of those that fork() must find in order, and takes it off. */
 void wn_heap_register(wn_heap *heap);
 void wn_heap_unregister(wn_heap *heap);

@@ -54,6 +54,10 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     m->all_slow = heap->options.stress || heap->options.check;
     m->buffers = m->all_slow ? m->stash : m->fast.buffer;
     m->until_stress = heap->options.stress;
+    if (heap->collector->shade || heap->options.conservative_stacks) {
+        void *low;
+        if (!wn_os_stack_bounds(&low, &m->stack_high)) m->stack_high = NULL;
+    }
     wn_world_stop(heap, NULL);
     wn_status status = WN_OK;
     if (heap->options.single_thread && heap->mutator_count)
@@ -196,6 +200,16 @@ void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, boo
         }
     }
     m->heap->collector->store(m, holder, slot, value, takes_over);
+}
+
+void wn_root_slow_(wn_mutator *fast, void *slot, void *value) {
+    mutator *m = wn_mutator_of(fast);
+    char *here = __builtin_frame_address(0);
+    if ((char *)slot > here && (char *)slot < (char *)m->stack_high) {
+        *(void **)slot = value;
+        return;
+    }
+    m->heap->collector->store(m, NULL, slot, value, true); /* no object holds it */
 }
 
 void wn_copy(wn_mutator *m, void *holder, void *slots, const void *values, size_t n) {

@@ -24,6 +24,8 @@ wn_status wn_global(wn_heap *heap, void *variable) {
     pthread_mutex_lock(&heap->roots_lock);
     bool ok = wn_vector_push(&heap->globals, variable);
     pthread_mutex_unlock(&heap->roots_lock);
+    /* It may have come from a stack that is still to be scanned, after the globals were. */
+    if (ok && heap->collector->shade && *(void **)variable) heap->collector->shade(heap, *(void **)variable);
     return ok ? WN_OK : wn_fail(WN_ERR_MEMORY, "no memory to declare a global root");
 }
 

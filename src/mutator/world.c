@@ -9,7 +9,14 @@
 
 #include <stdlib.h>
 
+void wn_world_spill(mutator *me) {
+    if (WN_LIKELY(!me->heap->options.conservative_stacks)) return;
+    wn_os_spill_registers(&me->registers);
+    me->stack_low = __builtin_frame_address(0);
+}
+
 static void wait_while_stopped(wn_heap *heap, mutator *me) {
+    wn_world_spill(me);
     me->state = MUTATOR_STILL;
     pthread_cond_broadcast(&heap->world_changed);
     while (heap->stopped) pthread_cond_wait(&heap->world_changed, &heap->world);
@@ -18,12 +25,19 @@ static void wait_while_stopped(wn_heap *heap, mutator *me) {
 
 void wn_world_interrupt(wn_heap *heap) {
     for (mutator *m = heap->mutators; m; m = m->next) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+    for (mutator *m = heap->helpers; m; m = m->next) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+}
+
+static bool helpers_still(const wn_heap *heap, const mutator *me) {
+    for (const mutator *m = heap->helpers; m; m = m->next)
+        if (m != me && m->state != MUTATOR_STILL) return false;
+    return true;
 }
 
 static bool others_still(const wn_heap *heap, const mutator *me) {
     for (const mutator *m = heap->mutators; m; m = m->next)
         if (m != me && m->state != MUTATOR_STILL) return false;
-    return true;
+    return helpers_still(heap, me);
 }
 
 void wn_world_stop(wn_heap *heap, mutator *me) {
@@ -64,6 +78,36 @@ void wn_world_park(mutator *me) {
     pthread_mutex_unlock(&heap->world);
 }
 
+/* With the world's lock. */
+static void run_helper(mutator *me) {
+    wn_heap *heap = me->heap;
+    while ((heap->stopped && heap->stopper != me) || heap->forking) pthread_cond_wait(&heap->world_changed, &heap->world);
+    me->state = MUTATOR_RUNNING;
+}
+static void still_helper(mutator *me) {
+    me->state = MUTATOR_STILL;
+    pthread_cond_broadcast(&me->heap->world_changed);
+}
+void wn_helper_begin(mutator *me) {
+    pthread_mutex_lock(&me->heap->world);
+    run_helper(me);
+    pthread_mutex_unlock(&me->heap->world);
+}
+void wn_helper_end(mutator *me) {
+    pthread_mutex_lock(&me->heap->world);
+    still_helper(me);
+    pthread_mutex_unlock(&me->heap->world);
+}
+void wn_helper_park(mutator *me) {
+    pthread_mutex_lock(&me->heap->world);
+    __atomic_store_n(&me->fast.poll, 0, __ATOMIC_RELAXED);
+    if ((me->heap->stopped && me->heap->stopper != me) || me->heap->forking) {
+        still_helper(me);
+        run_helper(me);
+    }
+    pthread_mutex_unlock(&me->heap->world);
+}
+
 void wn_poll_slow_(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     if (!m->heap || fast->nested) return;
@@ -74,6 +118,7 @@ void wn_poll_slow_(wn_mutator *fast) {
 
 void wn_block_begin(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
+    wn_world_spill(m);
     pthread_mutex_lock(&m->heap->world);
     m->state = MUTATOR_STILL;
     pthread_cond_broadcast(&m->heap->world_changed);
@@ -108,8 +153,17 @@ static void lock_heap(wn_heap *h) {
     pthread_mutex_lock(&h->world);
     /* A collection by another thread is not cut in half: wait for its end, standing still if it waits for us. */
     mutator *me = wn_mutator_of(wn_current(h));
-    if (h->stopped && me && h->stopper != me && me->state == MUTATOR_RUNNING) wait_while_stopped(h, me);
-    while (h->stopped && (!me || h->stopper != me)) pthread_cond_wait(&h->world_changed, &h->world);
+    h->forking = true;
+    for (mutator *m = h->helpers; m; m = m->next) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+    for (;;) {
+        bool stopped = h->stopped && (!me || h->stopper != me);
+        if (stopped && me && me->state == MUTATOR_RUNNING)
+            wait_while_stopped(h, me);
+        else if (stopped || !helpers_still(h, NULL))
+            pthread_cond_wait(&h->world_changed, &h->world);
+        else
+            break;
+    }
     if (h->collector->before_fork) h->collector->before_fork(h);
     pthread_mutex_lock(&h->roots_lock);
     pthread_mutex_lock(&h->weak.lock);
@@ -118,6 +172,8 @@ static void lock_heap(wn_heap *h) {
 }
 
 static void unlock_heap(wn_heap *h) {
+    h->forking = false;
+    pthread_cond_broadcast(&h->world_changed);
     pthread_mutex_unlock(&h->space.lock);
     pthread_mutex_unlock(&h->stats_lock);
     pthread_mutex_unlock(&h->weak.lock);
@@ -150,6 +206,7 @@ static void after_in_child(void) {
             *at = m->next;
             h->mutator_count--;
         }
+        h->helpers = NULL;
         h->stopped = false;
         h->stopper = NULL;
         h->stop_depth = 0;

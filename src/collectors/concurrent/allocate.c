@@ -1,0 +1,207 @@
+/*
+ * allocate.c - what the program's own threads do for the collector: taking memory, the barrier, weak reads.
+ *
+ * Invariant: between H1 and H4 the mark bits of whatever a thread can still hand out of its buffers are set (A1), so
+ * that a new object is black before anybody can see it. Setting them costs a few words per run of slots, not a bit per
+ * object.
+ */
+#include "collectors/concurrent/concurrent.h"
+
+/* ---- black memory ----------------------------------------------------------------------------------------------- */
+
+/* Sets the mark bits of every granule in [from, to): those between slots mean nothing. */
+static void blacken(const char *from, const char *to) {
+    if (from == to) return;
+    uint64_t *mark = (uint64_t *)((char *)wn_chunk_of(from) + WN_MARK_TABLE);
+    size_t first = wn_granule_of(from), last = wn_granule_of(to - 1);
+    for (size_t w = first >> 6; w <= last >> 6; w++) {
+        uint64_t bits = ~(uint64_t)0;
+        if (w == first >> 6) bits &= ~(uint64_t)0 << (first & 63);
+        if (w == last >> 6) bits &= ~(uint64_t)0 >> (63 - (last & 63));
+        if (bits == ~(uint64_t)0)
+            __atomic_store_n(&mark[w], bits, __ATOMIC_RELAXED); /* all its slots are ours */
+        else
+            __atomic_fetch_or(&mark[w], bits, __ATOMIC_RELAXED);
+    }
+}
+
+void wn_cc_blacken_buffers(mutator *m) {
+    wn_cc_mutator *c = wn_cc_of_mutator(m);
+    for (unsigned i = 0; i < WN_CLASSES_; i++) {
+        blacken(m->buffers[i].cursor, m->buffers[i].limit);
+        blacken(c->leaf[i].cursor, c->leaf[i].limit);
+    }
+}
+
+void wn_cc_flush(mutator *m) {
+    wn_cc_mutator *c = wn_cc_of_mutator(m);
+    for (unsigned i = 0; i < WN_CLASSES_; i++) {
+        if (m->buffers[i].cursor) wn_space_retire(&m->heap->space, i, &m->buffers[i]);
+        if (c->leaf[i].cursor) wn_space_retire(&m->heap->space, i, &c->leaf[i]);
+    }
+}
+
+void wn_cc_drop_blocks(mutator *m) {
+    wn_cc_flush(m);
+    for (unsigned k = 0; k < WN_KINDS; k++)
+        for (unsigned i = 0; i < WN_CLASSES_; i++) wn_space_disown(&m->heap->space, &m->block[k][i]);
+}
+
+/* ---- making objects ---------------------------------------------------------------------------------------------- */
+
+static bool shades(const mutator *m) { return m->fast.mode & WN_MODE_SHADE_; }
+
+/* A request failed: waits for the cycle under way, or at the second try for a whole one. False: not worth it, because
+ * the last request failed even so and nothing was handed out since. */
+static bool make_room(mutator *m, bool fresh) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    if (m->fast.nested) return false;
+    size_t allocated = __atomic_load_n(&m->heap->space.allocated_bytes, __ATOMIC_RELAXED);
+    uint64_t futile = __atomic_load_n(&cc->futile_at, __ATOMIC_RELAXED);
+    if (futile && futile == allocated + 1) return false;
+    wn_cc_wait_for_cycle(m, fresh);
+    wn_cc_run_due(m, 1000000);
+    return true;
+}
+
+static void note_futile(mutator *m) {
+    size_t allocated = __atomic_load_n(&m->heap->space.allocated_bytes, __ATOMIC_RELAXED);
+    __atomic_store_n(&wn_cc_of(m->heap)->futile_at, allocated + 1, __ATOMIC_RELAXED);
+}
+
+static bool refill(mutator *m, unsigned kind, unsigned cls, wn_buffer_ *b) {
+    wn_space *space = &m->heap->space;
+    /* The rest of a run that is too short for a slot does not exist: runs are whole slots. */
+    for (int tries = 0; !wn_space_refill(space, &m->block[kind][cls], cls, kind, b); tries++) {
+        b->cursor = b->limit = NULL;
+        if (tries == 2 || !make_room(m, tries == 1)) {
+            note_futile(m);
+            return false;
+        }
+    }
+    if (shades(m)) blacken(b->cursor, b->limit); /* A1 */
+    return true;
+}
+
+static void *small(mutator *m, const wn_type *type, size_t slot) {
+    unsigned cls = wn_class_of_slot_(slot), kind = wn_has_refs_(type) ? 0 : WN_CC_LEAF;
+    wn_buffer_ *b = kind ? &wn_cc_of_mutator(m)->leaf[cls] : &m->buffers[cls];
+    if (WN_UNLIKELY(b->cursor == b->limit)) {
+        wn_cc_pace(m);
+        if (b->cursor == b->limit && !refill(m, kind, cls, b)) return NULL;
+    }
+    char *p = b->cursor;
+    b->cursor = p + slot;
+    return p;
+}
+
+static void *large(mutator *m, const wn_type *type, size_t bytes) {
+    wn_space *space = &m->heap->space;
+    void *p;
+    wn_cc_pace(m);
+    for (int tries = 0; !(p = wn_space_large(space, bytes)); tries++)
+        if (tries == 2 || !make_room(m, tries == 1)) {
+            note_futile(m);
+            return NULL;
+        }
+    if (!wn_has_refs_(type)) wn_block_of(p)->kind = WN_CC_LEAF;
+    if (shades(m)) wn_cc_claim(p); /* A1 */
+    return p;
+}
+
+void *wn_cc_allocate(mutator *m, const wn_type *type, size_t bytes) {
+    size_t slot = wn_slot_size_(bytes);
+    void *p = slot <= WN_SMALL_MAX_ ? small(m, type, slot) : large(m, type, bytes);
+    if (WN_UNLIKELY(!p)) return wn_out_of_memory(m->heap, bytes);
+    ((wn_object *)p)->type = type;
+    if (WN_UNLIKELY(type->release != NULL)) __atomic_store_n(&wn_block_of(p)->noted, 1, __ATOMIC_RELAXED);
+    if (WN_UNLIKELY(type->finalize != NULL)) wn_cc_note_finalizable(m, p);
+    return p;
+}
+
+/* ---- the barrier ---------------------------------------------------------------------------------------------------
+ */
+
+void wn_cc_hand_over(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_cc_mutator *c = wn_cc_of_mutator(m);
+    if (!c->buffer) return;
+    pthread_mutex_lock(&cc->lock);
+    c->buffer->next = cc->shaded;
+    cc->shaded = c->buffer;
+    pthread_mutex_unlock(&cc->lock);
+    c->buffer = NULL;
+}
+
+void wn_cc_shade_own(mutator *m, void *object) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_cc_mutator *c = wn_cc_of_mutator(m);
+    if (WN_UNLIKELY(!c->buffer) && !(c->buffer = wn_mark_take_segment(&cc->pool))) {
+        __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
+        return;
+    }
+    c->buffer->entry[c->buffer->used++] = object;
+    if (WN_UNLIKELY(c->buffer->used == WN_MARK_SEGMENT)) wn_cc_hand_over(m);
+}
+
+/* A frozen object is written to for the first time: from now on every cycle scans it. */
+static void remember(mutator *m, void *holder) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    uint8_t *clean = wn_meta_(holder);
+    pthread_mutex_lock(&cc->lock);
+    if (*clean == WN_OLD_CLEAN_) {
+        __atomic_store_n(clean, 0, __ATOMIC_RELAXED);
+        if (!wn_vector_push(&cc->remembered, holder)) __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&cc->lock);
+}
+
+void wn_cc_store(mutator *m, void *holder, void **slot, void *value, bool takes_over) {
+    (void)takes_over;
+    if (holder && (m->fast.mode & WN_MODE_REMEMBER_) &&
+        __atomic_load_n(wn_meta_(holder), __ATOMIC_RELAXED) == WN_OLD_CLEAN_)
+        remember(m, holder);
+    if (!shades(m)) {
+        __atomic_store_n(slot, value, __ATOMIC_RELEASE);
+        return;
+    }
+    /* B1: one exchange, so that no overwritten reference escapes when two threads write the same slot. */
+    void *old = __atomic_exchange_n(slot, value, __ATOMIC_ACQ_REL);
+    if (old) wn_cc_shade_own(m, old);                                  /* B2 */
+    if (value && wn_cc_of_mutator(m)->grey) wn_cc_shade_own(m, value); /* B3 */
+}
+
+/* With cc->lock. */
+static void shade_shared(wn_cc *cc, void *object) {
+    if (!cc->shared && !(cc->shared = wn_mark_take_segment(&cc->pool))) {
+        __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
+        return;
+    }
+    cc->shared->entry[cc->shared->used++] = object;
+    if (cc->shared->used < WN_MARK_SEGMENT) return;
+    cc->shared->next = cc->shaded;
+    cc->shaded = cc->shared;
+    cc->shared = NULL;
+}
+
+void wn_cc_shade(wn_heap *heap, void *object) {
+    wn_cc *cc = wn_cc_of(heap);
+    pthread_mutex_lock(&cc->lock);
+    if (wn_cc_phase_of(cc) == WN_CC_MARKING) shade_shared(cc, object);
+    pthread_mutex_unlock(&cc->lock);
+}
+
+void *wn_cc_weak_get(mutator *m, void *target) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    switch (wn_cc_phase_of(cc)) {
+    case WN_CC_MARKING:
+        /* W1: the only reference to it may be this one, so marking must go on from it, and must not end unaware. */
+        if (!wn_cc_is_marked(target)) {
+            cc->weak_reads++;
+            wn_cc_shade(m->heap, target);
+        }
+        return target;
+    case WN_CC_CLOSED: return wn_cc_is_marked(target) ? target : NULL; /* W2 */
+    default: return target;
+    }
+}

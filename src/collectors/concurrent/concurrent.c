@@ -1,0 +1,309 @@
+/* concurrent.c - the concurrent collector's struct of operations: coming and going, freezing, fork, what is asked of
+ * it. */
+#include "collectors/concurrent/concurrent.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* As many markers as the share of the processors allows, at least one. */
+static unsigned workers_for(const wn_options *o) {
+    unsigned n = o->workers ? o->workers : wn_os_processors() * o->cpu_share / 100;
+    return n < 1 ? 1 : n > WN_CC_WORKERS ? WN_CC_WORKERS : n;
+}
+
+static void init_locks(wn_cc *cc) {
+    pthread_mutex_init(&cc->lock, NULL);
+    pthread_mutex_init(&cc->lists, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&cc->wake, &monotonic);
+    pthread_cond_init(&cc->done, NULL);
+    pthread_cond_init(&cc->finalizer_wake, NULL);
+    pthread_condattr_destroy(&monotonic);
+}
+
+static void init_markers(wn_cc *cc) {
+    wn_mark_pool_make(&cc->pool);
+    for (unsigned i = 0; i < cc->workers; i++) wn_mark_make(&cc->worker[i].marker, &cc->pool);
+}
+
+static wn_status init(wn_heap *heap) {
+    wn_cc *cc = calloc(1, sizeof *cc);
+    if (!cc) return wn_fail(WN_ERR_MEMORY, "no memory for the concurrent collector");
+    cc->heap = heap;
+    cc->workers = workers_for(&heap->options);
+    cc->start_ns = wn_os_now();
+    init_locks(cc);
+    init_markers(cc);
+    heap->state = cc;
+    heap->space.owner = cc;
+    heap->space.starved = wn_cc_starved;
+    heap->space.keeps_dirty = true;
+    cc->trigger =
+        heap->options.heap_growth == WN_NEVER ? SIZE_MAX : (size_t)(4 << 20) / 100 * heap->options.heap_growth;
+    if (heap->space.limit && cc->trigger > heap->space.limit / 2) cc->trigger = heap->space.limit / 2;
+    return WN_OK;
+}
+
+static void fini(wn_heap *heap) {
+    wn_cc *cc = wn_cc_of(heap);
+    wn_cc_stop_threads(cc);
+    heap->helpers = NULL;
+    if (cc->finalizer_running) pthread_join(cc->finalizer, NULL);
+    for (unsigned k = 0; k < WN_KINDS; k++)
+        for (unsigned i = 0; i < WN_CLASSES_; i++) wn_vector_free(&cc->unswept[k][i].blocks);
+    wn_vector_free(&cc->unswept_large.blocks);
+    wn_vector_free(&cc->remembered);
+    wn_vector_free(&cc->keys);
+    wn_vector_free(&cc->finalizable);
+    wn_vector_free(&cc->examined);
+    wn_vector_free(&cc->dead_finals);
+    wn_vector_free(&cc->due_finals);
+    wn_vector_free(&cc->due_callbacks);
+    free(cc->slices);
+    wn_mark_pool_drop(&cc->pool);
+    pthread_cond_destroy(&cc->wake);
+    pthread_cond_destroy(&cc->done);
+    pthread_cond_destroy(&cc->finalizer_wake);
+    pthread_mutex_destroy(&cc->lock);
+    pthread_mutex_destroy(&cc->lists);
+    free(cc);
+    heap->state = NULL;
+}
+
+static uint32_t mode_of(const wn_cc *cc) {
+    uint32_t mode = cc->heap->options.check ? WN_MODE_CHECK_ : 0;
+    if (__atomic_load_n(&cc->frozen, __ATOMIC_RELAXED)) mode |= WN_MODE_REMEMBER_;
+    return mode | (cc->shading ? WN_MODE_SHADE_ : 0);
+}
+
+/* A thread that comes in the middle of a cycle has an empty stack: it is black from the start. */
+static wn_status attach(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_cc_mutator *c = calloc(1, sizeof *c);
+    if (!c) return wn_fail(WN_ERR_MEMORY, "no memory for a mutator's buffers");
+    wn_mark_make(&c->assist, &cc->pool);
+    m->state_of_collector = c;
+    m->fast.mode = mode_of(cc);
+    return WN_OK;
+}
+
+static void detach(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_cc_mutator *c = wn_cc_of_mutator(m);
+    if (wn_cc_phase_of(cc) == WN_CC_MARKING) wn_cc_hand_over(m);
+    if (c->buffer) wn_mark_put_segment(&cc->pool, c->buffer);
+    wn_mark_drop(&c->assist);
+    /* Callbacks it took and did not come to run are due again. */
+    pthread_mutex_lock(&cc->lists);
+    for (size_t i = 0; i < m->callbacks.n; i++)
+        if (m->callbacks.at[i]) wn_vector_push(&cc->due_callbacks, m->callbacks.at[i]);
+    if (m->callbacks.n) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&cc->lists);
+    free(c);
+    m->state_of_collector = NULL;
+}
+
+/* At a safepoint: serves a handshake, then runs what is due. */
+static void poll(mutator *m) {
+    wn_cc_mutator *c = wn_cc_of_mutator(m);
+    if (!c) return; /* a thread of the collector */
+    wn_cc_ask ask = (wn_cc_ask)__atomic_load_n(&c->ask, __ATOMIC_ACQUIRE);
+    if (ask != WN_CC_ASK_NOTHING) {
+        wn_cc_serve(m, ask);
+        __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
+    }
+    if (WN_UNLIKELY(__atomic_load_n(&wn_cc_of(m->heap)->due, __ATOMIC_RELAXED)) && !m->heap->options.finalizer_thread)
+        wn_cc_run_due(m, 100000);
+}
+
+static wn_status step(mutator *m, uint64_t budget_ns, wn_step_result *result) {
+    (void)budget_ns; /* the program goes on meanwhile: there is nothing to divide */
+    wn_collect_result done = {0};
+    wn_status s = wn_cc_collect(m, 2, &done);
+    result->before = result->after = WN_PHASE_IDLE;
+    result->major_is_done = true;
+    result->freed_objects = done.collected;
+    result->freed_bytes = done.freed_bytes;
+    result->duration_ns = done.duration_ns;
+    return s;
+}
+
+/* ---- freezing
+ * ---------------------------------------------------------------------------------------------------------
+ *
+ * Whole blocks are frozen: they are not allocated from, not swept, and count as marked. What they refer to is frozen
+ * too, except where a reference is stored later: the backward barrier (WN_MODE_REMEMBER_, count byte WN_OLD_CLEAN_)
+ * notes the object then, and every cycle scans what was noted. The world is stopped. */
+
+static void finish_sweep(wn_cc *cc) {
+    while (wn_cc_sweep_one(cc)) {
+    }
+}
+
+static wn_status freeze(mutator *me) {
+    wn_heap *heap = me->heap;
+    wn_cc *cc = wn_cc_of(heap);
+    size_t n = 0;
+    wn_cc_abort(cc);
+    finish_sweep(cc);
+    for (mutator *m = heap->mutators; m; m = m->next) wn_cc_drop_blocks(m);
+    pthread_mutex_lock(&heap->space.lock);
+    WN_EACH_BLOCK(&heap->space, c, b) {
+        if (b->frozen || !b->used) continue;
+        b->frozen = 1;
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g)); n++) {
+            wn_meta_(o)[0] = WN_OLD_CLEAN_;
+            wn_meta_(o)[1] |= 3;
+        }
+        __atomic_store_n(&b->noted, 1, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&heap->space.lock);
+    wn_space_unlist_frozen(&heap->space);
+    __atomic_fetch_add(&cc->frozen, n, __ATOMIC_RELAXED);
+    for (mutator *m = heap->mutators; m; m = m->next) m->fast.mode = mode_of(cc);
+    return WN_OK;
+}
+
+static wn_status unfreeze(mutator *me) {
+    wn_heap *heap = me->heap;
+    wn_cc *cc = wn_cc_of(heap);
+    wn_cc_abort(cc);
+    finish_sweep(cc);
+    WN_EACH_BLOCK(&heap->space, c, b) {
+        if (!b->frozen) continue;
+        b->frozen = 0;
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            wn_meta_(o)[0] = 0;
+            wn_meta_(o)[1] &= (uint8_t)~WN_STATE_GENERATION_;
+        }
+    }
+    __atomic_store_n(&cc->frozen, 0, __ATOMIC_RELAXED);
+    cc->remembered.n = 0;
+    wn_space_relist(&heap->space);
+    for (mutator *m = heap->mutators; m; m = m->next) m->fast.mode = mode_of(cc);
+    return WN_OK;
+}
+
+static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&wn_cc_of(heap)->frozen, __ATOMIC_RELAXED); }
+
+/* ---- fork
+ * ---------------------------------------------------------------------------------------------------------------
+ *
+ * Helpers stand still across fork(), with the world's lock held, so the parent just goes on. In the child there is only
+ * the forking thread: what other threads were in the middle of is given up (a cycle) or repaired (blocks they owned,
+ * whose alloc bits may be ahead of their counts). Threads of the collector start again when they are needed. */
+
+static void before_fork(wn_heap *heap) { pthread_mutex_lock(&wn_cc_of(heap)->lists); }
+
+static void repair_blocks(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    WN_EACH_BLOCK(&heap->space, c, b) {
+        if (b->state != WN_BLOCK_SMALL) continue;
+        uint32_t used = 0;
+        for (unsigned i = 0; i < WN_BLOCK_WORDS; i++) used += (uint32_t)__builtin_popcountll(wn_alloc_words(b)[i]);
+        b->used = used;
+        b->owned = 0;
+    }
+    for (mutator *m = heap->mutators; m; m = m->next)
+        for (unsigned k = 0; k < WN_KINDS; k++)
+            for (unsigned i = 0; i < WN_CLASSES_; i++)
+                if (m->block[k][i]) m->block[k][i]->owned = 1;
+}
+
+static void after_fork(wn_heap *heap, bool child) {
+    wn_cc *cc = wn_cc_of(heap);
+    if (!child) {
+        pthread_mutex_unlock(&cc->lists);
+        return;
+    }
+    init_locks(cc);
+    for (unsigned i = 0; i < cc->workers; i++) cc->worker[i].running = false;
+    cc->finalizer_running = false;
+    cc->marking_together = false;
+    repair_blocks(cc);
+    /* Segments that other threads held are gone with them; all of the markers' memory starts anew. */
+    wn_mark_pool_drop(&cc->pool);
+    init_markers(cc);
+    for (mutator *m = heap->mutators; m; m = m->next) {
+        wn_cc_mutator *c = wn_cc_of_mutator(m);
+        wn_mark_make(&c->assist, &cc->pool);
+        c->buffer = NULL;
+    }
+    cc->shaded = cc->shared = NULL;
+    cc->slice_count = 0;
+    wn_cc_abort(cc);
+    __atomic_store_n(&cc->aborted, false, __ATOMIC_RELAXED);
+    if (wn_cc_phase_of(cc) == WN_CC_SWEEPING) wn_cc_collect_unswept(cc);
+    cc->wanted = cc->finished = cc->started;
+}
+
+/* ---- questions
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static void make_immortal(mutator *m, void *object) {
+    pthread_mutex_lock(&m->heap->roots_lock);
+    wn_vector_push(&m->heap->immortals, object);
+    pthread_mutex_unlock(&m->heap->roots_lock);
+    wn_cc_shade(m->heap, object);
+}
+
+static wn_status pin(mutator *m, void *object) { return (void)m, (void)object, WN_OK; }
+static void unpin(mutator *m, void *object) { (void)m, (void)object; }
+static uintptr_t identity(mutator *m, void *object) { return (void)m, (uintptr_t)object; }
+
+static bool is_tracked(const wn_heap *heap, const void *object) { return (void)heap, wn_has_refs_(wn_type_of(object)); }
+static int generation(const wn_heap *heap, const void *object) {
+    (void)heap;
+    return wn_block_of(object)->frozen ? 3 : -1;
+}
+
+/* Between the end of marking and the sweep of a block its alloc bits still show the dead. */
+static bool is_live(const wn_heap *heap, const void *object) {
+    const wn_cc *cc = wn_cc_of(heap);
+    if (!cc) return true; /* the heap is going: whatever is left must be released */
+    switch (wn_cc_phase_of(cc)) {
+    case WN_CC_CLOSED: return wn_cc_is_marked(object);
+    case WN_CC_ENDING:
+    case WN_CC_SWEEPING: return wn_cc_is_marked(object) || wn_space_is_swept(&heap->space, wn_block_of(object));
+    default: return true;
+    }
+}
+
+static void stats(wn_heap *heap, wn_stats *s) { s->frozen = frozen(heap); }
+
+static void trim(mutator *m) { finish_sweep(wn_cc_of(m->heap)); }
+
+const wn_collector wn_collector_concurrent = {
+    .id = WN_COLLECTOR_CONCURRENT,
+    .name = "concurrent",
+    .init = init,
+    .fini = fini,
+    .attach = attach,
+    .detach = detach,
+    .allocate = wn_cc_allocate,
+    .store = wn_cc_store,
+    .poll = poll,
+    .collect = wn_cc_collect,
+    .step = step,
+    .freeze = freeze,
+    .unfreeze = unfreeze,
+    .frozen = frozen,
+    .make_immortal = make_immortal,
+    .pin = pin,
+    .unpin = unpin,
+    .identity = identity,
+    .weak_get = wn_cc_weak_get,
+    .generation = generation,
+    .is_tracked = is_tracked,
+    .shade = wn_cc_shade,
+    .flush = wn_cc_flush,
+    .is_live = is_live,
+    .stats = stats,
+    .before_fork = before_fork,
+    .after_fork = after_fork,
+    .trim = trim,
+};

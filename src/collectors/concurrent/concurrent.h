@@ -1,0 +1,256 @@
+/*
+ * concurrent.h - Go's collector: mark and sweep beside the running program, without stopping it as a whole.
+ *
+ * A cycle is driven by one thread of the collector, the conductor (cycle.c). It talks to the program's threads by
+ * handshakes: each serves one at its own safepoint, or it is served on its behalf while it stands still. The order of
+ * things is that of docs/design/concurrent.md, and the names H1.., B1.., T1.., W1.., A1 in comments are those of the
+ * models in tests/spin/.
+ *
+ * Invariants while a cycle marks:
+ *   - an object is marked when its bit is set in the mark table; it is then scanned, waiting in a marker's stack or in
+ *     `slices`, or it was allocated in this cycle and needs no scan;
+ *   - every object that the program can reach and that is not marked is reachable from one that waits to be scanned, or
+ *     from one that a thread has shaded (its buffer, `shaded`), or from a stack that is not scanned yet, by a path
+ * whose every link will be shaded when it is cut;
+ *   - mark bits of what a thread's buffers still hold are set: what it allocates is black (A1);
+ *   - outside of cycles and while sweeping no thread sets a mark bit.
+ * While sweeping: a block is swept by whoever claims it from `unswept`; until then nobody allocates from it, and its
+ * alloc bits still show the dead. Nothing of the object is read or written, except by release hooks.
+ *
+ * Locks, in the order they may be nested: heap->world, heap->weak.lock, `lock`, the pool's. `lists` is taken alone, or
+ * with `lock` inside.
+ */
+#ifndef WN_CONCURRENT_H
+#define WN_CONCURRENT_H
+
+#include "engines/mark.h"
+#include "engines/weak.h"
+
+typedef enum wn_cc_phase {
+    WN_CC_IDLE,
+    WN_CC_MARKING, /* from before the first handshake until every reachable object is marked */
+    WN_CC_CLOSED,  /* mark bits are final but for new objects: what is dead is being found out */
+    WN_CC_ENDING,  /* nothing refers weakly to the dead any more; threads turn to blocks of the new era, one by one */
+    WN_CC_SWEEPING
+} wn_cc_phase;
+
+/* What a handshake asks of a thread. */
+typedef enum wn_cc_ask {
+    WN_CC_ASK_NOTHING,
+    WN_CC_ASK_BARRIER, /* H1: turn the barrier on, allocate black */
+    WN_CC_ASK_SCAN,    /* H2: shade what the stack refers to; the stack is black from then on */
+    WN_CC_ASK_FLUSH,   /* H3: hand over what was shaded */
+    WN_CC_ASK_SWEEP    /* H4: barrier off; give up blocks that are not swept */
+} wn_cc_ask;
+
+enum {
+    WN_CC_LEAF = 1,          /* wn_block.kind of blocks whose objects have no references */
+    WN_CC_UNIT = 512,        /* objects a marker scans between two looks around */
+    WN_CC_SLICE = 2048,      /* references of a long array scanned at a time */
+    WN_CC_LONG = 4096,       /* arrays with more of them are scanned in slices, by whoever has time */
+    WN_CC_ASSIST_NS = 20000, /* what one assist may take */
+    WN_CC_ASSIST_UNIT = 64,  /* objects between two looks at the clock */
+    WN_CC_WORKERS = 64       /* most marking threads */
+};
+
+typedef struct wn_cc_mutator {
+    uint32_t ask;            /* wn_cc_ask; set by the conductor, cleared when served; atomic */
+    bool grey;               /* the stack has not been scanned in this cycle */
+    bool finalizing;         /* runs finalizers at this moment */
+    wn_mark_segment *buffer; /* references shaded and not yet handed over */
+    wn_marker assist;
+    wn_buffer_ leaf[WN_CLASSES_]; /* for objects without references; the others come from wn_mutator.buffer */
+} wn_cc_mutator;
+
+/* A marking thread. Number 0 is the conductor. */
+typedef struct wn_cc_worker {
+    mutator me; /* what stops of the world see of it */
+    struct wn_cc *cc;
+    pthread_t thread;
+    bool running; /* the thread exists */
+    bool busy;    /* its marker may hold work; under cc->lock */
+    wn_marker marker;
+    uint64_t cpu_ns; /* spent marking in this cycle; atomic */
+} wn_cc_worker;
+
+/* A long array of which the references from `next` on are still to be scanned. */
+typedef struct wn_cc_slice {
+    void *object;
+    size_t next;
+} wn_cc_slice;
+
+/* Blocks that wait to be swept, of one kind and class; claimed by counting `next` up. */
+typedef struct wn_cc_unswept {
+    wn_vector blocks;
+    size_t next; /* atomic */
+} wn_cc_unswept;
+
+/* What a cycle was like, for the pacer and for the trace line. Times in nanoseconds. */
+typedef struct wn_cc_cycle {
+    uint64_t start, barrier, scan, closed, sweep, end; /* when each part began */
+    size_t used_at_start, used_at_close, live;         /* bytes */
+    size_t work;                                       /* objects scanned, and references of arrays / 8 */
+    size_t freed_objects, freed_bytes;
+    uint64_t cpu_ns, assist_ns, longest_wait_ns;
+    unsigned rounds;
+} wn_cc_cycle;
+
+typedef struct wn_cc {
+    wn_heap *heap;
+    uint32_t phase;      /* wn_cc_phase; changed by the conductor under heap->world and heap->weak.lock; atomic */
+    uint32_t shading;    /* what a thread that attaches must start with; under heap->world */
+    size_t white_shaded; /* references shaded by threads that turned out not to be marked yet; atomic */
+    uint64_t weak_reads; /* W1: white targets that weak reads returned; under heap->weak.lock */
+    bool failed;         /* no memory for the marking itself: the cycle frees nothing; atomic */
+    bool aborted;        /* the cycle was given up from outside; under heap->world */
+
+    /* the conductor's life; all under heap->world */
+    bool quit;
+    pthread_cond_t wake, done;
+    uint64_t wanted, started, finished; /* cycles, counted from 1 */
+    unsigned workers;                   /* marking threads, the conductor included */
+    bool marking_together;              /* the other workers should look for work */
+    wn_cc_worker worker[WN_CC_WORKERS];
+
+    /* work that has no owner */
+    pthread_mutex_t lock;
+    wn_mark_pool pool;
+    wn_mark_segment *shaded; /* not claimed yet: some may be marked already */
+    wn_mark_segment *shared; /* the segment that wn_cc_shade of threads without a buffer fills */
+    wn_cc_slice *slices;
+    size_t slice_count, slice_room;
+    unsigned busy;        /* workers and assisting threads that may hold work */
+    wn_vector remembered; /* frozen objects that were written to; never forgotten until unfrozen */
+    uint32_t hidden;      /* ephemerons are being followed: markers note keys; atomic */
+    wn_vector keys;       /* keys and ephemerons that were marked since, not yet looked at */
+
+    /* sweeping */
+    wn_cc_unswept unswept[WN_KINDS][WN_CLASSES_], unswept_large;
+    size_t to_sweep, swept;            /* blocks; swept is atomic */
+    size_t freed_objects, freed_bytes; /* in this cycle; atomic */
+    size_t frozen;                     /* objects; atomic */
+
+    /* what became due; under `lists` */
+    pthread_mutex_t lists;
+    wn_vector finalizable; /* objects whose types have finalizers that have not run */
+    wn_vector examined;    /* those of them that the conductor is looking at */
+    size_t examined_next;
+    wn_vector dead_finals; /* found dead, not yet marked again; the conductor's own */
+    wn_vector due_finals;  /* dead but for their finalizer; roots */
+    size_t due_finals_next;
+    wn_vector due_callbacks; /* weak references whose targets died; roots */
+    uint32_t due;            /* something is in them; atomic */
+    bool finalizer_running;  /* the finalizer thread exists; under heap->world */
+    pthread_t finalizer;
+    pthread_cond_t finalizer_wake;
+
+    /* the pacer; see pacer.c */
+    size_t trigger, goal; /* bytes in use at which a cycle starts, and at which it should be over; atomic */
+    size_t work_expected; /* of the cycle under way */
+    size_t work_done;     /* atomic */
+    double ns_per_work, bytes_per_ns;
+    uint64_t last_end;
+    size_t last_allocated;
+    uint64_t futile_at; /* allocated bytes when a full cycle last failed to make room; 0: none did */
+    wn_cc_cycle now;
+    uint64_t cpu_total_ns, start_ns; /* atomic */
+} wn_cc;
+
+static inline wn_cc *wn_cc_of(const wn_heap *heap) { return heap->state; }
+static inline wn_cc_mutator *wn_cc_of_mutator(const mutator *m) { return m->state_of_collector; }
+static inline wn_cc_phase wn_cc_phase_of(const wn_cc *cc) {
+    return (wn_cc_phase)__atomic_load_n(&cc->phase, __ATOMIC_ACQUIRE);
+}
+
+static inline bool wn_cc_is_marked(const void *object) {
+    uint64_t bit;
+    return __atomic_load_n(wn_bit_of(object, WN_MARK_TABLE, &bit), __ATOMIC_RELAXED) & bit;
+}
+/* Sets the mark; true for the one who did. Looks first: a locked instruction costs as much as a scan. */
+static inline bool wn_cc_claim(const void *object) {
+    uint64_t bit, *word = wn_bit_of(object, WN_MARK_TABLE, &bit);
+    if (__atomic_load_n(word, __ATOMIC_RELAXED) & bit) return false;
+    return !(__atomic_fetch_or(word, bit, __ATOMIC_RELAXED) & bit);
+}
+
+/* Bytes that count towards thresholds: slots handed out, dead ones not yet swept included, and what objects hold
+ * outside. */
+static inline size_t wn_cc_used(const wn_cc *cc) {
+    return __atomic_load_n(&cc->heap->space.live_bytes, __ATOMIC_RELAXED) +
+           __atomic_load_n(&cc->heap->external_bytes, __ATOMIC_RELAXED);
+}
+
+/* ---- allocate.c: what the program's threads do ---- */
+void *wn_cc_allocate(mutator *m, const wn_type *type, size_t bytes);
+void wn_cc_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+void wn_cc_shade(wn_heap *heap, void *object);
+void *wn_cc_weak_get(mutator *m, void *target);
+void wn_cc_flush(mutator *m);
+/* Makes what is left of a thread's buffers black. */
+void wn_cc_blacken_buffers(mutator *m);
+void wn_cc_drop_blocks(mutator *m);
+/* Adds a reference to the thread's buffer; hands the buffer over when full. */
+void wn_cc_shade_own(mutator *m, void *object);
+void wn_cc_hand_over(mutator *m);
+
+/* ---- handshake.c ---- */
+void wn_cc_serve(mutator *m, wn_cc_ask ask);
+/* Asks every thread and waits until all have served; `meanwhile` is called as long as it returns true. False: the cycle
+ * was aborted. */
+bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc));
+/* H2 at one stop, for heaps whose root scanners or conservative frames have no barrier. */
+bool wn_cc_scan_stopped(wn_cc *cc);
+void wn_cc_scan_roots(mutator *m);
+
+/* ---- mark.c ---- */
+/* Scans about a unit of what a worker has or can get; false: there was nothing. */
+bool wn_cc_mark_unit(wn_cc *cc, wn_cc_worker *w);
+void wn_cc_mark_root(wn_cc_worker *w, void *object);
+/* Whether no work is left anywhere but in buffers of running threads. */
+bool wn_cc_is_dry(wn_cc *cc);
+void wn_cc_assist(mutator *m, uint64_t budget_ns);
+/* Marks values of ephemerons whose keys are marked; call when dry. False: nothing (more) was to be done. */
+bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w);
+/* Forgets all work. */
+void wn_cc_drop_work(wn_cc *cc);
+
+/* ---- cycle.c ---- */
+/* Makes sure the conductor exists and asks for cycle number `cycle`. With heap->world held. */
+void wn_cc_want(wn_cc *cc, uint64_t cycle);
+/* Waits, standing still, for the end of a cycle: of the one under way if there is one, or, with `fresh`, of one that
+ * begins after this call. False: there can be none, for want of a thread. */
+bool wn_cc_wait_for_cycle(mutator *m, bool fresh);
+wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result);
+/* A look at the world's poll word between units of work; false: the cycle was aborted meanwhile. */
+bool wn_cc_pause(wn_cc *cc, wn_cc_worker *w);
+/* Gives up the cycle under way if it has not come to sweeping. The world is stopped, or only this thread exists. */
+void wn_cc_abort(wn_cc *cc);
+void wn_cc_stop_threads(wn_cc *cc);
+void wn_cc_set_phase(wn_cc *cc, wn_cc_phase phase);
+
+/* ---- sweep.c ---- */
+bool wn_cc_begin_sweep(wn_cc *cc);
+/* Sweeps one block that waits; false: none does. */
+bool wn_cc_sweep_one(wn_cc *cc);
+bool wn_cc_sweep_done(const wn_cc *cc);
+bool wn_cc_starved(wn_space *space, unsigned kind, unsigned cls);
+void wn_cc_collect_unswept(wn_cc *cc);
+void wn_cc_clear_marks(wn_cc *cc);
+bool wn_cc_wants_to_scavenge(const wn_cc *cc);
+void wn_cc_scavenge(wn_cc *cc);
+
+/* ---- final.c ---- */
+bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w);
+void wn_cc_make_finals_due(wn_cc *cc);
+/* Runs callbacks and finalizers that are due, until about `budget_ns` have passed; true: some were run. */
+bool wn_cc_run_due(mutator *m, uint64_t budget_ns);
+void wn_cc_note_finalizable(mutator *m, void *object);
+
+/* ---- pacer.c ---- */
+void wn_cc_pace_start(wn_cc *cc);
+void wn_cc_pace_end(wn_cc *cc);
+/* After a thread has been handed a run of slots: starts a cycle, or makes the thread help with the one under way. */
+void wn_cc_pace(mutator *m);
+void wn_cc_trace(wn_cc *cc);
+
+#endif

@@ -1,0 +1,416 @@
+/*
+ * cycle.c - the conductor: one thread that takes each cycle through its phases, and the workers that mark with it.
+ *
+ *     clear marks -> H1 barrier -> globals, H2 stacks, marking -> T1..T3 until a clean round -> what is dead ->
+ *     H4 barrier off -> sweep
+ *
+ * Nothing here stops the world, except where a heap has root scanners, which have no barrier (wn_cc_scan_stopped).
+ *
+ * The conductor stands still (wn_helper_park) between units of work whenever somebody stops the world or forks. What it
+ * knows is in wn_cc and not in its frames as far as a cycle can be given up: wn_cc_abort puts everything back to before
+ * the cycle, and the conductor, when it runs again, finds `aborted` and goes home.
+ */
+#define _GNU_SOURCE
+#include "collectors/concurrent/concurrent.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+void wn_cc_set_phase(wn_cc *cc, wn_cc_phase phase) { __atomic_store_n(&cc->phase, phase, __ATOMIC_RELEASE); }
+
+bool wn_cc_pause(wn_cc *cc, wn_cc_worker *w) {
+    if (WN_UNLIKELY(__atomic_load_n(&w->me.fast.poll, __ATOMIC_ACQUIRE))) wn_helper_park(&w->me);
+    return !__atomic_load_n(&cc->aborted, __ATOMIC_ACQUIRE) && !__atomic_load_n(&cc->quit, __ATOMIC_RELAXED);
+}
+
+static wn_cc_worker *conductor_of(wn_cc *cc) { return &cc->worker[0]; }
+
+static bool mark_meanwhile(wn_cc *cc) {
+    uint64_t start = wn_os_thread_cpu();
+    bool more = wn_cc_mark_unit(cc, conductor_of(cc));
+    cc->now.cpu_ns += wn_os_thread_cpu() - start;
+    return more;
+}
+
+/* ---- marking ----------------------------------------------------------------------------------------------------- */
+
+static void mark_list(wn_cc_worker *w, wn_vector *list, size_t from) {
+    for (size_t i = from; i < list->n; i++)
+        if (list->at[i]) wn_cc_mark_root(w, list->at[i]);
+}
+
+/* Roots outside of stacks. They change only through the barrier, so any moment after H1 will do. */
+static void mark_tables(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    wn_cc_worker *w = conductor_of(cc);
+    pthread_mutex_lock(&heap->roots_lock);
+    for (size_t i = 0; i < heap->globals.n; i++) {
+        void *o = __atomic_load_n((void **)heap->globals.at[i], __ATOMIC_ACQUIRE);
+        if (o) wn_cc_mark_root(w, o);
+    }
+    mark_list(w, &heap->immortals, 0);
+    pthread_mutex_unlock(&heap->roots_lock);
+    mark_list(w, &heap->garbage, 0);
+    pthread_mutex_lock(&cc->lists);
+    mark_list(w, &cc->due_finals, cc->due_finals_next);
+    mark_list(w, &cc->due_callbacks, 0);
+    pthread_mutex_unlock(&cc->lists);
+    /* Frozen objects are marked already; those that were written to are scanned like fresh finds. */
+    pthread_mutex_lock(&cc->lock);
+    for (size_t i = 0; i < cc->remembered.n; i++) wn_mark_push(&w->marker, cc->remembered.at[i]);
+    if (cc->remembered.n && !w->busy) {
+        w->busy = true;
+        cc->busy++;
+    }
+    pthread_mutex_unlock(&cc->lock);
+}
+
+/* Marks until nothing is left but what running threads have in their buffers. False: aborted. */
+static bool mark_all(wn_cc *cc) {
+    for (;;) {
+        if (!wn_cc_pause(cc, conductor_of(cc))) return false;
+        if (mark_meanwhile(cc)) continue;
+        if (!wn_cc_is_dry(cc)) { /* other workers or assisting threads still hold some */
+            __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
+            nanosleep(&(struct timespec){0, 10000}, NULL);
+            continue;
+        }
+        if (!wn_cc_follow_ephemerons(cc, conductor_of(cc))) return wn_cc_pause(cc, conductor_of(cc));
+    }
+}
+
+static bool scan_stacks(wn_cc *cc, size_t *scanners) {
+    pthread_mutex_lock(&cc->heap->roots_lock);
+    *scanners = cc->heap->scanner_count;
+    pthread_mutex_unlock(&cc->heap->roots_lock);
+    return *scanners ? wn_cc_scan_stopped(cc) : wn_cc_handshake(cc, WN_CC_ASK_SCAN, mark_meanwhile);
+}
+
+/* T3: ends marking if the round that has just ended found nothing white. */
+static bool close_marking(wn_cc *cc, uint64_t reads_before, size_t scanners) {
+    wn_heap *heap = cc->heap;
+    bool closed = false;
+    pthread_mutex_lock(&heap->world);
+    pthread_mutex_lock(&heap->weak.lock);
+    pthread_mutex_lock(&cc->lock);
+    closed = cc->weak_reads == reads_before && !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded &&
+             !cc->shared && !cc->keys.n && heap->scanner_count <= scanners && !cc->aborted;
+    if (closed) wn_cc_set_phase(cc, WN_CC_CLOSED);
+    pthread_mutex_unlock(&cc->lock);
+    pthread_mutex_unlock(&heap->weak.lock);
+    pthread_mutex_unlock(&heap->world);
+    return closed;
+}
+
+static bool mark(wn_cc *cc) {
+    size_t scanners;
+    cc->now.barrier = wn_os_now();
+    if (!wn_cc_handshake(cc, WN_CC_ASK_BARRIER, NULL)) return false;
+    cc->now.scan = wn_os_now();
+    mark_tables(cc);
+    if (!scan_stacks(cc, &scanners)) return false;
+    for (;;) {
+        if (!mark_all(cc)) return false; /* T1 */
+        uint64_t reads = __atomic_load_n(&cc->weak_reads, __ATOMIC_RELAXED);
+        size_t before = __atomic_load_n(&cc->white_shaded, __ATOMIC_RELAXED);
+        cc->now.rounds++;
+        if (!wn_cc_handshake(cc, WN_CC_ASK_FLUSH, NULL)) return false; /* T2 */
+        /* What was handed over may all be marked already: then nothing is pushed, and the round was clean. */
+        if (!mark_all(cc)) return false;
+        if (__atomic_load_n(&cc->white_shaded, __ATOMIC_RELAXED) != before) continue;
+        if (close_marking(cc, reads, scanners)) return true;
+        pthread_mutex_lock(&cc->heap->roots_lock);
+        bool more_scanners = cc->heap->scanner_count > scanners;
+        pthread_mutex_unlock(&cc->heap->roots_lock);
+        /* A scanner that came meanwhile may show what it took from a stack before that was scanned. */
+        if (more_scanners && !scan_stacks(cc, &scanners)) return false;
+    }
+}
+
+/* ---- a cycle --------------------------------------------------------------------------------------------------------
+ */
+
+static bool sweep_all(wn_cc *cc) {
+    wn_cc_worker *w = conductor_of(cc);
+    while (wn_cc_sweep_one(cc)) wn_cc_pause(cc, w);
+    /* A thread that claimed a block and was put aside by the scheduler: wait for it. */
+    while (!wn_cc_sweep_done(cc)) {
+        wn_cc_pause(cc, w);
+        nanosleep(&(struct timespec){0, 20000}, NULL);
+    }
+    return true;
+}
+
+static void end_sweep(wn_cc *cc) {
+    pthread_mutex_lock(&cc->heap->world);
+    wn_cc_set_phase(cc, WN_CC_IDLE);
+    pthread_mutex_unlock(&cc->heap->world);
+}
+
+static void tell(wn_cc *cc, wn_event_kind kind) {
+    wn_event event = {.kind = kind, .generation = 2};
+    if (kind == WN_EVENT_COLLECT_STOP) {
+        event.result = (wn_collect_result){.collected = cc->now.freed_objects,
+                                           .freed_bytes = cc->now.freed_bytes,
+                                           .duration_ns = cc->now.end - cc->now.start};
+        event.after = WN_PHASE_IDLE;
+        event.before = WN_PHASE_SWEEPING;
+        event.bytes_before = cc->now.used_at_close;
+        event.bytes_after = cc->now.live;
+    } else {
+        event.bytes_before = cc->now.used_at_start;
+    }
+    wn_tell(&conductor_of(cc)->me, &event);
+}
+
+static bool cycle(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    wn_cc_worker *w = conductor_of(cc);
+    memset(&cc->now, 0, sizeof cc->now);
+    cc->now.start = wn_os_now();
+    uint64_t cpu = wn_os_thread_cpu();
+    wn_cc_pace_start(cc);
+    tell(cc, WN_EVENT_COLLECT_START);
+    wn_cc_clear_marks(cc);
+    pthread_mutex_lock(&heap->world);
+    pthread_mutex_lock(&heap->weak.lock);
+    __atomic_store_n(&cc->failed, false, __ATOMIC_RELAXED);
+    cc->freed_objects = cc->freed_bytes = 0;
+    wn_cc_set_phase(cc, WN_CC_MARKING);
+    pthread_mutex_unlock(&heap->weak.lock);
+    cc->marking_together = cc->workers > 1;
+    pthread_cond_broadcast(&cc->wake);
+    pthread_mutex_unlock(&heap->world);
+
+    bool ok = mark(cc);
+    pthread_mutex_lock(&heap->world);
+    cc->marking_together = false;
+    pthread_mutex_unlock(&heap->world);
+    if (!ok) return false;
+    cc->now.closed = wn_os_now();
+    if (__atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
+        /* No memory for the work lists: marks are not complete, so nothing may be freed. */
+        wn_world_stop(heap, &w->me);
+        if (!cc->aborted) wn_cc_abort(cc);
+        wn_world_start(heap, &w->me);
+        return false;
+    }
+    if (heap->options.verify && wn_verify(&w->me.fast, stderr))
+        wn_misuse("verify", "the heap is not sound after marking; the report is on stderr");
+    if (!wn_cc_find_dead(cc, w)) return false;
+    cc->now.sweep = wn_os_now();
+    cc->now.used_at_close = wn_cc_used(cc);
+    if (!wn_cc_begin_sweep(cc)) return false;
+    sweep_all(cc);
+    cc->now.freed_objects = __atomic_load_n(&cc->freed_objects, __ATOMIC_RELAXED);
+    cc->now.freed_bytes = __atomic_load_n(&cc->freed_bytes, __ATOMIC_RELAXED);
+    cc->now.cpu_ns = wn_os_thread_cpu() - cpu;
+    for (unsigned i = 1; i < cc->workers; i++)
+        cc->now.cpu_ns += __atomic_exchange_n(&cc->worker[i].cpu_ns, 0, __ATOMIC_RELAXED);
+    wn_cc_pace_end(cc);
+    cc->now.end = wn_os_now();
+    end_sweep(cc);
+    pthread_mutex_lock(&heap->stats_lock);
+    heap->stats.collections++;
+    heap->stats.majors++;
+    heap->stats.generation[2].collections++;
+    heap->stats.generation[2].collected += cc->now.freed_objects;
+    heap->stats.gc_cpu_ns += cc->now.cpu_ns;
+    pthread_mutex_unlock(&heap->stats_lock);
+    tell(cc, WN_EVENT_COLLECT_STOP);
+    if (heap->options.trace) wn_cc_trace(cc);
+    return true;
+}
+
+/* ---- giving up
+ * ------------------------------------------------------------------------------------------------------- */
+
+void wn_cc_abort(wn_cc *cc) {
+    wn_cc_phase phase = wn_cc_phase_of(cc);
+    if (phase == WN_CC_IDLE || phase == WN_CC_SWEEPING) return;
+    cc->shading = false;
+    for (mutator *m = cc->heap->mutators; m; m = m->next) {
+        wn_cc_mutator *c = wn_cc_of_mutator(m);
+        m->fast.mode &= ~(uint32_t)WN_MODE_SHADE_;
+        c->grey = false;
+        __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
+    }
+    wn_cc_drop_work(cc);
+    pthread_mutex_lock(&cc->lists);
+    for (; cc->examined_next < cc->examined.n; cc->examined_next++)
+        wn_vector_push(&cc->finalizable, cc->examined.at[cc->examined_next]);
+    cc->examined.n = cc->examined_next = 0;
+    pthread_mutex_unlock(&cc->lists);
+    wn_cc_make_finals_due(cc);
+    __atomic_store_n(&cc->aborted, true, __ATOMIC_RELEASE);
+    pthread_mutex_lock(&cc->lock);
+    wn_cc_set_phase(cc, WN_CC_IDLE);
+    pthread_mutex_unlock(&cc->lock);
+    wn_space_relist(&cc->heap->space); /* blocks that wait to be swept are off the lists; they keep their dead */
+}
+
+/* ---- the threads
+ * ----------------------------------------------------------------------------------------------------- */
+
+static void wait_until(wn_cc *cc, uint64_t at) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    uint64_t ns = at + (uint64_t)t.tv_nsec;
+    t.tv_sec += (time_t)(ns / 1000000000u);
+    t.tv_nsec = (long)(ns % 1000000000u);
+    pthread_cond_timedwait(&cc->wake, &cc->heap->world, &t);
+}
+
+/* Still to be swept, after a fork in the middle of it: the child's conductor goes on. */
+static bool has_work(const wn_cc *cc) { return cc->started < cc->wanted || wn_cc_phase_of(cc) == WN_CC_SWEEPING; }
+
+static void *conduct(void *arg) {
+    wn_cc *cc = arg;
+    wn_heap *heap = cc->heap;
+    wn_cc_worker *w = conductor_of(cc);
+    for (;;) {
+        pthread_mutex_lock(&heap->world);
+        while (!cc->quit && !has_work(cc)) {
+            if (wn_cc_wants_to_scavenge(cc)) {
+                pthread_mutex_unlock(&heap->world);
+                wn_helper_begin(&w->me);
+                wn_cc_scavenge(cc);
+                wn_helper_end(&w->me);
+                pthread_mutex_lock(&heap->world);
+                if (!cc->quit && !has_work(cc)) wait_until(cc, 10000000);
+            } else {
+                pthread_cond_wait(&cc->wake, &heap->world);
+            }
+        }
+        bool quit = cc->quit;
+        bool fresh = cc->started < cc->wanted;
+        if (!quit && fresh) cc->started++;
+        __atomic_store_n(&cc->aborted, false, __ATOMIC_RELEASE);
+        pthread_mutex_unlock(&heap->world);
+        if (quit) return NULL;
+        wn_helper_begin(&w->me);
+        if (wn_cc_phase_of(cc) == WN_CC_SWEEPING) {
+            sweep_all(cc);
+            wn_cc_pace_end(cc);
+            end_sweep(cc);
+        }
+        bool done = !fresh || cycle(cc);
+        pthread_mutex_lock(&heap->world);
+        if (!done && __atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
+            cc->finished = cc->started; /* nothing was freed: those who wait will find out */
+            cc->wanted = cc->started;
+        } else if (!done) {
+            cc->started--; /* given up for a freeze: once more, if it is still wanted */
+        } else if (fresh) {
+            cc->finished = cc->started;
+        }
+        pthread_cond_broadcast(&cc->done);
+        pthread_mutex_unlock(&heap->world);
+        wn_helper_end(&w->me);
+    }
+}
+
+static void *work(void *arg) {
+    wn_cc_worker *w = arg;
+    wn_cc *cc = w->cc;
+    for (;;) {
+        pthread_mutex_lock(&cc->heap->world);
+        while (!cc->quit && !cc->marking_together) pthread_cond_wait(&cc->wake, &cc->heap->world);
+        bool quit = cc->quit;
+        pthread_mutex_unlock(&cc->heap->world);
+        if (quit) return NULL;
+        wn_helper_begin(&w->me);
+        uint64_t start = wn_os_thread_cpu();
+        while (__atomic_load_n(&cc->marking_together, __ATOMIC_RELAXED) && wn_cc_pause(cc, w)) {
+            if (wn_cc_mark_unit(cc, w)) continue;
+            __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
+            nanosleep(&(struct timespec){0, 20000}, NULL);
+        }
+        __atomic_fetch_add(&w->cpu_ns, wn_os_thread_cpu() - start, __ATOMIC_RELAXED);
+        wn_helper_end(&w->me);
+    }
+}
+
+static bool start_thread(wn_cc *cc, unsigned i) {
+    wn_cc_worker *w = &cc->worker[i];
+    if (w->running) return true;
+    w->cc = cc;
+    w->me.heap = cc->heap;
+    w->me.state = MUTATOR_STILL;
+    /* Signals are for the program's own threads. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    w->running = pthread_create(&w->thread, NULL, i ? work : conduct, i ? (void *)w : (void *)cc) == 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!w->running) return false;
+    pthread_setname_np(w->thread, i ? "winnow marker" : "winnow");
+    w->me.next = cc->heap->helpers;
+    cc->heap->helpers = &w->me;
+    return true;
+}
+
+void wn_cc_want(wn_cc *cc, uint64_t cycle) {
+    if (cc->wanted < cycle) cc->wanted = cycle;
+    for (unsigned i = 0; i < cc->workers; i++)
+        if (!start_thread(cc, i)) break;
+    pthread_cond_broadcast(&cc->wake);
+}
+
+void wn_cc_stop_threads(wn_cc *cc) {
+    pthread_mutex_lock(&cc->heap->world);
+    __atomic_store_n(&cc->quit, true, __ATOMIC_RELAXED);
+    pthread_cond_broadcast(&cc->wake);
+    pthread_cond_broadcast(&cc->finalizer_wake);
+    pthread_mutex_unlock(&cc->heap->world);
+    for (unsigned i = 0; i < cc->workers; i++)
+        if (cc->worker[i].running) pthread_join(cc->worker[i].thread, NULL);
+}
+
+/* ---- waiting for a cycle
+ * --------------------------------------------------------------------------------------------- */
+
+bool wn_cc_wait_for_cycle(mutator *m, bool fresh) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_world_spill(m);
+    pthread_mutex_lock(&m->heap->world);
+    uint64_t cycle = fresh || cc->started == cc->finished ? cc->started + 1 : cc->started;
+    wn_cc_want(cc, cycle);
+    bool possible = cc->worker[0].running;
+    if (possible) {
+        m->state = MUTATOR_STILL;
+        pthread_cond_broadcast(&m->heap->world_changed);
+        while (cc->finished < cycle) pthread_cond_wait(&cc->done, &m->heap->world);
+        while (m->heap->stopped && m->heap->stopper != m) pthread_cond_wait(&m->heap->world_changed, &m->heap->world);
+        m->state = MUTATOR_RUNNING;
+    } else {
+        cc->wanted = cc->started;
+    }
+    pthread_mutex_unlock(&m->heap->world);
+    return possible;
+}
+
+wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_collect_result ignored;
+    if (!result) result = &ignored;
+    /* Below the highest there is nothing to do, unless a test wants a collection at every chance. */
+    if (generation < 2 && !m->heap->options.stress) return WN_OK;
+    uint64_t start = wn_os_now();
+    /* What finalizers let go of is freed by a further cycle; one that makes garbage with finalizers anew without end
+     * is not followed for ever. */
+    for (int i = 0; i < 8; i++) {
+        if (!wn_cc_wait_for_cycle(m, true))
+            return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
+        pthread_mutex_lock(&m->heap->world);
+        result->collected += cc->now.freed_objects;
+        result->freed_bytes += cc->now.freed_bytes;
+        pthread_mutex_unlock(&m->heap->world);
+        wn_poll(&m->fast);
+        if (!wn_cc_run_due(m, ~(uint64_t)0) || generation < 2) break;
+    }
+    result->duration_ns = wn_os_now() - start;
+    return WN_OK;
+}

@@ -1,0 +1,230 @@
+/*
+ * final.c - what follows from death: weak references, finalizers, callbacks, in PEP 442 order and beside the program.
+ *
+ * When marking has closed, what is not marked is dead and nobody can reach it: weak reads say so from that moment (W2).
+ * Then weak references to the dead are cleared, the callbacks of those weak references that are alive become due, dead
+ * objects with a finalizer that has not run become due, and they and all they refer to are marked, so that the
+ * finalizer finds everything in one piece. A cycle later they are freed, unless the finalizer has stored them
+ * somewhere.
+ *
+ * What is due is a root until it has run. It runs at safepoints, a little at a time, or on a thread of its own.
+ */
+#include "collectors/concurrent/concurrent.h"
+
+#include <string.h>
+
+enum { ENTRIES = 256, OBJECTS = 1024 };
+
+static bool is_marked(void *context, void *object) {
+    (void)context;
+    return wn_cc_is_marked(object);
+}
+
+/* Takes dead weak references and ephemerons off the chains of a target that is alive. */
+static void prune(wn_heap *heap, wn_weak_entry *e) {
+    for (wn_weakref **at = &e->refs; *at;)
+        if (wn_cc_is_marked(*at)) {
+            at = &(*at)->next;
+        } else {
+            (*at)->target = NULL;
+            *at = (*at)->next;
+        }
+    for (wn_ephemeron **at = &e->ephemerons; *at;)
+        if (wn_cc_is_marked(*at)) {
+            at = &(*at)->next;
+        } else {
+            (*at)->key = NULL;
+            heap->weak.ephemerons--;
+            *at = (*at)->next;
+        }
+}
+
+static void wake_somebody(wn_cc *cc);
+
+/* The whole table, ENTRIES at a time under its lock; from the start again when it has grown meanwhile. */
+static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
+    wn_heap *heap = cc->heap;
+    const wn_weak_entry *table = NULL;
+    wn_vector values = {0};
+    void *dead[ENTRIES];
+    bool end = false;
+    for (size_t i = 0; !end && wn_cc_pause(cc, w);) {
+        size_t n = 0;
+        pthread_mutex_lock(&heap->weak.lock);
+        if (table != heap->weak.entry) i = 0;
+        table = heap->weak.entry;
+        for (size_t to = i + ENTRIES; i < to && i < heap->weak.size; i++) {
+            wn_weak_entry *e = &heap->weak.entry[i];
+            if (!e->target || e->target == WN_WEAK_GONE) continue;
+            if (wn_cc_is_marked(e->target)) {
+                prune(heap, e);
+                wn_weak_remove_if_empty(heap, e);
+            } else {
+                dead[n++] = e->target;
+            }
+        }
+        end = i >= heap->weak.size;
+        pthread_mutex_unlock(&heap->weak.lock);
+        for (size_t j = 0; j < n; j++) wn_weak_target_died(&w->me, dead[j], is_marked, NULL, &values);
+        values.n = 0; /* dead like their keys, or alive for reasons of their own */
+        if (!w->me.callbacks.n) continue;
+        pthread_mutex_lock(&cc->lists);
+        for (size_t j = 0; j < w->me.callbacks.n; j++) wn_vector_push(&cc->due_callbacks, w->me.callbacks.at[j]);
+        pthread_mutex_unlock(&cc->lists);
+        w->me.callbacks.n = 0;
+    }
+    wn_vector_free(&values);
+    return end && wn_cc_pause(cc, w);
+}
+
+static bool find_finals(wn_cc *cc, wn_cc_worker *w) {
+    pthread_mutex_lock(&cc->lists);
+    wn_vector empty = cc->examined;
+    cc->examined = cc->finalizable; /* threads go on adding to the other */
+    cc->finalizable = empty;
+    cc->finalizable.n = 0;
+    cc->examined_next = 0;
+    pthread_mutex_unlock(&cc->lists);
+    for (bool more = true; more && wn_cc_pause(cc, w);) {
+        pthread_mutex_lock(&cc->lists);
+        for (int n = 0; n < OBJECTS && cc->examined_next < cc->examined.n; n++) {
+            void *o = cc->examined.at[cc->examined_next++];
+            if (wn_cc_is_marked(o)) {
+                wn_vector_push(&cc->finalizable, o);
+                continue;
+            }
+            wn_vector_push(&cc->dead_finals, o);
+            __atomic_store_n(&wn_block_of(o)->noted, 1, __ATOMIC_RELAXED);
+            __atomic_fetch_or(&wn_meta_(o)[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED);
+        }
+        more = cc->examined_next < cc->examined.n;
+        if (!more) cc->examined.n = cc->examined_next = 0;
+        pthread_mutex_unlock(&cc->lists);
+    }
+    /* After all of them were found: one that is reachable from another is dead all the same. They become due when they
+     * are marked, and not before. */
+    for (size_t i = 0; wn_cc_pause(cc, w) && i < cc->dead_finals.n; i++) {
+        wn_cc_mark_root(w, cc->dead_finals.at[i]);
+        if (i % 64 == 0) wn_cc_mark_unit(cc, w);
+    }
+    while (wn_cc_pause(cc, w) && wn_cc_mark_unit(cc, w)) {
+    }
+    if (!wn_cc_pause(cc, w)) return false;
+    wn_cc_make_finals_due(cc);
+    return true;
+}
+
+void wn_cc_make_finals_due(wn_cc *cc) {
+    pthread_mutex_lock(&cc->lists);
+    for (size_t i = 0; i < cc->dead_finals.n; i++) wn_vector_push(&cc->due_finals, cc->dead_finals.at[i]);
+    cc->dead_finals.n = 0;
+    pthread_mutex_unlock(&cc->lists);
+}
+
+bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w) {
+    bool weak, finals;
+    pthread_mutex_lock(&cc->heap->weak.lock);
+    weak = cc->heap->weak.live;
+    pthread_mutex_unlock(&cc->heap->weak.lock);
+    if (weak && !clear_weak(cc, w)) return false;
+    pthread_mutex_lock(&cc->lists);
+    finals = cc->finalizable.n;
+    pthread_mutex_unlock(&cc->lists);
+    if (finals && !find_finals(cc, w)) return false;
+    wake_somebody(cc);
+    return true;
+}
+
+/* ---- running what is due
+ * --------------------------------------------------------------------------------------------- */
+
+void wn_cc_note_finalizable(mutator *m, void *object) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    pthread_mutex_lock(&cc->lists);
+    wn_vector_push(&cc->finalizable, object);
+    pthread_mutex_unlock(&cc->lists);
+}
+
+/* The next object to finalize, or NULL. It moves from a table to a stack, so it is shaded on the way. */
+static void *next_final(wn_cc *cc) {
+    void *o = NULL;
+    pthread_mutex_lock(&cc->lists);
+    if (cc->due_finals_next < cc->due_finals.n) {
+        o = cc->due_finals.at[cc->due_finals_next];
+        cc->due_finals.at[cc->due_finals_next++] = NULL;
+        if (cc->due_finals_next == cc->due_finals.n) cc->due_finals.n = cc->due_finals_next = 0;
+        wn_cc_shade(cc->heap, o);
+    }
+    __atomic_store_n(&cc->due, cc->due_finals.n || cc->due_callbacks.n, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&cc->lists);
+    return o;
+}
+
+static bool take_callbacks(wn_cc *cc, mutator *m) {
+    pthread_mutex_lock(&cc->lists);
+    size_t n = cc->due_callbacks.n;
+    for (size_t i = 0; i < n; i++) {
+        wn_cc_shade(cc->heap, cc->due_callbacks.at[i]);
+        wn_vector_push(&m->callbacks, cc->due_callbacks.at[i]);
+    }
+    cc->due_callbacks.n = 0;
+    __atomic_store_n(&cc->due, cc->due_finals.n != 0, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&cc->lists);
+    return n;
+}
+
+bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_cc_mutator *c = wn_cc_of_mutator(m);
+    if (!__atomic_load_n(&cc->due, __ATOMIC_RELAXED) || c->finalizing || m->in_callbacks || m->fast.nested)
+        return false;
+    uint64_t start = wn_os_now();
+    bool ran = take_callbacks(cc, m);
+    wn_run_callbacks(m);
+    c->finalizing = true;
+    for (void *o; (budget_ns == ~(uint64_t)0 || wn_os_now() - start < budget_ns) && (o = next_final(cc));) {
+        wn_root(&m->fast, void *, kept, o);
+        wn_type_of(kept)->finalize(&m->fast, kept);
+        ran = true;
+    }
+    c->finalizing = false;
+    if (__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+    return ran;
+}
+
+/* ---- the finalizer thread
+ * -------------------------------------------------------------------------------------------- */
+
+static void *run_finalizers(void *arg) {
+    wn_cc *cc = arg;
+    wn_heap *heap = cc->heap;
+    for (;;) {
+        pthread_mutex_lock(&heap->world);
+        while (!cc->quit && !__atomic_load_n(&cc->due, __ATOMIC_RELAXED))
+            pthread_cond_wait(&cc->finalizer_wake, &heap->world);
+        bool quit = cc->quit;
+        pthread_mutex_unlock(&heap->world);
+        wn_mutator *m;
+        if (quit || wn_attach(heap, &m)) return NULL;
+        wn_cc_run_due(wn_mutator_of(m), ~(uint64_t)0);
+        wn_detach(m);
+    }
+}
+
+/* With something due: the finalizer thread is woken, or every thread is asked to a safepoint. */
+static void wake_somebody(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    pthread_mutex_lock(&cc->lists);
+    bool due = cc->due_finals.n || cc->due_callbacks.n;
+    __atomic_store_n(&cc->due, due, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&cc->lists);
+    if (!due) return;
+    pthread_mutex_lock(&heap->world);
+    if (heap->options.finalizer_thread && !cc->finalizer_running && !cc->quit)
+        cc->finalizer_running = pthread_create(&cc->finalizer, NULL, run_finalizers, cc) == 0;
+    if (heap->options.finalizer_thread && cc->finalizer_running)
+        pthread_cond_broadcast(&cc->finalizer_wake);
+    else
+        for (mutator *m = heap->mutators; m; m = m->next) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&heap->world);
+}

@@ -1,0 +1,159 @@
+/*
+ * handshake.c - talking to the program's threads one at a time, instead of stopping them all.
+ *
+ * A thread that runs serves a request at its next safepoint; one that stands still (in a blocking section, or waiting
+ * for a cycle) is served by the conductor, under heap->world, which it needs to start running again. So each request is
+ * served exactly once, by one of the two, and a thread that does not come to a safepoint holds up nothing but the
+ * cycle.
+ *
+ * Served threads are not woken for it and do not wake anybody: the conductor looks again after a while.
+ */
+#include "collectors/concurrent/concurrent.h"
+
+#include <stdio.h>
+#include <time.h>
+
+/* ---- what a thread does when asked ------------------------------------------------------------------------------- */
+
+static void shade_slot(void **slot, void *context) {
+    if (*slot) wn_cc_shade_own(context, *slot);
+}
+
+#define NO_SANITIZER __attribute__((no_sanitize("address", "thread", "undefined")))
+
+/* Every word of a stack that is the address of something inside an object keeps that object. Reads what is no variable
+ * of anybody, and what a blocked thread's callees may be changing: sanitizers must look away. */
+NO_SANITIZER static void scan_words(mutator *m, const uintptr_t *from, const uintptr_t *to) {
+    wn_space *space = &m->heap->space;
+    while (from < to) {
+        const uintptr_t *stop = to - from > 256 ? from + 256 : to;
+        pthread_mutex_lock(&space->lock); /* the set of chunks must not change during a look-up */
+        for (; from < stop; from++) {
+            void *o = *from ? wn_space_object_at(space, (void *)*from, false) : NULL;
+            if (o && __atomic_load_n((void **)o, __ATOMIC_RELAXED)) wn_cc_shade_own(m, o);
+        }
+        pthread_mutex_unlock(&space->lock);
+    }
+}
+
+void wn_cc_scan_roots(mutator *m) {
+    wn_each_local_root(m, shade_slot, m);
+    for (size_t i = 0; i < m->callbacks.n; i++) shade_slot(&m->callbacks.at[i], m);
+    if (!m->heap->options.conservative_stacks || !m->stack_high) return;
+    if (m->state == MUTATOR_STILL && m->stack_low) {
+        scan_words(m, m->registers.word, m->registers.word + sizeof m->registers.word / sizeof m->registers.word[0]);
+        scan_words(m, m->stack_low, m->stack_high);
+    } else {
+        wn_registers here;
+        wn_os_spill_registers(&here);
+        scan_words(m, here.word, here.word + sizeof here.word / sizeof here.word[0]);
+        scan_words(m, (uintptr_t *)__builtin_frame_address(0), m->stack_high);
+    }
+}
+
+void wn_cc_serve(mutator *m, wn_cc_ask ask) {
+    wn_cc_mutator *c = wn_cc_of_mutator(m);
+    uint64_t start = wn_os_now();
+    switch (ask) {
+    case WN_CC_ASK_BARRIER: /* H1 */
+        m->fast.mode |= WN_MODE_SHADE_;
+        c->grey = true;
+        wn_cc_blacken_buffers(m);
+        break;
+    case WN_CC_ASK_SCAN: /* H2 */
+        wn_cc_scan_roots(m);
+        wn_cc_hand_over(m);
+        c->grey = false;
+        break;
+    case WN_CC_ASK_FLUSH: /* H3 */ wn_cc_hand_over(m); break;
+    case WN_CC_ASK_SWEEP: /* H4 */
+        m->fast.mode &= ~(uint32_t)WN_MODE_SHADE_;
+        if (c->buffer) c->buffer->used = 0; /* what it shaded since the end of marking means nothing */
+        wn_cc_drop_blocks(m);
+        break;
+    case WN_CC_ASK_NOTHING: return;
+    }
+    wn_note_pause(m->heap, wn_os_now() - start);
+}
+
+/* ---- asking --------------------------------------------------------------------------------------------------------
+ */
+
+static void say_who_is_waited_for(wn_cc *cc, const mutator *m, wn_cc_ask ask, uint64_t waited) {
+    static const char *const names[] = {"", "the barrier", "its stack", "its buffer", "sweeping"};
+    char name[32] = "";
+    pthread_getname_np(m->thread, name, sizeof name);
+    fprintf(stderr,
+            "winnow: cycle %llu has waited %.0f ms for thread %#lx (%s) to reach a safepoint (handshake for %s)\n",
+            (unsigned long long)cc->started, (double)waited / 1e6, (unsigned long)m->thread, name, names[ask]);
+}
+
+static void nap(uint64_t ns) {
+    struct timespec t = {0, (long)ns};
+    nanosleep(&t, NULL);
+}
+
+bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc)) {
+    wn_heap *heap = cc->heap;
+    wn_cc_worker *conductor = &cc->worker[0];
+    uint64_t start = wn_os_now(), told = 100000000, sleep = 5000;
+    pthread_mutex_lock(&heap->world);
+    if (ask == WN_CC_ASK_BARRIER) cc->shading = true;
+    if (ask == WN_CC_ASK_SWEEP) cc->shading = false;
+    for (mutator *m = heap->mutators; m; m = m->next) {
+        __atomic_store_n(&wn_cc_of_mutator(m)->ask, ask, __ATOMIC_RELEASE);
+        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELEASE);
+    }
+    for (;;) {
+        mutator *waiting = NULL;
+        for (mutator *m = heap->mutators; m; m = m->next) {
+            wn_cc_mutator *c = wn_cc_of_mutator(m);
+            if (__atomic_load_n(&c->ask, __ATOMIC_ACQUIRE) == WN_CC_ASK_NOTHING) continue;
+            if (m->state == MUTATOR_STILL) {
+                wn_cc_serve(m, ask);
+                __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
+            } else {
+                waiting = m;
+            }
+        }
+        uint64_t waited = wn_os_now() - start;
+        if (waited > cc->now.longest_wait_ns) cc->now.longest_wait_ns = waited;
+        if (waiting && waited > told && heap->options.trace) {
+            say_who_is_waited_for(cc, waiting, ask, waited);
+            told *= 4;
+        }
+        pthread_mutex_unlock(&heap->world);
+        if (!wn_cc_pause(cc, conductor)) return false;
+        if (!waiting) return true;
+        if (!meanwhile || !meanwhile(cc)) {
+            nap(sleep);
+            if (sleep < 100000) sleep *= 2;
+        }
+        pthread_mutex_lock(&heap->world);
+    }
+}
+
+static void shade_root(void **slot, void *context) {
+    void *o = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+    if (o) wn_cc_mark_root(context, o);
+}
+
+bool wn_cc_scan_stopped(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    wn_cc_worker *w = &cc->worker[0];
+    wn_world_stop(heap, &w->me);
+    bool go_on = !cc->aborted;
+    uint64_t start = wn_os_now();
+    for (mutator *m = heap->mutators; m && go_on; m = m->next) {
+        __atomic_store_n(&wn_cc_of_mutator(m)->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
+        wn_cc_scan_roots(m);
+        wn_cc_hand_over(m);
+        wn_cc_of_mutator(m)->grey = false;
+    }
+    struct wn_tracer tracer = {shade_root, w};
+    for (size_t i = 0; i < heap->scanner_count && go_on; i++) heap->scanners[i].scan(&tracer, heap->scanners[i].data);
+    uint64_t stop = wn_os_now() - start;
+    wn_world_start(heap, &w->me);
+    wn_note_pause(heap, stop);
+    return go_on && wn_cc_pause(cc, w);
+}

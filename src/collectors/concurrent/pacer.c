@@ -1,0 +1,125 @@
+/*
+ * pacer.c - when a cycle starts, and who must help so that it ends in time.
+ *
+ * After a cycle the heap may grow by heap_growth percent of what was found alive: that is the goal. The next cycle
+ * starts so much earlier that at the measured rates (time per object marked, bytes allocated per time) it should end at
+ * the goal. While it marks, each thread that takes another run of slots looks whether marking is as far as allocation:
+ * the work done should be at least the same part of the work expected as the bytes allocated since the start are of the
+ * room up to the goal. If it is behind, the thread helps, for WN_CC_ASSIST_NS at most: assists come often and are short
+ * rather than rare and long, and when they do not suffice the heap overshoots rather than the program stalls. The one
+ * exception is the hard limit, where a thread waits for the end of the cycle instead of failing.
+ *
+ * Near the limit the goal is what the limit leaves. It never comes closer to what is alive than an eighth of it, so
+ * that a heap that hardly fits does not collect without end: it is allowed to run into the limit instead, which after a
+ * cycle in vain is reported as out of memory.
+ */
+#include "collectors/concurrent/concurrent.h"
+
+#include <stdio.h>
+
+enum { LEAST_ROOM = 4 << 20 };
+
+static size_t at_least(size_t a, size_t b) { return a > b ? a : b; }
+
+/* What may be in use at most: the limit less side tables, and less what is lost in partly filled blocks. */
+static size_t most_in_use(const wn_cc *cc, size_t live) {
+    const wn_space *space = &cc->heap->space;
+    if (!space->limit) return SIZE_MAX;
+    size_t blocks = __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED), whole = space->limit - space->limit / 13;
+    size_t free_blocks = whole > blocks ? whole - blocks : 0, in_blocks = blocks > live ? blocks - live : 0;
+    return live + free_blocks + in_blocks / 2;
+}
+
+static void set_goal(wn_cc *cc, size_t live) {
+    unsigned percent = cc->heap->options.heap_growth;
+    size_t room = SIZE_MAX / 4;
+    if (percent != WN_NEVER)
+        room = at_least((size_t)((double)live * percent / 100), (size_t)LEAST_ROOM / 100 * percent);
+    size_t goal = live + room, most = most_in_use(cc, live);
+    if (goal > most) goal = at_least(most, live + live / 8);
+    room = goal - live;
+    /* What will be allocated while the next cycle marks, with a third more for what cannot be foreseen. */
+    double marking = (double)cc->now.work * cc->ns_per_work + 1e6;
+    double ahead = cc->bytes_per_ns * marking * 1.33;
+    double part = ahead / (double)room;
+    if (part < 0.05) part = 0.05;
+    if (part > 0.4) part = 0.4;
+    __atomic_store_n(&cc->goal, goal, __ATOMIC_RELAXED);
+    __atomic_store_n(&cc->trigger, goal - (size_t)(part * (double)room), __ATOMIC_RELAXED);
+}
+
+void wn_cc_pace_start(wn_cc *cc) {
+    cc->now.used_at_start = wn_cc_used(cc);
+    uint64_t now = wn_os_now();
+    size_t allocated = __atomic_load_n(&cc->heap->space.allocated_bytes, __ATOMIC_RELAXED);
+    if (cc->last_end && now > cc->last_end) {
+        double rate = (double)(allocated - cc->last_allocated) / (double)(now - cc->last_end);
+        cc->bytes_per_ns = cc->bytes_per_ns ? (cc->bytes_per_ns + rate) / 2 : rate;
+    }
+    __atomic_store_n(&cc->work_done, 0, __ATOMIC_RELAXED);
+    if (!cc->goal) set_goal(cc, cc->now.used_at_start); /* asked for before the first allocation */
+}
+
+void wn_cc_pace_end(wn_cc *cc) {
+    size_t used = wn_cc_used(cc), done = __atomic_load_n(&cc->work_done, __ATOMIC_RELAXED);
+    uint64_t now = wn_os_now();
+    cc->now.work = done;
+    /* What was allocated while the sweep went on is not known to be alive. */
+    size_t since = cc->now.used_at_close > cc->now.freed_bytes ? cc->now.used_at_close - cc->now.freed_bytes : 0;
+    cc->now.live = since < used ? since : used;
+    if (done && cc->now.closed > cc->now.scan) {
+        double rate = (double)(cc->now.closed - cc->now.scan) / (double)done;
+        cc->ns_per_work = cc->ns_per_work ? (cc->ns_per_work + rate) / 2 : rate;
+    }
+    cc->work_expected = done;
+    cc->last_end = now;
+    cc->last_allocated = __atomic_load_n(&cc->heap->space.allocated_bytes, __ATOMIC_RELAXED);
+    set_goal(cc, cc->now.live);
+    __atomic_fetch_add(&cc->cpu_total_ns, cc->now.cpu_ns + __atomic_load_n(&cc->now.assist_ns, __ATOMIC_RELAXED),
+                       __ATOMIC_RELAXED);
+}
+
+/* How far marking is behind allocation: above 0 the thread must help. */
+static bool behind(const wn_cc *cc, size_t used) {
+    size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED), start = cc->now.used_at_start;
+    if (used >= goal) return true;
+    if (used <= start) return false;
+    double allocated = (double)(used - start) / (double)(goal - start);
+    double marked = (double)__atomic_load_n(&cc->work_done, __ATOMIC_RELAXED) / ((double)cc->work_expected + 1);
+    return marked < allocated;
+}
+
+void wn_cc_pace(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    size_t used = wn_cc_used(cc);
+    switch (wn_cc_phase_of(cc)) {
+    case WN_CC_IDLE:
+        if (WN_LIKELY(used < __atomic_load_n(&cc->trigger, __ATOMIC_RELAXED)) || !wn_may_collect(m)) return;
+        pthread_mutex_lock(&m->heap->world);
+        if (wn_cc_phase_of(cc) == WN_CC_IDLE && cc->started == cc->finished) wn_cc_want(cc, cc->started + 1);
+        pthread_mutex_unlock(&m->heap->world);
+        return;
+    case WN_CC_MARKING:
+        if (behind(cc, used)) wn_cc_assist(m, WN_CC_ASSIST_NS);
+        return;
+    default: return;
+    }
+}
+
+static double ms(uint64_t from, uint64_t to) { return to > from ? (double)(to - from) / 1e6 : 0; }
+static double mb(size_t bytes) { return (double)bytes / 1048576.0; }
+
+void wn_cc_trace(wn_cc *cc) {
+    const wn_cc_cycle *c = &cc->now;
+    uint64_t total = __atomic_load_n(&cc->cpu_total_ns, __ATOMIC_RELAXED), life = c->end - cc->start_ns;
+    fprintf(stderr,
+            "gc %llu @%.3fs %.1f%%: barrier %.3f + mark %.2f + dead %.2f + sweep %.2f ms, cpu %.2f + assist %.2f ms, "
+            "heap %.1f -> %.1f -> %.1f MB, goal %.1f MB, freed %zu objects, %u worker%s, longest handshake %.3f ms, %u "
+            "round%s\n",
+            (unsigned long long)cc->started, (double)(c->end - cc->start_ns) / 1e9,
+            100.0 * (double)total / ((double)life * wn_os_processors()), ms(c->start, c->scan), ms(c->scan, c->closed),
+            ms(c->closed, c->sweep), ms(c->sweep, c->end), (double)c->cpu_ns / 1e6,
+            (double)__atomic_load_n(&c->assist_ns, __ATOMIC_RELAXED) / 1e6, mb(c->used_at_start), mb(c->used_at_close),
+            mb(c->live), mb(cc->goal), c->freed_objects, cc->workers, cc->workers > 1 ? "s" : "",
+            (double)c->longest_wait_ns / 1e6, c->rounds, c->rounds > 1 ? "s" : "");
+}

@@ -1,0 +1,157 @@
+/*
+ * sweep.c - giving dead slots back, block by block, by whoever needs room first; and memory back to the system.
+ *
+ * When marking has ended, the blocks that existed then get a list per kind and class. A thread that runs out of room of
+ * a class claims some of that class; the conductor claims the rest. Sweeping a block is alloc &= mark, word by word.
+ *
+ * Nobody waits for a sweep: a thread looks at no more than STARVED_LOOK blocks before it takes a fresh one, and the
+ * conductor, which sweeps about 20 GB a second, is done long before the next cycle, which it starts itself.
+ */
+#include "collectors/concurrent/concurrent.h"
+
+#include <string.h>
+
+enum { STARVED_LOOK = 16, DISCARD_BLOCKS = 16 };
+
+/* Frozen blocks count as marked; everything else is white again. */
+void wn_cc_clear_marks(wn_cc *cc) {
+    wn_space *space = &cc->heap->space;
+    pthread_mutex_lock(&space->lock);
+    for (wn_chunk *c = space->chunks; c;) {
+        size_t first = (size_t)WN_FIRST_BLOCK * WN_BLOCK_WORDS,
+               last = c->huge ? first + 1 : (size_t)c->committed * WN_BLOCK_WORDS;
+        memset((uint64_t *)((char *)c + WN_MARK_TABLE) + first, 0, (last - first) * sizeof(uint64_t));
+        for (unsigned i = WN_FIRST_BLOCK; cc->frozen && i < (c->huge ? WN_FIRST_BLOCK + 1u : c->committed); i++)
+            if (c->block[i].frozen) memset(wn_mark_words(&c->block[i]), 0xFF, WN_BLOCK_WORDS * sizeof(uint64_t));
+        /* Between two chunks others may have the lock. Chunks go only when they are swept, which nobody does now. */
+        pthread_mutex_unlock(&space->lock);
+        pthread_mutex_lock(&space->lock);
+        c = c->next;
+    }
+    pthread_mutex_unlock(&space->lock);
+}
+
+/* ---- lists of blocks that wait -------------------------------------------------------------------------------------
+ */
+
+static void release_dead(void *object, void *data) {
+    (void)data;
+    const wn_type *type = wn_type_of(object);
+    if (type && type->release) type->release(object);
+}
+
+static void sweep_block(wn_cc *cc, wn_block *b) {
+    size_t slot = b->slot ? b->slot : b->bytes;
+    size_t n = wn_space_sweep_quietly(&cc->heap->space, b, release_dead, NULL);
+    if (!n) return;
+    __atomic_fetch_add(&cc->freed_objects, n, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&cc->freed_bytes, n * slot, __ATOMIC_RELAXED);
+}
+
+static void each_list(wn_cc *cc, void (*act)(wn_cc *cc, wn_cc_unswept *list)) {
+    for (unsigned k = 0; k < WN_KINDS; k++)
+        for (unsigned i = 0; i < WN_CLASSES_; i++) act(cc, &cc->unswept[k][i]);
+    act(cc, &cc->unswept_large);
+}
+
+static void empty_list(wn_cc *cc, wn_cc_unswept *list) {
+    (void)cc;
+    list->blocks.n = 0;
+    __atomic_store_n(&list->next, 0, __ATOMIC_RELAXED);
+}
+
+void wn_cc_collect_unswept(wn_cc *cc) {
+    wn_space *space = &cc->heap->space;
+    each_list(cc, empty_list);
+    cc->to_sweep = 0;
+    __atomic_store_n(&cc->swept, 0, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&space->lock);
+    for (wn_chunk *c = space->chunks; c; c = c->next) {
+        for (unsigned i = WN_FIRST_BLOCK; i < (c->huge ? WN_FIRST_BLOCK + 1u : c->committed); i++) {
+            wn_block *b = &c->block[i];
+            if ((b->state != WN_BLOCK_SMALL && b->state != WN_BLOCK_LARGE) || wn_space_is_swept(space, b)) continue;
+            wn_cc_unswept *list = b->state == WN_BLOCK_LARGE ? &cc->unswept_large : &cc->unswept[b->kind][b->cls];
+            /* A block that is on no list for want of memory keeps its dead until the next cycle. */
+            if (wn_vector_push(&list->blocks, b)) cc->to_sweep++;
+        }
+        pthread_mutex_unlock(&space->lock);
+        pthread_mutex_lock(&space->lock);
+    }
+    pthread_mutex_unlock(&space->lock);
+}
+
+bool wn_cc_begin_sweep(wn_cc *cc) {
+    wn_space *space = &cc->heap->space;
+    wn_space_new_era(space);
+    pthread_mutex_lock(&cc->heap->weak.lock);
+    wn_cc_set_phase(cc, WN_CC_ENDING);
+    pthread_mutex_unlock(&cc->heap->weak.lock);
+    while (wn_space_unlist(space, 64))
+        if (!wn_cc_pause(cc, &cc->worker[0])) return false;
+    if (!wn_cc_handshake(cc, WN_CC_ASK_SWEEP, NULL)) return false;
+    wn_cc_collect_unswept(cc);
+    /* From here on the cycle is not given up any more: the lists are complete. */
+    pthread_mutex_lock(&cc->heap->world);
+    pthread_mutex_lock(&cc->heap->weak.lock);
+    pthread_mutex_lock(&cc->lock);
+    wn_cc_set_phase(cc, WN_CC_SWEEPING);
+    pthread_mutex_unlock(&cc->lock);
+    pthread_mutex_unlock(&cc->heap->weak.lock);
+    pthread_mutex_unlock(&cc->heap->world);
+    return true;
+}
+
+/* ---- sweeping
+ * -------------------------------------------------------------------------------------------------------- */
+
+static bool sweep_next(wn_cc *cc, wn_cc_unswept *list) {
+    if (__atomic_load_n(&list->next, __ATOMIC_RELAXED) >= list->blocks.n) return false;
+    size_t i = __atomic_fetch_add(&list->next, 1, __ATOMIC_RELAXED);
+    if (i >= list->blocks.n) return false;
+    sweep_block(cc, list->blocks.at[i]);
+    __atomic_fetch_add(&cc->swept, 1, __ATOMIC_RELEASE);
+    return true;
+}
+
+bool wn_cc_sweep_one(wn_cc *cc) {
+    if (sweep_next(cc, &cc->unswept_large)) return true;
+    for (unsigned k = 0; k < WN_KINDS; k++)
+        for (unsigned i = 0; i < WN_CLASSES_; i++)
+            if (sweep_next(cc, &cc->unswept[k][i])) return true;
+    return false;
+}
+
+bool wn_cc_sweep_done(const wn_cc *cc) { return __atomic_load_n(&cc->swept, __ATOMIC_ACQUIRE) == cc->to_sweep; }
+
+bool wn_cc_starved(wn_space *space, unsigned kind, unsigned cls) {
+    wn_cc *cc = space->owner;
+    if (wn_cc_phase_of(cc) != WN_CC_SWEEPING) return false;
+    for (int i = 0; i < STARVED_LOOK; i++) {
+        if (!sweep_next(cc, &cc->unswept[kind][cls])) return false;
+        if (__atomic_load_n(&space->room[kind][cls], __ATOMIC_RELAXED)) return true;
+    }
+    return false;
+}
+
+/* ---- memory back to the system ------------------------------------------------------------------------------------
+ */
+
+/* What the next cycles will need again stays: free memory up to the goal. The rest goes back in pieces of 512 KiB, one
+ * every 10 ms, so at 50 MB a second, or faster when there is much of it. */
+static size_t surplus(const wn_cc *cc) {
+    const wn_space *space = &cc->heap->space;
+    size_t in_use = __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED),
+           goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
+    size_t dirty = __atomic_load_n(&space->dirty_blocks, __ATOMIC_RELAXED) << WN_BLOCK_SHIFT, want = goal + goal / 10;
+    size_t keep = want > in_use ? want - in_use : 0;
+    return dirty > keep + DISCARD_BLOCKS * WN_BLOCK_SIZE ? dirty - keep : 0;
+}
+
+bool wn_cc_wants_to_scavenge(const wn_cc *cc) { return surplus(cc) > 0; }
+
+void wn_cc_scavenge(wn_cc *cc) {
+    size_t bytes = surplus(cc), blocks = (bytes >> WN_BLOCK_SHIFT) / 64;
+    if (blocks < DISCARD_BLOCKS) blocks = DISCARD_BLOCKS;
+    for (size_t done = 0; done < blocks && wn_cc_pause(cc, &cc->worker[0]); done += DISCARD_BLOCKS)
+        if (!wn_space_discard(&cc->heap->space, DISCARD_BLOCKS)) break;
+}
