@@ -6,7 +6,8 @@
 set -euo pipefail
 
 # A check is   command NAME | module NAME (pkg-config) | file PATH | links FLAGS (clang can link with them)
-#         library NAME (the C compiler can) | python MODULE
+#         library NAME (the C compiler can) | python MODULE | headers PYTHON (an extension can be compiled for it)
+# A package with a question mark is wanted, not needed: what uses it does without where it cannot be had.
 needs_build=(
     "gcc             command gcc"
     "libc6-dev       file /usr/include/stdio.h"
@@ -30,7 +31,8 @@ needs_test=(
     "binutils        command nm"
     "python3         command python3"
     "python3-venv    python ensurepip"
-    "chromium        command chromium"
+    "python3-dev     headers python3"
+    "chromium?       command chromium"
 )
 # The peers that `make compare` measures Winnow beside, and what draws its page.
 needs_compare=(
@@ -52,6 +54,8 @@ present() { # a check, as words
         file) [ -e "$2" ] ;;
         library) command -v gcc >/dev/null && echo 'int main(void){return 0;}' | gcc -x c - "-l$2" -o /dev/null 2>/dev/null ;;
         python) command -v python3 >/dev/null && python3 -c "import $2" 2>/dev/null ;;
+        headers) command -v "$2" >/dev/null && "$2" -c 'import os, sysconfig as s
+raise SystemExit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))' 2>/dev/null ;;
         links) command -v clang >/dev/null && echo 'int main(void){return 0;}' | clang "$2" -x c - -o /dev/null 2>/dev/null ;;
     esac
 }
@@ -73,15 +77,19 @@ clang_runtime_package() {
     fi
 }
 
-look() { # groups...: sets `missing` to the packages of those groups that are not there
+# Whether apt-get could install a package now.
+offered() { [ -n "$(apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p' | grep -v '(none)')" ]; }
+
+look() { # groups...: sets `missing` to what those groups need, and `wanted` to what they want, and is not there
     local group line package check what
-    missing=()
+    missing=() wanted=()
     for group in "$@"; do
         declare -p "needs_$group" >/dev/null 2>&1 || { echo "setup: no group called '$group'" >&2; exit 2; }
         local -n list="needs_$group"
         for line in "${list[@]}"; do
             read -r package check what <<<"$line"
-            present "$check" "$what" || missing+=("$package")
+            present "$check" "$what" && continue
+            if [[ $package == *\? ]]; then wanted+=("${package%\?}"); else missing+=("$package"); fi
         done
     done
     [ ${#missing[@]} -eq 0 ] || readarray -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
@@ -89,7 +97,12 @@ look() { # groups...: sets `missing` to the packages of those groups that are no
 
 [ $# -gt 0 ] || set -- build demo test compare format
 look "$@"
-[ ${#missing[@]} -gt 0 ] || exit 0
+if [ ${#missing[@]} -eq 0 ]; then
+    # Nothing that is needed: what is only wanted is worth an attempt, and no failure.
+    available=()
+    for package in "${wanted[@]}"; do offered "$package" && available+=("$package"); done
+    [ ${#available[@]} -gt 0 ] && [ "$(id -u)" -eq 0 ] || exit 0
+fi
 
 if ! command -v apt-get >/dev/null; then
     echo "setup: missing: ${missing[*]} (Debian's names)." >&2
@@ -107,10 +120,14 @@ else
 fi
 
 apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "$@"; }
-echo "setup: installing with apt-get: ${missing[*]}"
+echo "setup: installing with apt-get: ${missing[*]} ${wanted[*]}"
 apt update || echo "setup: apt-get update failed; trying with the package lists there are" >&2
 readarray -t packages < <(for p in "${missing[@]}"; do [ "$p" = clang-runtime ] && clang_runtime_package || echo "$p"; done)
-apt install --no-install-recommends "${packages[@]}"
+[ ${#packages[@]} -eq 0 ] || apt install --no-install-recommends "${packages[@]}"
+for package in "${wanted[@]}"; do
+    offered "$package" && apt install --no-install-recommends "$package" ||
+        echo "setup: $package cannot be had here; what uses it will be skipped" >&2
+done
 hash -r
 look "$@"
 [ ${#missing[@]} -eq 0 ] || { echo "setup: installed, but still not usable: ${missing[*]} (see the checks in $0)" >&2; exit 1; }
