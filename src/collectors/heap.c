@@ -108,6 +108,12 @@ bool wn_is_enabled(const wn_heap *heap) { return __atomic_load_n(&heap->disabled
 void wn_set_threshold(wn_heap *heap, unsigned t0, unsigned t1, unsigned t2) {
     unsigned t[3] = {t0, t1, t2};
     for (int i = 0; i < 3; i++) __atomic_store_n(&heap->threshold[i], t[i], __ATOMIC_RELAXED);
+    if (!heap->collector->thresholds_changed) return;
+    wn_mutator *current = wn_current(heap);
+    mutator *me = current ? wn_mutator_of(current) : NULL;
+    wn_world_stop(heap, me);
+    heap->collector->thresholds_changed(heap);
+    wn_world_start(heap, me);
 }
 void wn_get_threshold(const wn_heap *heap, unsigned threshold[3]) {
     for (int i = 0; i < 3; i++) threshold[i] = __atomic_load_n(&heap->threshold[i], __ATOMIC_RELAXED);

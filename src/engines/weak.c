@@ -177,6 +177,7 @@ void wn_run_callbacks(mutator *m) {
 
 wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callback, void *data) {
     wn_heap *heap = wn_heap_of(m);
+    if (heap->options.check && !wn_check_object(wn_mutator_of(m), target, "wn_weakref_new", "target")) return NULL;
     wn_borrow(m, void *, t, target);
     wn_weakref *r = wn_new(m, &wn_weakref_type);
     if (!r) return NULL;
@@ -194,7 +195,11 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
         }
         pthread_mutex_unlock(&heap->weak.lock);
     }
-    if (!full) return r;
+    if (!full) {
+        /* Whether its callback runs depends on whether it is garbage itself when its target is: it must be a candidate. */
+        if (callback && heap->collector->track) heap->collector->track(wn_mutator_of(m), r, true);
+        return r;
+    }
     wn_release(m, r);
     wn_fail(WN_ERR_MEMORY, "no memory for the table of weak references");
     return NULL;
@@ -220,6 +225,9 @@ size_t wn_weakref_count(wn_mutator *m, const void *target) {
 
 wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
     wn_heap *heap = wn_heap_of(m);
+    if (heap->options.check && (!wn_check_object(wn_mutator_of(m), key, "wn_ephemeron_new", "key") ||
+                                !wn_check_object(wn_mutator_of(m), value, "wn_ephemeron_new", "value")))
+        return NULL;
     wn_borrow(m, void *, k, key);
     wn_borrow(m, void *, v, value);
     wn_ephemeron *p = wn_new(m, &wn_ephemeron_type);

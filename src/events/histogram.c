@@ -4,6 +4,8 @@
  */
 #include "events/events.h"
 
+#include <math.h>
+
 /* Bucket i < 16 holds the value i; above, bucket 16 * (e - 3) + q holds [(16 + q) << (e - 4), (17 + q) << (e - 4)),
  * where e is the position of the value's highest bit. */
 static unsigned bucket_of(uint64_t v) {
@@ -38,10 +40,10 @@ void wn_histogram_merge(wn_histogram *into, const wn_histogram *from) {
 uint64_t wn_histogram_quantile(const wn_histogram *h, double q) {
     if (!h->count) return 0;
     if (q >= 1) return h->max;
-    uint64_t rank = (uint64_t)(q * (double)h->count), seen = 0;
+    uint64_t rank = (uint64_t)ceil(q * (double)h->count), seen = 0;
     for (unsigned i = 0; i < WN_HISTOGRAM_BUCKETS; i++) {
         seen += h->bucket[i];
-        if (seen > rank) {
+        if (seen && seen >= rank) {
             uint64_t top = bucket_top(i);
             return top < h->max ? top : h->max;
         }

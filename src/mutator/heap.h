@@ -148,6 +148,8 @@ struct wn_collector {
     int (*generation)(const wn_heap *heap, const void *object);
     bool (*is_tracked)(const wn_heap *heap, const void *object);
     void (*get_count)(const wn_heap *heap, unsigned count[3]);
+    /* heap->threshold is another; the world is stopped. NULL: it is read when needed. */
+    void (*thresholds_changed)(wn_heap *heap);
     /* Starts or stops to track an object for cycles; NULL: nothing is tracked by object. */
     void (*track)(mutator *m, void *object, bool on);
 
@@ -183,6 +185,9 @@ static inline void *wn_heap_object_at(wn_heap *heap, const void *address, bool e
     return heap->collector->object_at ? heap->collector->object_at(heap, address, exact)
                                       : wn_space_object_at(&heap->space, address, exact);
 }
+
+/* Checked mode: whether an argument is an object of this heap, or NULL; reports it otherwise, as the `role` of `what`. */
+bool wn_check_object(mutator *m, const void *o, const char *what, const char *role);
 
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 

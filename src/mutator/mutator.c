@@ -90,7 +90,10 @@ wn_status wn_detach(wn_mutator *fast) {
         return wn_fail(WN_ERR_STATE, "a mutator can be detached only by the thread that attached it");
     if (fast->roots) return wn_fail(WN_ERR_STATE, "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
     wn_heap *heap = m->heap;
-    if (heap->collector->poll) heap->collector->poll(m); /* what is due runs while the thread is still one of ours */
+    /* What is due, runs while the thread is still one of ours; all of it, because nobody else would. */
+    do {
+        if (heap->collector->poll) heap->collector->poll(m);
+    } while (!fast->nested && __atomic_exchange_n(&fast->poll, 0, __ATOMIC_RELAXED));
     wn_world_stop(heap, m);
     heap->collector->flush(m);
     for (unsigned k = 0; k < WN_KINDS; k++)
@@ -168,8 +171,7 @@ void wn_young_full_(wn_mutator *m) { wn_mutator_of(m)->heap->collector->young_fu
 void wn_count_up_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->collector->count_up(wn_mutator_of(m), o); }
 void wn_count_down_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->collector->count_down(wn_mutator_of(m), o); }
 
-/* Checked mode: an argument that should be an object of this heap, or NULL. */
-static bool check_object(mutator *m, const void *o, const char *what, const char *role) {
+bool wn_check_object(mutator *m, const void *o, const char *what, const char *role) {
     if (!o) return true;
     if (!wn_heap_object_at(m->heap, o, true)) {
         wn_misuse("use-after-free",
@@ -193,7 +195,7 @@ void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, boo
     if (!usable(m, "wn_set")) return;
     m->barrier_slow++;
     if (m->heap->options.check) {
-        if (!check_object(m, holder, "wn_set", "holder") || !check_object(m, value, "wn_set", "value")) return;
+        if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return;
         if ((char *)slot < (char *)holder || (char *)slot >= (char *)holder + wn_bytes_of(holder)) {
             wn_misuse("wrong-slot", "wn_set: the slot %p does not lie in the holder %p (%s)", slot, holder, wn_type_of(holder)->name);
             return;
@@ -230,8 +232,13 @@ void *wn_load_(wn_mutator *m, const void *slot) {
 void wn_after_collection(mutator *m) {
     if (!m->heap->options.verify || m->fast.nested) return;
     /* The one call to a layer above: a public one, and only when somebody looks for a mistake. */
-    size_t faults = wn_verify(&m->fast, stderr);
-    if (faults) wn_misuse("verify", "the heap is not sound after a collection: %zu faults, the first ones above", faults);
+    char *text = NULL;
+    size_t length = 0;
+    FILE *report = open_memstream(&text, &length);
+    size_t faults = wn_verify(&m->fast, report);
+    if (report) fclose(report);
+    if (faults) wn_misuse("verify", "the heap is not sound after a collection, in %zu ways: %s", faults, text ? text : "");
+    free(text);
 }
 
 wn_status wn_collect(wn_mutator *fast, int generation, wn_collect_result *result) {
@@ -295,6 +302,7 @@ size_t wn_trim(wn_mutator *fast) {
 
 size_t wn_refcount(wn_mutator *fast, const void *object) {
     mutator *m = wn_mutator_of(fast);
+    if (m->heap->options.check && !wn_check_object(m, object, "wn_refcount", "object")) return 0;
     return m->heap->collector->refcount ? m->heap->collector->refcount(m, object) : 0;
 }
 

@@ -226,6 +226,13 @@ static wn_status check(wn_options *opts) {
     return WN_OK;
 }
 
+/* The last error again, with the variable it came from. */
+static wn_status from_environment(wn_status s, const char *variable) {
+    char text[1000];
+    snprintf(text, sizeof text, "%s", wn_error_message());
+    return wn_fail(s, "environment variable %s: %s", variable, text);
+}
+
 /* Applies "name=value,name=value" of an environment variable. */
 static wn_status apply_list(wn_options *opts, const char *list) {
     char text[1024];
@@ -240,7 +247,7 @@ static wn_status apply_list(wn_options *opts, const char *list) {
         const option *o = find(item);
         wn_options usual = wn_options_default(), probe = usual;
         wn_status s = wn_options_set(&probe, item, eq + 1);
-        if (s) return s;
+        if (s) return from_environment(s, "WINNOW_OPTIONS");
         if (memcmp((char *)opts + o->at, (char *)&usual + o->at, width_of(o)) == 0)
             memcpy((char *)opts + o->at, (char *)&probe + o->at, width_of(o));
     }
@@ -254,7 +261,8 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out) {
     wn_status s;
     if (out->struct_size == sizeof *out && env && *env && (s = apply_list(out, env))) return s;
     env = getenv("WINNOW_COLLECTOR");
-    if (out->collector == WN_COLLECTOR_AUTO && env && *env && (s = wn_options_set(out, "collector", env))) return s;
+    if (out->collector == WN_COLLECTOR_AUTO && env && *env && (s = wn_options_set(out, "collector", env)))
+        return from_environment(s, "WINNOW_COLLECTOR");
     env = getenv("WINNOW_TRACE");
     if (env && strstr(env, "gc")) out->trace = true;
     if ((s = check(out))) return s;

@@ -1,6 +1,8 @@
 /* object.c - checking a client's type tables, and the way back from a trace function. */
 #include "object/object.h"
 
+#include "winnow/weak.h" /* only to know the library's own types */
+
 void wn_visit(wn_tracer *tracer, void *slot) { tracer->visit((void **)slot, tracer->context); }
 
 wn_status wn_type_check(const wn_type *t, bool array) {
@@ -13,6 +15,11 @@ wn_status wn_type_check(const wn_type *t, bool array) {
                        name, t->size, sizeof(wn_object));
     if (t->flags & ~(uint32_t)(WN_TYPE_KNOWN_FLAGS | WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON))
         return wn_fail(WN_ERR_ARGUMENT, "type %s: unknown flags 0x%x: use WN_TYPE_... only", name, t->flags);
+    if ((t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)) && t != &wn_weakref_type && t != &wn_ephemeron_type)
+        return wn_fail(WN_ERR_ARGUMENT,
+                       "type %s: the flags WN_TYPE_WEAKREF and WN_TYPE_EPHEMERON are the library's own: make weak references by "
+                       "wn_weakref_new, ephemerons by wn_ephemeron_new",
+                       name);
     unsigned words = t->size / sizeof(void *);
     if ((t->refs & 1) || (words < 64 && (t->refs >> words)))
         return wn_fail(WN_ERR_ARGUMENT,
@@ -29,6 +36,9 @@ wn_status wn_type_check(const wn_type *t, bool array) {
                            "type %s: its length at offset %u is not a size_t behind the type word and inside the fixed "
                            "part: use WN_ITEMS, WN_DATA or WN_RECORDS",
                            name, t->length_at);
+        if (t->length_at < 512 && (t->refs >> (t->length_at / sizeof(void *)) & 1))
+            return wn_fail(WN_ERR_ARGUMENT, "type %s: the word of its length, at offset %u, is also a reference: take it out of WN_REFS", name,
+                           t->length_at);
         unsigned item_words = t->item_size / (unsigned)sizeof(void *);
         if (t->item_refs && (t->item_size % sizeof(void *) || t->size % sizeof(void *) ||
                              (item_words < 64 && (t->item_refs >> item_words))))

@@ -122,9 +122,10 @@ static void the_first_attempt(tour *t) {
     uint64_t left = less(tour_stats(s.heap)->live_bytes, before);
     tour_bytes(t, "leaked with the collector off", leaked);
     tour_bytes(t, "... and after one collection", left);
-    tour_claim(t, left < leaked / 20 || left<1 << 20, leaked> left
-                      ? "Without it the memory grows until the server is restarted, which is what they did."
-                      : "On this collector wn_disable stops only what would stop the program for long.");
+    bool freed = left < leaked / 20 || left < (1 << 20), grew = leaked / requests >= 16000;
+    tour_claim(t, freed, "%s",
+               grew ? "Without it the memory grows until the server is restarted, which is what they did."
+                    : "Here wn_disable stops the long collections only; what dies young is freed all the same.");
     stage_close(t, &s);
 }
 

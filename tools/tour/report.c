@@ -72,6 +72,7 @@ void tour_chapter(tour *t, const char *title) {
 
 void tour_say(tour *t, const char *format, ...) {
     if (t->json) return;
+    t->after_measure = false;
     FORMATTED(text, format);
     printf("\n%*s", INDENT, "");
     wrap(text, INDENT, INDENT);
@@ -80,6 +81,7 @@ void tour_say(tour *t, const char *format, ...) {
 
 void tour_lines(tour *t, const char *format, ...) {
     if (t->json) return;
+    t->after_measure = false;
     FORMATTED(text, format);
     putchar('\n');
     for (const char *line = text; *line;) {
@@ -92,6 +94,7 @@ void tour_lines(tour *t, const char *format, ...) {
 
 void tour_quiz(tour *t, int number, const char *format, ...) {
     if (t->json) return;
+    t->after_measure = false;
     FORMATTED(text, format);
     printf("\n%*s%sQuick Quiz #%d:%s ", INDENT, "", paint(t, BOLD YELLOW), number, paint(t, PLAIN));
     wrap(text, INDENT + 15, INDENT);

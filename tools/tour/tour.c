@@ -132,7 +132,8 @@ int winnow_tour_main(int argc, char **argv) {
                                                  {"help", no_argument, NULL, 'h'},
                                                  {NULL, 0, NULL, 0}};
     tour t = {.options = wn_options_default()};
-    t.options.check = false; /* checking keeps dead objects back for a while, which would show in every count of bytes */
+    t.options.check =
+        false; /* checking keeps dead objects back for a while, which would show in every count of bytes */
     optind = 1;
     for (int c; (c = getopt_long(argc, argv, "c:o:h", long_options, NULL)) != -1;) {
         switch (c) {

@@ -21,12 +21,35 @@ size_t wn_rc_young_count(const mutator *m) {
     return made > r->freed_tracked ? made - r->freed_tracked : 0;
 }
 
+/* Adds to the heap's sum what was logged and freed since the last time; before the log or its counters are changed. */
+static void sum_tracked(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    __atomic_fetch_add(&wn_rc_of(m->heap)->tracked, wn_rc_tracked_since(m), __ATOMIC_RELAXED);
+    r->log_summed = m->fast.young;
+    r->freed_summed = r->freed_tracked;
+}
+
+/* The log ends elsewhere, or the counter of deaths starts anew; nothing was logged meanwhile. */
+static void log_ends_at(mutator *m, void **end) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    m->fast.young = r->log_summed = end;
+    r->freed_summed = r->freed_tracked;
+}
+
+size_t wn_rc_tracked_since(const mutator *m) {
+    const wn_rc_mutator *r = wn_rc_of_mutator(m);
+    return (size_t)(m->fast.young - r->log_summed) - (r->freed_tracked - r->freed_summed);
+}
+
 /* Sets the log's end so that the fast path comes back when the count may exceed the threshold. */
 static void aim_log(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
+    sum_tracked(m);
     size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
     size_t count = wn_rc_young_count(m), used = (size_t)(m->fast.young - r->log);
-    size_t more = threshold >= count + 64 ? threshold + 1 - count : 64;
+    /* Near the threshold, deaths would bring it back at every allocation: then it looks again a little later. */
+    size_t slack = threshold / 8 < 1 ? 1 : threshold / 8 > 64 ? 64 : threshold / 8;
+    size_t more = threshold >= count + slack ? threshold + 1 - count : slack;
     if (more > WN_RC_LOG_MOST) more = WN_RC_LOG_MOST;
     r->net = count;
     r->freed_tracked = 0;
@@ -46,14 +69,17 @@ static void aim_log(mutator *m) {
             if (more > r->log_room) more = r->log_room;
         }
     }
-    m->fast.young = r->log_mark = r->log + used;
+    r->log_mark = r->log + used;
+    log_ends_at(m, r->log_mark);
     m->fast.young_end = m->fast.young + more;
 }
 
 void wn_rc_young_reset(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    m->fast.young = r->log_mark = r->log;
+    sum_tracked(m);
+    r->log_mark = r->log;
     r->net = r->freed_tracked = r->compacted = 0;
+    log_ends_at(m, r->log);
     aim_log(m);
 }
 
@@ -62,7 +88,8 @@ bool wn_rc_young_init(mutator *m) {
     r->log_room = 1024;
     r->log = malloc(r->log_room * sizeof *r->log);
     if (!r->log) return false;
-    m->fast.young = r->log_mark = r->log;
+    r->log_mark = r->log;
+    log_ends_at(m, r->log);
     aim_log(m);
     return true;
 }
@@ -70,6 +97,7 @@ bool wn_rc_young_init(mutator *m) {
 void wn_rc_young_fini(mutator *m) {
     /* Its young objects go on living without it. */
     wn_rc_mutator *r = wn_rc_of_mutator(m);
+    sum_tracked(m);
     if (m->fast.young != r->log) wn_rc_of(m->heap)->young_lost = true;
     free(r->log);
 }
@@ -96,6 +124,7 @@ static void compact_log(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     const wn_chunk *known = NULL;
     size_t count = wn_rc_young_count(m);
+    sum_tracked(m);
     void **to = r->log;
     for (void **from = r->log; from < m->fast.young; from++)
         if (still_of(m->heap, *from, 0, &known)) {
@@ -103,10 +132,11 @@ static void compact_log(mutator *m) {
             *to++ = *from;
         }
     for (void **at = r->log; at < to; at++) wn_meta_(*at)[1] &= (uint8_t)~WN_STATE_SCRATCH_;
-    m->fast.young = r->log_mark = to;
+    r->log_mark = to;
     r->compacted = (size_t)(to - r->log);
     r->net = count;
     r->freed_tracked = 0;
+    log_ends_at(m, to);
 }
 
 static int due_generation(const wn_heap *heap) {
@@ -140,7 +170,7 @@ void wn_rc_young_full(mutator *m) {
     }
     if (alone) {
         compact_log(m);
-    } else if ((size_t)(m->fast.young - wn_rc_of_mutator(m)->log) > WN_RC_LOG_SHARED) {
+    } else if ((size_t)(m->fast.young - r->log) > WN_RC_LOG_SHARED) {
         wn_world_stop(m->heap, m);
         compact_log(m);
         wn_world_start(m->heap, m);
@@ -194,7 +224,8 @@ static WN_ALWAYS_INLINE size_t count_of(void *context, void *object) {
 }
 
 /* The conditional references of ephemerons. An ephemeron's value counts as referenced while both it and its key are
- * alive; when references are subtracted, once, by the ephemeron if it is a candidate, else by its key. */
+ * alive; when references are subtracted, once, by the ephemeron if trial deletion looks at it (a candidate not marked
+ * from the roots), else by its key. */
 static WN_NOINLINE void scan_weak(view *v, void *object, wn_visit_fn *visit, void *arg) {
     bool subtracting = visit == wn_cycles_subtract;
     if (wn_type_of(object)->flags & WN_TYPE_EPHEMERON) {
@@ -205,8 +236,9 @@ static WN_NOINLINE void scan_weak(view *v, void *object, wn_visit_fn *visit, voi
     if (!(wn_meta_(object)[1] & WN_STATE_WEAK_)) return;
     wn_weak_entry *entry = wn_weak_find(v->heap, object);
     for (wn_ephemeron *e = entry ? entry->ephemerons : NULL; e; e = e->next) {
-        bool candidate = wn_cycles_has(v->cycles, e);
-        if (e->value && (subtracting ? !candidate : !candidate || !wn_cycles_is_garbage(v->cycles, e))) visit(arg, e->value);
+        bool by_key = subtracting ? !wn_bits_test(&v->cycles->bits, WN_CYCLES_RANKED, (uintptr_t)e)
+                                  : !(wn_cycles_has(v->cycles, e) && wn_cycles_is_garbage(v->cycles, e));
+        if (e->value && by_key) visit(arg, e->value);
     }
 }
 
@@ -278,6 +310,7 @@ static void age(wn_heap *heap, void **list, size_t n, unsigned to, bool into_mid
         unsigned g = to;
         if (can_untrack(list[i])) {
             *state &= (uint8_t) ~(WN_STATE_TRACKED_ | WN_STATE_GENERATION_);
+            __atomic_fetch_sub(&rc->tracked, 1, __ATOMIC_RELAXED);
             continue;
         }
         if (into_middle && !wn_vector_push(&rc->middle, list[i])) g = 2; /* the old ones need no list */
@@ -505,7 +538,10 @@ static void find_lost_young(wn_heap *heap) {
             meta[1] = (uint8_t)(meta[1] | (listed ? 1 : 2));
         }
     }
-    for (mutator *m = heap->mutators; m; m = m->next) m->fast.young = wn_rc_of_mutator(m)->log;
+    for (mutator *m = heap->mutators; m; m = m->next) {
+        sum_tracked(m);
+        log_ends_at(m, wn_rc_of_mutator(m)->log);
+    }
     rc->young_lost = false;
 }
 
@@ -534,8 +570,9 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     size_t n = 0;
     for (mutator *each = heap->mutators; each; each = each->next) {
         wn_rc_mutator *r = wn_rc_of_mutator(each);
+        sum_tracked(each);
         size_t kept = gather(heap, r->log, (size_t)(each->fast.young - r->log), 0);
-        each->fast.young = r->log + kept;
+        log_ends_at(each, r->log + kept);
         n += kept;
     }
     size_t middle = generation >= 1 ? gather(heap, rc->middle.at, rc->middle.n, 1) : 0;
@@ -587,7 +624,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
             if (wn_meta_(garbage.at[i])[1] & WN_STATE_WEAK_)
                 wn_weak_target_died(m, garbage.at[i], outside_garbage, NULL, &wn_rc_of_mutator(m)->values);
         set_scratch(&garbage, false);
-        care = found.care || m->callbacks.n;
+        care = found.care || m->callbacks.n || wn_rc_of_mutator(m)->values.n;
         if (care || heap->options.save_all)
             for (size_t i = 0; i < garbage.n; i++) wn_rc_count_up(m, garbage.at[i]); /* ours, until it is decided */
         if (heap->options.save_all)
@@ -598,9 +635,10 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     wn_note_pause(heap, wn_os_now() - start);
     if (!ok) wn_fail(WN_ERR_MEMORY, "no memory to search for cycles; nothing was freed");
 
-    if (garbage.n) dispose(m, &garbage, care, !automatic);
+    /* What ephemerons let go of, before anybody asks again who is alive; those that are garbage we hold ourselves. */
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     while (r->values.n) wn_count_down_(&m->fast, r->values.at[--r->values.n]);
+    if (garbage.n) dispose(m, &garbage, care, !automatic);
     wn_vector_free(&garbage);
     if (generation == 2) wn_cycles_trim(c);
     __atomic_store_n(&rc->collecting, false, __ATOMIC_RELAXED);
@@ -630,9 +668,42 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     return ok ? WN_OK : WN_ERR_MEMORY;
 }
 
+/* Takes over what other mutators still have to take apart, as far as it fits: a thread that sleeps would keep it, and
+ * all it refers to, until it wakes. */
+static bool take_over_work(mutator *m) {
+    wn_rc_mutator *mine = wn_rc_of_mutator(m);
+    wn_world_stop(m->heap, m);
+    for (mutator *each = m->heap->mutators; each; each = each->next) {
+        wn_rc_mutator *r = wn_rc_of_mutator(each);
+        if (r == mine) continue;
+        while (r->dead.n && wn_vector_push(&mine->dead, r->dead.at[r->dead.n - 1])) r->dead.n--;
+        if (!mine->condemned.objects.n) {
+            wn_rc_condemned empty = mine->condemned;
+            mine->condemned = r->condemned;
+            r->condemned = empty;
+        }
+    }
+    wn_world_start(m->heap, m);
+    return wn_rc_has_work(m);
+}
+
+/* Takes apart all that waits, whoever it waits for: what it refers to may be garbage only then. */
+static void finish_reclaiming(mutator *m, bool everybodys) {
+    if (wn_rc_of_mutator(m)->reclaiming) return; /* asked for from within it */
+    do {
+        while (wn_rc_has_work(m)) wn_rc_reclaim(m, (size_t)-1);
+        wn_run_callbacks(m);
+    } while (wn_rc_has_work(m) || (everybodys && take_over_work(m)));
+}
+
 wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result) {
     wn_collect_result ignored = {0};
+    finish_reclaiming(m, generation == 2);
     wn_status s = collect(m, generation, result ? result : &ignored, false);
-    wn_run_callbacks(m);
+    finish_reclaiming(m, generation == 2);
     return s;
+}
+
+void wn_rc_thresholds_changed(wn_heap *heap) {
+    for (mutator *m = heap->mutators; m; m = m->next) aim_log(m);
 }

@@ -115,6 +115,11 @@ static void drop_weak(mutator *m, void *object, const wn_type *t) {
 static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
     uint8_t *meta = wn_meta_(object);
     if (!t->finalize || (__atomic_fetch_or(&meta[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED) & WN_STATE_FINALIZED_)) return false;
+    if (m->callbacks.n) { /* of the weak references to it: they come before (PEP 442) */
+        m->fast.nested++;
+        wn_run_callbacks(m);
+        m->fast.nested--;
+    }
     __atomic_store_n(meta, 1, __ATOMIC_RELAXED); /* the finalizer's own reference */
     m->fast.nested++;
     t->finalize(&m->fast, object);

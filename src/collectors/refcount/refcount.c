@@ -43,6 +43,9 @@ static wn_status attach(mutator *m) {
 
 static void detach(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
+    __atomic_fetch_add(&m->heap->space.allocated_objects, m->fast.pending_objects, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&m->heap->space.allocated_bytes, r->reused_bytes, __ATOMIC_RELAXED);
+    m->fast.pending_objects = 0;
     wn_rc_young_fini(m);
     wn_vector_free(&r->dead);
     free(r->long_dead);
@@ -135,7 +138,8 @@ static int generation(const wn_heap *heap, const void *object) {
 }
 static void track(mutator *m, void *object, bool on) {
     uint8_t *state = &wn_meta_(object)[1];
-    if (on == is_tracked(m->heap, object) || (on && !wn_has_refs_(wn_type_of(object)))) return;
+    const wn_type *t = wn_type_of(object);
+    if (on == is_tracked(m->heap, object) || (on && !wn_has_refs_(t) && !(t->flags & WN_TYPE_WEAKREF))) return;
     if (on) {
         __atomic_fetch_or(state, WN_STATE_TRACKED_, __ATOMIC_RELAXED);
         wn_rc_log_young(m, object);
@@ -143,6 +147,7 @@ static void track(mutator *m, void *object, bool on) {
     }
     if (generation(m->heap, object) == 3) __atomic_fetch_sub(&wn_rc_of(m->heap)->frozen, 1, __ATOMIC_RELAXED);
     __atomic_fetch_and(state, (uint8_t) ~(WN_STATE_TRACKED_ | WN_STATE_GENERATION_), __ATOMIC_RELAXED);
+    __atomic_fetch_sub(&wn_rc_of(m->heap)->tracked, 1, __ATOMIC_RELAXED);
 }
 static bool is_live(const wn_heap *heap, const void *object) {
     (void)heap;
@@ -157,7 +162,9 @@ static void get_count(const wn_heap *heap, unsigned count[3]) {
 
 static void stats(wn_heap *heap, wn_stats *s) {
     pthread_mutex_lock(&heap->world);
+    s->tracked = __atomic_load_n(&wn_rc_of(heap)->tracked, __ATOMIC_RELAXED);
     for (const mutator *m = heap->mutators; m; m = m->next) {
+        s->tracked += wn_rc_tracked_since(m);
         s->allocated_objects += __atomic_load_n(&m->fast.pending_objects, __ATOMIC_RELAXED);
         s->allocated_bytes += __atomic_load_n(&wn_rc_of_mutator(m)->reused_bytes, __ATOMIC_RELAXED);
     }
@@ -192,6 +199,7 @@ const wn_collector wn_collector_refcount = {
     .generation = generation,
     .is_tracked = is_tracked,
     .get_count = get_count,
+    .thresholds_changed = wn_rc_thresholds_changed,
     .track = track,
     .flush = wn_rc_flush,
     .is_live = is_live,

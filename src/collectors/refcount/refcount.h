@@ -59,6 +59,8 @@ typedef struct wn_rc_mutator {
     size_t compacted;     /* entries that the last compaction left */
     size_t net;           /* net new tracked objects up to then */
     size_t freed_tracked; /* tracked objects freed since */
+    void **log_summed;    /* the log's end, and freed_tracked, when they went into the heap's `tracked` */
+    size_t freed_summed;
     wn_vector dead;       /* count zero, not yet taken apart */
     wn_rc_long_dead *long_dead; /* a stack, the arrays being taken apart piece by piece */
     size_t long_dead_n, long_dead_room;
@@ -79,7 +81,8 @@ typedef struct wn_rc_heap {
     unsigned count1, count2; /* young collections since a middle one, middle ones since a full one */
     size_t long_lived_total, long_lived_pending;
     size_t external_at_full; /* bytes outside the heap when the last full collection ended */
-    size_t frozen; /* atomic */
+    size_t frozen;  /* atomic */
+    size_t tracked; /* atomic; without what mutators have not summed */
     wn_cycles cycles;     /* for full collections */
     wn_vector candidates; /* for young ones */
     wn_vector reached;
@@ -127,6 +130,8 @@ void wn_rc_young_full(mutator *m);
 void wn_rc_young_reset(mutator *m); /* forgets the log, counts from zero */
 void wn_rc_log_young(mutator *m, void *object);
 size_t wn_rc_young_count(const mutator *m);
+size_t wn_rc_tracked_since(const mutator *m); /* net, since the heap's `tracked` was last brought up to date */
 wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result);
+void wn_rc_thresholds_changed(wn_heap *heap); /* the world is stopped */
 
 #endif

@@ -1,0 +1,201 @@
+/* arrays.c - the variable part of objects: references, bytes, records; wn_copy; arrays too long for one block. */
+#include "client.h"
+
+typedef struct entry {
+    uint64_t hash;
+    void *key, *value;
+} entry;
+typedef struct table {
+    wn_object head;
+    void *owner;
+    size_t length;
+    entry entries[];
+} table;
+static const wn_type table_type =
+    WN_TYPE(table, WN_REFS(table, owner), WN_RECORDS(table, length, entries, WN_REF_BITS(entry, key, value)));
+
+static void elements_live_as_long_as_the_array(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    const size_t lengths[] = {1, 2, 61, 62, 63, 64, 65, 127, 500, 1021, 1023, 1024, 5000, 30000};
+    size_t n = sizeof lengths / sizeof *lengths - (client_stressed() ? 4 : 0);
+    for (size_t k = 0; k < n; k++) {
+        size_t length = lengths[k];
+        {
+            wn_root(m, vector *, v, client_new_array(m, &vector_type, length));
+            for (size_t i = 0; i < length; i++) wn_move(m, v, items[i], client_relic(m, (long)i, NULL, NULL));
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), 0);
+            for (size_t i = 0; i < length; i++) assert_int_equal(((mortal *)v->items[i])->id, i);
+            for (size_t i = 0; i < length; i += 2) wn_set(m, v, items[i], NULL);
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), (length + 1) / 2);
+        }
+        client_collect(m);
+        for (size_t i = 0; i < length; i++) assert_int_equal(client_released[i], 1);
+        client_forget();
+    }
+    client_close(&c);
+}
+
+/* A hash table's entries: what the mask does not name is a number, even when it looks like an address. */
+static void records_have_references_where_the_mask_says(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(3000);
+    {
+        wn_root(m, table *, t, client_new_array(m, &table_type, n));
+        wn_move(m, t, owner, client_relic(m, (long)(3 * n), NULL, NULL));
+        for (size_t i = 0; i < n; i++) {
+            wn_move(m, t, entries[i].key, client_relic(m, (long)(2 * i), NULL, NULL));
+            wn_move(m, t, entries[i].value, client_relic(m, (long)(2 * i + 1), NULL, NULL));
+            t->entries[i].hash = (uint64_t)(uintptr_t)t->entries[i].key; /* an address that is no reference */
+        }
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        for (size_t i = 0; i < n; i++) {
+            assert_int_equal(((mortal *)t->entries[i].key)->id, 2 * i);
+            assert_int_equal(((mortal *)t->entries[i].value)->id, 2 * i + 1);
+            wn_set(m, t, entries[i].key, NULL);
+        }
+        client_collect(m);
+        for (size_t i = 0; i < n; i++) {
+            assert_int_equal(client_released[2 * i], 1);
+            assert_int_equal(client_released[2 * i + 1], 0);
+        }
+        assert_int_equal(client_released[3 * n], 0);
+    }
+    client_collect(m);
+    for (size_t i = 0; i < n; i++) assert_int_equal(client_released[2 * i + 1], 1);
+    assert_int_equal(client_released[3 * n], 1);
+    client_close(&c);
+}
+
+static void bytes_are_never_taken_for_references(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, blob *, b, client_new_array(m, &blob_type, 4096));
+        void *target = client_relic(m, 5, NULL, NULL);
+        memcpy(b->bytes, &target, sizeof target);
+        wn_release(m, target);
+        client_collect(m);
+        assert_int_equal(client_released[5], 1);
+        memset(b->bytes, 0x5a, b->length);
+        client_collect(m);
+        for (size_t i = 0; i < b->length; i++) assert_int_equal(b->bytes[i], 0x5a);
+    }
+    client_close(&c);
+}
+
+static void copy_stores_every_reference(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    enum { N = 100 };
+    {
+        wn_root(m, vector *, from, client_new_array(m, &vector_type, N));
+        wn_root(m, vector *, to, client_new_array(m, &vector_type, N));
+        for (size_t i = 0; i < N; i++) {
+            wn_move(m, from, items[i], client_relic(m, (long)i, NULL, NULL));
+            wn_move(m, to, items[i], client_relic(m, (long)(1000 + i), NULL, NULL));
+        }
+        client_collect(m); /* both are old now where there are generations */
+        wn_copy(m, to, to->items, from->items, N);
+        wn_take(m, from, NULL);
+        client_collect(m);
+        for (size_t i = 0; i < N; i++) {
+            assert_int_equal(client_released[i], 0);
+            assert_int_equal(client_released[1000 + i], 1); /* what was overwritten */
+            assert_int_equal(((mortal *)to->items[i])->id, i);
+            if (client_counts(&c)) assert_int_equal(wn_refcount(m, to->items[i]), 1);
+        }
+        wn_copy(m, to, to->items, NULL, 0);
+        wn_copy(m, to, to->items, to->items, N); /* onto itself */
+        client_collect(m);
+        for (size_t i = 0; i < N; i++) {
+            assert_int_equal(client_released[i], 0);
+            if (client_counts(&c)) assert_int_equal(wn_refcount(m, to->items[i]), 1);
+        }
+    }
+    client_close(&c);
+}
+
+/* As memmove: deleting and inserting in the middle of a list. */
+static void copy_may_overlap(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    enum { N = 50 };
+    {
+        wn_root(m, vector *, v, client_new_array(m, &vector_type, N));
+        for (size_t i = 0; i < N; i++) wn_move(m, v, items[i], client_relic(m, (long)i, NULL, NULL));
+        client_collect(m);
+        wn_copy(m, v, &v->items[10], &v->items[11], N - 11); /* delete number 10 */
+        wn_set(m, v, items[N - 1], NULL);
+        client_collect(m);
+        for (size_t i = 0; i < N; i++) assert_int_equal(client_released[i], i == 10);
+        for (size_t i = 0; i < N - 1; i++) assert_int_equal(((mortal *)v->items[i])->id, i < 10 ? i : i + 1);
+        wn_copy(m, v, &v->items[21], &v->items[20], N - 21); /* make room at 20 */
+        wn_move(m, v, items[20], client_relic(m, 100, NULL, NULL));
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 1);
+        for (size_t i = 0; i < N; i++) {
+            long expected = i < 10 ? (long)i : i < 20 ? (long)i + 1 : i == 20 ? 100 : (long)i;
+            assert_int_equal(((mortal *)v->items[i])->id, expected);
+            if (client_counts(&c)) assert_int_equal(wn_refcount(m, v->items[i]), 1);
+        }
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), N + 1);
+    client_close(&c);
+}
+
+/* One array of very many elements, written at random while everything else comes and goes. */
+static void a_long_array_is_traced_to_its_end(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(2000000);
+    unsigned long long seed = 88172645463325252ull;
+    {
+        wn_root(m, vector *, v, client_new_array(m, &vector_type, n));
+        for (size_t k = 0; k < n / 4; k++) {
+            seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+            size_t i = seed % n;
+            wn_move(m, v, items[i], client_pair(m, (long)i, NULL, NULL));
+            if (k % 100000 == 99999) wn_collect(m, (int)(k / 100000 % 3), NULL);
+        }
+        wn_move(m, v, items[n - 1], client_pair(m, (long)(n - 1), NULL, NULL));
+        wn_move(m, v, items[0], client_pair(m, 0, NULL, NULL));
+        client_collect(m);
+        size_t found = 0;
+        for (size_t i = 0; i < n; i++)
+            if (v->items[i]) {
+                assert_int_equal(((pair *)v->items[i])->id, i);
+                found++;
+            }
+        assert_true(found > n / 8 || n < 100);
+        if (client_counts(&c)) {
+            wn_stats s;
+            wn_get_stats(c.heap, &s);
+            assert_true(s.live_bytes <= n * sizeof(void *) + (found + 16) * 2 * sizeof(pair) + 65536);
+        }
+    }
+    client_close(&c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(elements_live_as_long_as_the_array),
+        cmocka_unit_test(records_have_references_where_the_mask_says),
+        cmocka_unit_test(bytes_are_never_taken_for_references),
+        cmocka_unit_test(copy_stores_every_reference),
+        cmocka_unit_test(copy_may_overlap),
+        cmocka_unit_test(a_long_array_is_traced_to_its_end),
+    };
+    return CLIENT_MAIN("arrays", tests);
+}

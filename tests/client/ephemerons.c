@@ -1,0 +1,250 @@
+/* ephemerons.c - a value lives while its key and the ephemeron do, even when the value itself refers to the key. */
+#include "client.h"
+
+static void *ephemeron(wn_mutator *m, void *key, void *value) {
+    void *e = wn_ephemeron_new(m, key, value);
+    if (!e) fail_msg("no ephemeron: %s", wn_error_message());
+    return e;
+}
+
+static void the_key_keeps_the_value(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, mortal *, key, client_relic(m, 1, NULL, NULL));
+        wn_root(m, wn_ephemeron *, e, NULL);
+        {
+            wn_root(m, mortal *, value, client_relic(m, 2, NULL, NULL));
+            wn_take(m, e, ephemeron(m, key, value));
+        }
+        assert_ptr_equal(((wn_object *)e)->type, &wn_ephemeron_type);
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        {
+            wn_root(m, mortal *, k, wn_ephemeron_key(m, e));
+            wn_root(m, mortal *, v, wn_ephemeron_value(m, e));
+            assert_ptr_equal(k, key);
+            assert_int_equal(v->id, 2);
+            if (client_counts(&c)) assert_int_equal(wn_refcount(m, key), 2);
+        }
+        wn_take(m, key, NULL);
+        client_collect(m);
+        assert_int_equal(client_released[1], 1);
+        assert_int_equal(client_released[2], 1);
+        assert_null(wn_ephemeron_key(m, e));
+        assert_null(wn_ephemeron_value(m, e));
+    }
+    client_close(&c);
+}
+
+static void the_ephemeron_does_not_keep_its_key(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, wn_ephemeron *, e, NULL);
+        {
+            wn_root(m, mortal *, key, client_relic(m, 1, NULL, NULL));
+            wn_root(m, mortal *, value, client_relic(m, 2, NULL, key)); /* value -> key, the case it is made for */
+            wn_take(m, e, ephemeron(m, key, value));
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), 0);
+        }
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 2);
+        assert_null(wn_ephemeron_key(m, e));
+        assert_null(wn_ephemeron_value(m, e));
+    }
+    client_close(&c);
+}
+
+static void a_dead_ephemeron_lets_its_value_go(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, mortal *, key, client_relic(m, 1, NULL, NULL));
+        {
+            wn_root(m, mortal *, value, client_relic(m, 2, NULL, key));
+            wn_root(m, wn_ephemeron *, e, ephemeron(m, key, value));
+        }
+        client_collect(m);
+        assert_int_equal(client_released[2], 1);
+        assert_int_equal(client_released[1], 0);
+        assert_int_equal(key->id, 1);
+    }
+    client_collect(m);
+    assert_int_equal(client_released[1], 1);
+    client_close(&c);
+}
+
+static void the_value_can_be_replaced(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, mortal *, key, client_relic(m, 1, NULL, NULL));
+        wn_root(m, wn_ephemeron *, e, ephemeron(m, key, NULL));
+        assert_null(wn_ephemeron_value(m, e));
+        for (long i = 2; i < 10; i++) {
+            client_collect(m);
+            wn_root(m, mortal *, value, client_relic(m, i, key, NULL));
+            wn_ephemeron_set(m, e, value);
+            wn_root(m, mortal *, got, wn_ephemeron_value(m, e));
+            assert_ptr_equal(got, value);
+        }
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 7);
+        assert_int_equal(client_released[9], 0);
+        wn_ephemeron_set(m, e, NULL);
+        client_collect(m);
+        assert_int_equal(client_released[9], 1);
+        wn_root(m, void *, k, wn_ephemeron_key(m, e));
+        assert_ptr_equal(k, key);
+    }
+    client_close(&c);
+}
+
+/* Key i is held only by value i - 1: a chain that must be followed to its end, and fall as one. */
+static void long_chains(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    for (int backwards = 0; backwards < 2; backwards++) {
+        size_t n = client_scaled(100000);
+        client_forget();
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+            wn_root(m, mortal *, first, client_relic(m, 0, NULL, NULL));
+            if (!backwards) {
+                wn_hold(m, mortal *, key, first);
+                for (size_t i = 0; i < n; i++) {
+                    wn_root(m, mortal *, next, client_relic(m, (long)i + 1, NULL, NULL));
+                    wn_root(m, mortal *, value, client_relic(m, -1, next, NULL));
+                    wn_move(m, all, items[i], ephemeron(m, key, value));
+                    wn_assign(m, key, next);
+                }
+            } else { /* the ephemerons are made in the opposite order */
+                wn_root(m, mortal *, key, client_relic(m, (long)n, NULL, NULL));
+                for (size_t i = n; i-- > 0;) {
+                    wn_root(m, mortal *, previous, i ? client_relic(m, (long)i, NULL, NULL) : wn_keep(m, first));
+                    wn_root(m, mortal *, value, client_relic(m, -1, key, NULL));
+                    wn_move(m, all, items[i], ephemeron(m, previous, value));
+                    wn_assign(m, key, previous);
+                }
+            }
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), 0);
+            wn_hold(m, mortal *, at, first);
+            for (size_t i = 0; i < n; i++) {
+                assert_int_equal(at->id, i);
+                wn_root(m, mortal *, value, wn_ephemeron_value(m, all->items[i]));
+                assert_non_null(value);
+                wn_assign(m, at, value->a);
+            }
+            wn_take(m, at, NULL);
+            wn_take(m, first, NULL);
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), 2 * n + 1);
+            for (size_t i = 0; i < n; i++) assert_null(wn_ephemeron_key(m, all->items[i]));
+        }
+        client_collect(m);
+    }
+    client_close(&c);
+}
+
+static void a_key_in_a_cycle_with_its_value(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, table, client_new_array(m, &vector_type, 50));
+        {
+            wn_root(m, vector *, keys, client_new_array(m, &vector_type, 50));
+            for (size_t i = 0; i < 50; i++) {
+                wn_root(m, mortal *, key, client_mortal(m, (long)i, NULL, NULL));
+                wn_root(m, mortal *, value, client_mortal(m, 100 + (long)i, key, NULL));
+                wn_set(m, key, a, value); /* both ways, beside the ephemeron */
+                wn_root(m, wn_ephemeron *, e, ephemeron(m, key, value));
+                wn_set(m, value, b, e); /* and the value knows the ephemeron */
+                wn_set(m, table, items[i], e);
+                wn_set(m, keys, items[i], key);
+            }
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), 0);
+            for (size_t i = 1; i < 50; i += 2) wn_set(m, keys, items[i], NULL);
+            client_collect(m);
+            for (size_t i = 0; i < 50; i++) {
+                assert_int_equal(client_released[i], i % 2);
+                assert_int_equal(client_finalized[i], i % 2);
+                assert_int_equal(client_released[100 + i], i % 2);
+                wn_root(m, mortal *, key, wn_ephemeron_key(m, table->items[i]));
+                assert_true(i % 2 ? key == NULL : key == keys->items[i]);
+            }
+        }
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 100);
+    }
+    client_close(&c);
+}
+
+/* Two keys, either of which holds the other's value's key: alive together, dead together. */
+static void several_ephemerons_for_one_key(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, table, client_new_array(m, &vector_type, 20));
+        wn_root(m, mortal *, key, client_relic(m, 1, NULL, NULL));
+        for (long i = 0; i < 20; i++) {
+            wn_root(m, mortal *, value, client_relic(m, 100 + i, key, NULL));
+            wn_move(m, table, items[i], ephemeron(m, key, value));
+        }
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        for (long i = 0; i < 10; i++) wn_set(m, table, items[i], NULL);
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 10);
+        wn_take(m, key, NULL);
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 21);
+    }
+    client_close(&c);
+}
+
+/* The value is reachable on its own: the death of the key empties the pair and leaves the value alone. */
+static void a_value_held_elsewhere_survives(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, mortal *, value, client_relic(m, 2, NULL, NULL));
+        wn_root(m, wn_ephemeron *, e, NULL);
+        {
+            wn_root(m, mortal *, key, client_relic(m, 1, NULL, NULL));
+            wn_take(m, e, ephemeron(m, key, value));
+        }
+        client_collect(m);
+        assert_int_equal(client_released[1], 1);
+        assert_int_equal(client_released[2], 0);
+        assert_null(wn_ephemeron_value(m, e));
+        if (client_counts(&c)) assert_int_equal(wn_refcount(m, value), 1);
+        assert_int_equal(value->id, 2);
+    }
+    client_close(&c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_key_keeps_the_value),
+        cmocka_unit_test(the_ephemeron_does_not_keep_its_key),
+        cmocka_unit_test(a_dead_ephemeron_lets_its_value_go),
+        cmocka_unit_test(the_value_can_be_replaced),
+        cmocka_unit_test(long_chains),
+        cmocka_unit_test(a_key_in_a_cycle_with_its_value),
+        cmocka_unit_test(several_ephemerons_for_one_key),
+        cmocka_unit_test(a_value_held_elsewhere_survives),
+    };
+    return CLIENT_MAIN("ephemerons", tests);
+}

@@ -1,0 +1,280 @@
+/* events.c - results of collections, listeners, statistics, histograms, steps. */
+#include "client.h"
+
+typedef struct heard {
+    unsigned starts, stops, open, minors, steps, slices;
+    size_t collected, uncollectable;
+    int last_generation;
+    bool bad, allocate;
+} heard;
+
+static void listen(wn_mutator *m, const wn_event *event, void *data) {
+    heard *h = data;
+    switch (event->kind) {
+    case WN_EVENT_COLLECT_START:
+        if (h->open++) h->bad = true;
+        h->starts++;
+        h->last_generation = event->generation;
+        break;
+    case WN_EVENT_COLLECT_STOP:
+        if (h->open-- != 1 || event->generation != h->last_generation) h->bad = true;
+        h->stops++;
+        h->collected += event->result.collected;
+        h->uncollectable += event->result.uncollectable;
+        break;
+    case WN_EVENT_MINOR: h->minors++; break;
+    case WN_EVENT_STEP: h->steps++; break;
+    case WN_EVENT_FREE_SLICE: h->slices++; break;
+    }
+    if (h->allocate && (event->kind == WN_EVENT_COLLECT_START || event->kind == WN_EVENT_COLLECT_STOP)) {
+        h->allocate = false; /* or it might never end in stress mode */
+        for (int i = 0; i < 10; i++) wn_release(m, wn_new(m, &pair_type));
+        h->allocate = true;
+    }
+}
+
+static void make_cycles(wn_mutator *m, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        wn_root(m, pair *, p, client_pair(m, (long)i, NULL, NULL));
+        wn_move(m, p, a, client_pair(m, (long)i, p, NULL));
+    }
+}
+
+static void collect_says_what_it_did(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_disable(c.heap);
+    client_collect(m);
+    size_t n = client_stressed() ? 20 : 1000;
+    make_cycles(m, n);
+    wn_collect_result r = client_collect(m);
+    if (!client_stressed()) {
+        if (client_counts(&c))
+            assert_int_equal(r.collected, 2 * n);
+        else
+            assert_true(r.collected <= 2 * n); /* a minor may have come first */
+        if (client_counts(&c)) assert_true(r.freed_bytes >= 2 * n * sizeof(pair));
+        assert_true(r.duration_ns > 0);
+    }
+    assert_int_equal(r.uncollectable, 0);
+    r = client_collect(m);
+    assert_int_equal(r.collected, 0);
+    for (size_t i = 0; i < n; i++) wn_release(m, client_new(m, &pair_type)); /* acyclic: not the collector's work */
+    if (client_counts(&c)) assert_int_equal(client_collect(m).collected, 0);
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
+static void younger_collections_leave_older_garbage(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (!client_counts(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    wn_disable(c.heap);
+    wn_collect_result r;
+    for (int age = 0; age <= 2; age++) { /* garbage that was alive during `age` collections */
+        {
+            wn_root(m, mortal *, p, client_relic(m, age, NULL, NULL));
+            wn_set(m, p, a, p);
+            assert_int_equal(wn_generation(m, p), 0);
+            for (int i = 0; i < age; i++) wn_collect(m, i, NULL);
+            assert_int_equal(wn_generation(m, p), age);
+        }
+        for (int generation = 0; generation <= 2; generation++) {
+            assert_int_equal(wn_collect(m, generation, &r), WN_OK);
+            assert_int_equal(r.collected, generation == age);
+            assert_int_equal(client_released[age], generation >= age);
+        }
+    }
+    assert_int_equal(wn_collect(m, 3, &r), WN_ERR_ARGUMENT);
+    assert_true(strlen(wn_error_message()) > 0);
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
+static void listeners_hear_start_and_stop(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    heard one = {0}, two = {.allocate = true};
+    assert_int_equal(wn_add_listener(c.heap, listen, &one), WN_OK);
+    assert_int_equal(wn_add_listener(c.heap, listen, &two), WN_OK);
+    size_t n = client_stressed() ? 20 : 10000;
+    make_cycles(m, n);
+    client_collect(m);
+    client_collect(m);
+    assert_true(one.starts >= 2);
+    assert_int_equal(one.starts, one.stops);
+    if (!client_stressed()) assert_false(one.bad);
+    if (client_counts(&c)) assert_int_equal(one.collected, 2 * n);
+    assert_int_equal(one.uncollectable, 0);
+    assert_int_equal(wn_remove_listener(c.heap, listen, &one), WN_OK);
+    assert_int_not_equal(wn_remove_listener(c.heap, listen, &one), WN_OK);
+    unsigned before = one.starts, before_two = two.starts;
+    client_collect(m);
+    assert_int_equal(one.starts, before);
+    assert_true(two.starts > before_two);
+    assert_int_equal(wn_remove_listener(c.heap, listen, &two), WN_OK);
+    client_close(&c);
+}
+
+static void statistics_add_up(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_stats a, b;
+    wn_get_stats(c.heap, &a);
+    heard h = {0};
+    wn_add_listener(c.heap, listen, &h);
+    make_cycles(m, client_stressed() ? 20 : 20000);
+    for (int g = 0; g < 3; g++) wn_collect(m, g, NULL);
+    wn_get_stats(c.heap, &b);
+    if (client_counts(&c)) {
+        uint64_t sum = 0, collected = 0;
+        for (int g = 0; g < 3; g++) {
+            sum += b.generation[g].collections - a.generation[g].collections;
+            collected += b.generation[g].collected - a.generation[g].collected;
+        }
+        assert_int_equal(sum, h.stops);
+        assert_int_equal(b.collections - a.collections, h.stops);
+        assert_int_equal(collected, h.collected);
+        assert_int_equal(collected, client_stressed() ? 40 : 40000);
+        assert_int_equal(b.tracked, 0);
+        assert_int_equal(client_alive(c.m), 0);
+    } else {
+        assert_true(b.majors > a.majors);
+        assert_int_equal(b.minors - a.minors, h.minors);
+        assert_int_equal(b.steps - a.steps, h.steps);
+    }
+    assert_true(b.collections > a.collections);
+    assert_true(b.gc_cpu_ns > a.gc_cpu_ns);
+    assert_true(b.pause.count > a.pause.count);
+    assert_true(b.pause.max >= b.pause.min);
+    assert_true(b.pause.total >= b.pause.max);
+    assert_true(b.heap_bytes_max >= b.heap_bytes);
+    assert_true(b.live_bytes_max >= b.live_bytes);
+    assert_true(b.live_bytes_max > 0);
+    wn_remove_listener(c.heap, listen, &h);
+    client_close(&c);
+}
+
+static void steps_lead_to_the_end(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, live, client_new_array(m, &vector_type, client_scaled(50000)));
+        for (size_t i = 0; i < live->length; i++) wn_move(m, live, items[i], client_pair(m, (long)i, live, NULL));
+        client_collect(m);
+        wn_root(m, mortal *, p, client_relic(m, 1, NULL, NULL));
+        wn_set(m, p, a, p);
+        wn_collect(m, 0, NULL);
+        wn_take(m, p, NULL);
+        for (int major = 0; major < 2; major++) { /* what died after a major began may wait for the next */
+            wn_step_result r = {0};
+            wn_phase before = WN_PHASE_IDLE;
+            int steps = 0;
+            do {
+                assert_int_equal(wn_collect_step(m, &r), WN_OK);
+                if (steps) assert_int_equal(r.before, before);
+                before = r.after;
+                assert_true(++steps < 1000000);
+                assert_true(strlen(wn_phase_name(r.after)) > 0);
+            } while (!r.major_is_done);
+            assert_int_equal(r.after, WN_PHASE_IDLE);
+        }
+        assert_int_equal(client_released[1], 1);
+        for (size_t i = 0; i < live->length; i++) assert_int_equal(((pair *)live->items[i])->id, i);
+
+        wn_root(m, mortal *, q, client_relic(m, 2, NULL, NULL));
+        wn_set(m, q, a, q);
+        wn_collect(m, 0, NULL);
+        wn_take(m, q, NULL);
+        for (int done = 0, rounds = 0; done < 2 && rounds < 1000000; rounds++) {
+            wn_step_result r = {0};
+            assert_int_equal(wn_collect_for(m, 1000000, &r), WN_OK);
+            done += r.major_is_done;
+        }
+        assert_int_equal(client_released[2], 1);
+        for (size_t i = 0; i < live->length; i++) assert_int_equal(((pair *)live->items[i])->id, i);
+    }
+    client_collect(m);
+    client_close(&c);
+}
+
+static void histograms_answer_within_six_percent(void **state) {
+    (void)state;
+    static wn_histogram h, all;
+    memset(&h, 0, sizeof h);
+    memset(&all, 0, sizeof all);
+    assert_int_equal(wn_histogram_quantile(&h, 0.5), 0);
+    uint64_t sum = 0;
+    for (uint64_t v = 1; v <= 100000; v++) {
+        wn_histogram_add(&h, v * 37);
+        sum += v * 37;
+    }
+    assert_int_equal(h.count, 100000);
+    assert_int_equal(h.total, sum);
+    assert_int_equal(h.min, 37);
+    assert_int_equal(h.max, 3700000);
+    const double quantiles[] = {0.0001, 0.01, 0.1, 0.25, 0.5, 0.9, 0.99, 0.999, 0.9999};
+    for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++) {
+        double exact = quantiles[i] * 100000 * 37, got = (double)wn_histogram_quantile(&h, quantiles[i]);
+        if (got < exact * 0.999 || got > exact * 1.07)
+            fail_msg("quantile %g: %g, exactly %g", quantiles[i], got, exact);
+    }
+    assert_int_equal(wn_histogram_quantile(&h, 1.0), 3700000);
+    static wn_histogram far;
+    memset(&far, 0, sizeof far);
+    wn_histogram_add(&far, 0);
+    wn_histogram_add(&far, ~(uint64_t)0);
+    wn_histogram_add(&far, (uint64_t)1 << 40);
+    assert_int_equal(far.min, 0);
+    assert_true(far.max == ~(uint64_t)0);
+    wn_histogram_merge(&all, &h);
+    wn_histogram_merge(&all, &far);
+    assert_int_equal(all.count, 100003);
+    assert_int_equal(all.min, 0);
+    assert_true(all.max == ~(uint64_t)0);
+    assert_true(wn_histogram_quantile(&all, 0.5) < 37 * 50000 * 1.08);
+    uint64_t last = 0;
+    for (double q = 0; q <= 1; q += 0.01) {
+        uint64_t v = wn_histogram_quantile(&all, q);
+        assert_true(v >= last);
+        last = v;
+    }
+}
+
+static void names_are_names(void **state) {
+    (void)state;
+    for (int s = WN_OK; s <= WN_ERR_IO; s++)
+        assert_non_null(strstr(wn_status_name((wn_status)s), s ? "WN_ERR_" : "WN_OK"));
+    assert_non_null(wn_status_name((wn_status)99));
+    assert_string_equal(wn_collector_name(WN_COLLECTOR_REFCOUNT), "refcount");
+    assert_string_equal(wn_collector_name(WN_COLLECTOR_INCREMENTAL), "incremental");
+    assert_string_equal(wn_collector_name(WN_COLLECTOR_CONCURRENT), "concurrent");
+    for (int p = WN_PHASE_IDLE; p <= WN_PHASE_FINALIZING; p++) assert_non_null(wn_phase_name((wn_phase)p));
+    assert_string_equal(wn_version(), WN_VERSION);
+    client c = client_open(NULL);
+    const char *wanted = getenv("WINNOW_COLLECTOR");
+    assert_string_equal(wn_collector_name(wn_heap_collector(c.heap)), wanted ? wanted : "refcount");
+    assert_ptr_equal(wn_heap_of(c.m), c.heap);
+    client_close(&c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(collect_says_what_it_did),
+        cmocka_unit_test(younger_collections_leave_older_garbage),
+        cmocka_unit_test(listeners_hear_start_and_stop),
+        cmocka_unit_test(statistics_add_up),
+        cmocka_unit_test(steps_lead_to_the_end),
+        cmocka_unit_test(histograms_answer_within_six_percent),
+        cmocka_unit_test(names_are_names),
+    };
+    return CLIENT_MAIN("events", tests);
+}

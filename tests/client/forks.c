@@ -1,0 +1,175 @@
+/* forks.c - fork() with every collector: parent and child both go on, whatever other threads were doing. */
+#include "client.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Works on the heap after the fork; returns what is wrong, NULL when nothing. No cmocka in a child. */
+static const char *go_on(client *c, vector *all, size_t n, long salt) {
+    wn_mutator *m = c->m;
+    wn_borrow(m, vector *, kept, all);
+    for (int round = 0; round < 4; round++) {
+        for (size_t i = 0; i < n; i++) {
+            pair *p = kept->items[i];
+            if (p->id != (long)i && p->id != (long)i + salt) return "an object has changed";
+            if (p->a != kept) return "a reference has changed";
+        }
+        for (size_t i = (size_t)round; i < n; i += 3) {
+            wn_root(m, pair *, p, wn_new(m, &pair_type));
+            if (!p) return "no memory";
+            p->id = (long)i + salt;
+            wn_set(m, p, a, kept);
+            wn_set(m, kept, items[i], p);
+        }
+        if (wn_collect(m, round % 3, NULL)) return "collect failed";
+        if (wn_collect(m, 2, NULL)) return "collect failed";
+    }
+    if (wn_verify(m, stderr)) return "the verifier complains";
+    return NULL;
+}
+
+static void wait_for(pid_t child) {
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (WIFSIGNALED(status)) fail_msg("the child died of signal %d", WTERMSIG(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void exit_child(const char *failure) {
+    if (failure) fprintf(stderr, "child: %s\n", failure);
+    _exit(failure ? 1 : 0);
+}
+
+static void parent_and_child_go_on(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(20000);
+    for (int frozen = 0; frozen < 2; frozen++) {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) wn_move(m, all, items[i], client_pair(m, (long)i, all, NULL));
+        if (frozen) assert_int_equal(wn_freeze(m), WN_OK);
+        fflush(NULL);
+        pid_t children[3];
+        for (int k = 0; k < 3; k++) {
+            children[k] = fork();
+            assert_true(children[k] >= 0);
+            if (children[k] == 0) exit_child(go_on(&c, all, n, 1000000 * (k + 1)));
+        }
+        const char *failure = go_on(&c, all, n, 500000000);
+        if (failure) fail_msg("parent: %s", failure);
+        for (int k = 0; k < 3; k++) wait_for(children[k]);
+        if (frozen) assert_int_equal(wn_unfreeze(m), WN_OK);
+    }
+    client_collect(m);
+    client_close(&c);
+}
+
+/* The child ends properly: detaches, frees the heap, and a child of the child does too. */
+static void a_child_may_fork_and_free_the_heap(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_release(m, client_pair(m, 1, NULL, NULL));
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        pid_t grandchild = fork();
+        {
+            wn_root(m, pair *, p, wn_new(m, &pair_type));
+            wn_set(m, p, a, p);
+        }
+        if (wn_collect(m, 2, NULL)) exit_child("collect");
+        if (wn_detach(m)) exit_child("detach");
+        if (wn_heap_free(c.heap)) exit_child("free");
+        wn_heap *other;
+        if (wn_heap_new(NULL, &other) || wn_heap_free(other)) exit_child("a new heap");
+        if (grandchild) {
+            int status = 1;
+            waitpid(grandchild, &status, 0);
+            exit_child(status ? "grandchild" : NULL);
+        }
+        _exit(0);
+    }
+    assert_true(child > 0);
+    wait_for(child);
+    client_collect(m);
+    client_close(&c);
+}
+
+/* Other threads allocate, count and collect all the time; in the child only the forking thread is left. */
+static _Atomic bool enough;
+static void *busy(void *data) {
+    wn_mutator *m;
+    if (wn_attach(data, &m)) return NULL;
+    {
+        wn_root(m, vector *, kept, wn_new_array(m, &vector_type, 100));
+        for (size_t i = 0; kept && !atomic_load(&enough); i++) {
+            wn_root(m, pair *, p, wn_new(m, &pair_type));
+            if (!p) break;
+            wn_set(m, p, a, kept);
+            wn_set(m, kept, items[i % 100], p);
+            if (i % 5000 == 0) wn_collect(m, (int)(i / 5000 % 3), NULL);
+        }
+    }
+    wn_detach(m);
+    return data;
+}
+
+static void fork_while_other_threads_run(void **state) {
+    (void)state;
+    if (client_sanitized()) skip(); /* the sanitizers' own run-time does not survive it */
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(2000);
+    atomic_store(&enough, false);
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) assert_int_equal(pthread_create(&threads[i], NULL, busy, c.heap), 0);
+    const char *failure = NULL;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) wn_move(m, all, items[i], client_pair(m, (long)i, all, NULL));
+        for (int k = 0; k < 20 && !failure; k++) {
+            for (int i = 0; i < 500 && !client_stressed(); i++) wn_release(m, client_new(m, &pair_type));
+            fflush(NULL);
+            pid_t child = fork();
+            if (child == 0) {
+                alarm(60); /* a child that hangs is a failure, not a nuisance */
+                exit_child(go_on(&c, all, n, 1000));
+            }
+            if (child < 0) {
+                failure = "fork failed";
+                break;
+            }
+            int status = 0;
+            wn_block_begin(m);
+            waitpid(child, &status, 0);
+            wn_block_end(m);
+            if (WIFSIGNALED(status)) failure = WTERMSIG(status) == SIGALRM ? "the child hung" : "the child crashed";
+            if (WIFEXITED(status) && WEXITSTATUS(status)) failure = "the child failed";
+        }
+        atomic_store(&enough, true);
+        wn_block_begin(m);
+        for (int i = 0; i < 3; i++) {
+            void *result = NULL;
+            pthread_join(threads[i], &result);
+            if (!result) failure = "a thread had no memory";
+        }
+        wn_block_end(m);
+        if (!failure) failure = go_on(&c, all, n, 0);
+    }
+    if (failure) fail_msg("%s", failure);
+    client_collect(m);
+    client_close(&c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parent_and_child_go_on),
+        cmocka_unit_test(a_child_may_fork_and_free_the_heap),
+        cmocka_unit_test(fork_while_other_threads_run),
+    };
+    return CLIENT_MAIN("forks", tests);
+}

@@ -1,0 +1,155 @@
+/* freeze.c - the permanent generation: nothing in it is collected, what it refers to lives, and it can be undone. */
+#include "client.h"
+
+static void frozen_objects_are_left_alone(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(5000);
+    assert_int_equal(wn_frozen_count(c.heap), 0);
+    wn_disable(c.heap);
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) wn_move(m, all, items[i], client_relic(m, (long)i, all, NULL)); /* cycles */
+        assert_false(wn_is_frozen(m, all));
+        assert_int_equal(wn_freeze(m), WN_OK);
+        assert_true(wn_frozen_count(c.heap) >= n + 1);
+        assert_true(wn_is_frozen(m, all));
+        assert_true(wn_is_frozen(m, all->items[n / 2]));
+        wn_stats s;
+        wn_get_stats(c.heap, &s);
+        assert_int_equal(s.frozen, wn_frozen_count(c.heap));
+        wn_root(m, pair *, later, client_pair(m, 1, NULL, NULL));
+        assert_false(wn_is_frozen(m, later));
+    }
+    client_collect(m); /* a dead cycle, but frozen */
+    assert_int_equal(client_total(EVENT_RELEASE), 0);
+    assert_true(wn_frozen_count(c.heap) >= n);
+    assert_int_equal(wn_unfreeze(m), WN_OK);
+    assert_int_equal(wn_frozen_count(c.heap), 0);
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), n);
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
+static void references_from_frozen_objects_are_roots(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(2000);
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) wn_move(m, all, items[i], client_pair(m, (long)i, NULL, NULL));
+        assert_int_equal(wn_freeze(m), WN_OK);
+        for (int round = 0; round < 3; round++) {
+            for (size_t i = (size_t)round; i < n; i += 2) { /* new objects known to frozen ones alone */
+                wn_move(m, (pair *)all->items[i], a, client_relic(m, (long)i, NULL, NULL));
+                wn_set(m, (mortal *)((pair *)all->items[i])->a, b, ((pair *)all->items[i])->a);
+            }
+            wn_collect(m, round, NULL);
+            client_collect(m);
+        }
+        for (size_t i = 0; i < n; i++) {
+            mortal *r = ((pair *)all->items[i])->a;
+            assert_int_equal(r->id, i);
+            assert_ptr_equal(r->b, r);
+        }
+        for (size_t i = 0; i < n; i++) wn_set(m, (pair *)all->items[i], a, NULL);
+        client_collect(m);
+        for (size_t i = 0; i < n; i++) assert_true(client_released[i] >= 1);
+        assert_int_equal(wn_unfreeze(m), WN_OK);
+        client_collect(m);
+        for (size_t i = 0; i < n; i++) assert_int_equal(((pair *)all->items[i])->id, i);
+    }
+    client_collect(m);
+    client_close(&c);
+}
+
+/* Counting still frees a frozen object that nobody refers to any more. */
+static void counting_goes_on_in_frozen_objects(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (!client_counts(&c)) {
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(m, mortal *, p, client_relic(m, 1, NULL, NULL));
+        wn_freeze(m);
+        wn_hold(m, mortal *, q, p);
+        assert_int_equal(wn_refcount(m, p), 2);
+        size_t frozen = wn_frozen_count(c.heap);
+        wn_take(m, q, NULL);
+        wn_take(m, p, NULL);
+        assert_int_equal(client_released[1], 1);
+        assert_int_equal(wn_frozen_count(c.heap), frozen - 1);
+        wn_unfreeze(m);
+    }
+    client_close(&c);
+}
+
+static void weak_references_and_finalizers_over_a_freeze(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_disable(c.heap);
+    {
+        wn_root(m, wn_weakref *, w, NULL);
+        {
+            wn_root(m, mortal *, p, client_mortal(m, 1, NULL, NULL));
+            wn_set(m, p, a, p);
+            wn_take(m, w, wn_weakref_new(m, p, NULL, NULL));
+            wn_freeze(m);
+        }
+        client_collect(m);
+        {
+            wn_root(m, mortal *, got, wn_weakref_get(m, w));
+            assert_non_null(got);
+            assert_int_equal(got->id, 1);
+        }
+        assert_int_equal(client_total(EVENT_FINALIZE), 0);
+        wn_unfreeze(m);
+        client_collect(m);
+        assert_null(wn_weakref_get(m, w));
+        assert_int_equal(client_finalized[1], 1);
+        assert_int_equal(client_released[1], 1);
+    }
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
+static void freezing_again_adds(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, 10));
+        size_t last = 0;
+        for (long i = 0; i < 10; i++) {
+            wn_move(m, all, items[i], client_pair(m, i, all, NULL));
+            wn_freeze(m);
+            assert_true(wn_frozen_count(c.heap) > last);
+            last = wn_frozen_count(c.heap);
+        }
+        wn_unfreeze(m);
+        assert_int_equal(wn_frozen_count(c.heap), 0);
+        for (long i = 0; i < 10; i++) assert_false(wn_is_frozen(m, all->items[i]));
+        if (client_counts(&c)) assert_int_equal(wn_generation(m, all), 2); /* given back as the oldest */
+        wn_unfreeze(m);
+    }
+    client_collect(m);
+    client_close(&c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(frozen_objects_are_left_alone),
+        cmocka_unit_test(references_from_frozen_objects_are_roots),
+        cmocka_unit_test(counting_goes_on_in_frozen_objects),
+        cmocka_unit_test(weak_references_and_finalizers_over_a_freeze),
+        cmocka_unit_test(freezing_again_adds),
+    };
+    return CLIENT_MAIN("freeze", tests);
+}

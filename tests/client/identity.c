@@ -1,0 +1,205 @@
+/* identity.c - wn_identity and wn_pin: what stays the same although objects move; immortal objects. */
+#include "client.h"
+
+static int compare(const void *a, const void *b) {
+    uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void identities_are_stable_and_unique(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(20000);
+    uintptr_t *ids = calloc(n, sizeof *ids), *sorted = calloc(n, sizeof *sorted);
+    assert_non_null(ids);
+    assert_non_null(sorted);
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) {
+            wn_move(m, all, items[i], client_pair(m, (long)i, NULL, NULL));
+            if (i % 2) ids[i] = wn_identity(m, all->items[i]); /* half while young ... */
+        }
+        wn_collect(m, 0, NULL);
+        for (size_t i = 0; i < n; i++)
+            if (i % 2 == 0) ids[i] = wn_identity(m, all->items[i]); /* ... half when they may have moved */
+        for (int round = 0; round < 3; round++) {
+            wn_collect(m, round, NULL);
+            for (size_t i = 0; i < n; i++) {
+                assert_int_equal(((pair *)all->items[i])->id, i);
+                assert_true(wn_identity(m, all->items[i]) == ids[i]);
+            }
+            for (size_t i = 0; i < 2000 && !client_stressed(); i++) { /* newcomers must not get a used number */
+                wn_root(m, pair *, p, client_pair(m, -1, NULL, NULL));
+                uintptr_t id = wn_identity(m, p);
+                for (size_t k = 0; k < n; k += 97) assert_true(ids[k] != id);
+            }
+        }
+        memcpy(sorted, ids, n * sizeof *ids);
+        qsort(sorted, n, sizeof *sorted, compare);
+        for (size_t i = 1; i < n; i++) assert_true(sorted[i - 1] != sorted[i]);
+    }
+    client_collect(m);
+    free(ids);
+    free(sorted);
+    client_close(&c);
+}
+
+static void pinned_objects_stay(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_stressed() ? 20 : 500;
+    void **addresses = calloc(n, sizeof *addresses);
+    assert_non_null(addresses);
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) {
+            wn_move(m, all, items[i], client_relic(m, (long)i, NULL, NULL));
+            addresses[i] = all->items[i];
+            assert_int_equal(wn_pin(m, all->items[i]), WN_OK);
+            if (i % 3 == 0) assert_int_equal(wn_pin(m, all->items[i]), WN_OK); /* nests */
+            for (int k = 0; k < 20; k++) wn_release(m, client_new(m, &leaf_type));
+        }
+        for (int round = 0; round < 3; round++) {
+            for (int k = 0; k < 5000 && !client_stressed(); k++) wn_release(m, client_new(m, &leaf_type));
+            wn_collect(m, round, NULL);
+            for (size_t i = 0; i < n; i++) {
+                assert_ptr_equal(all->items[i], addresses[i]);
+                assert_int_equal(((mortal *)addresses[i])->id, i);
+            }
+        }
+        for (size_t i = 0; i < n; i++) wn_unpin(m, all->items[i]); /* a third is pinned still */
+        client_collect(m);
+        for (size_t i = 0; i < n; i += 3) assert_ptr_equal(all->items[i], addresses[i]);
+        for (size_t i = 0; i < n; i += 3) wn_unpin(m, all->items[i]);
+        client_collect(m);
+        for (size_t i = 0; i < n; i++) assert_int_equal(((mortal *)all->items[i])->id, i);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), n); /* a pin is no root */
+    free(addresses);
+    client_close(&c);
+}
+
+static void types_may_ask_never_to_move(void **state) {
+    (void)state;
+    static const wn_type fixed_type = {
+        .name = "fixed", .size = sizeof(pair), WN_REFS(pair, a, b), .flags = WN_TYPE_PINNED};
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(2000);
+    void **addresses = calloc(n, sizeof *addresses);
+    assert_non_null(addresses);
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) {
+            wn_root(m, pair *, p, client_new(m, &fixed_type));
+            addresses[i] = p;
+            p->id = (long)i;
+            wn_set(m, all, items[i], p);
+            wn_move(m, p, a, client_pair(m, -(long)i, p, NULL));
+            assert_ptr_equal(p, addresses[i]);
+        }
+        for (int round = 0; round < 3; round++) wn_collect(m, round, NULL);
+        for (size_t i = 0; i < n; i++) {
+            pair *p = addresses[i];
+            assert_ptr_equal(all->items[i], p);
+            assert_int_equal(p->id, i);
+            assert_int_equal(((pair *)p->a)->id, -(long)i);
+            assert_ptr_equal(((pair *)p->a)->a, p);
+        }
+    }
+    client_collect(m);
+    free(addresses);
+    client_close(&c);
+}
+
+static void the_pin_limit_is_reported(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.pin_limit = 10;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, 20));
+        int pinned = 0;
+        for (int i = 0; i < 20; i++) {
+            wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
+            wn_status s = wn_pin(m, all->items[i]);
+            if (s == WN_OK) pinned++;
+            if (s) {
+                assert_int_equal(s, WN_ERR_MEMORY);
+                assert_non_null(strstr(wn_error_message(), "pin"));
+                break;
+            }
+        }
+        assert_true(pinned >= 10);
+        if (client_moves(&c) && !client_stressed()) assert_int_equal(pinned, 10);
+        for (int i = 0; i < pinned; i++) wn_unpin(m, all->items[i]);
+        assert_int_equal(wn_pin(m, all->items[0]), WN_OK);
+        wn_unpin(m, all->items[0]);
+    }
+    client_close(&c);
+}
+
+/* ---- immortals -------------------------------------------------------------------------------------------------- */
+
+static void immortals_never_die_and_are_never_counted(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, wn_weakref *, w, NULL);
+        {
+            wn_root(m, mortal *, p, client_mortal(m, 1, NULL, NULL));
+            wn_move(m, p, a, client_mortal(m, 2, NULL, p)); /* what it refers to lives as long */
+            wn_make_immortal(m, p);
+            wn_make_immortal(m, p); /* twice is once */
+            wn_take(m, w, wn_weakref_new(m, p, NULL, NULL));
+            if (client_counts(&c)) {
+                assert_true(wn_refcount(m, p) == WN_IMMORTAL);
+                for (int i = 0; i < 1000; i++) wn_retain(m, p);
+                assert_true(wn_refcount(m, p) == WN_IMMORTAL);
+                for (int i = 0; i < 5000; i++) wn_release(m, p);
+                assert_true(wn_refcount(m, p) == WN_IMMORTAL);
+            }
+        }
+        for (int i = 0; i < 3; i++) wn_collect(m, i, NULL);
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_FINALIZE), 0);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        {
+            wn_root(m, mortal *, got, wn_weakref_get(m, w));
+            assert_int_equal(got->id, 1);
+            assert_int_equal(((mortal *)got->a)->id, 2);
+            assert_ptr_equal(((mortal *)got->a)->b, got);
+            wn_move(m, got, b, client_mortal(m, 3, NULL, NULL)); /* and it can still be written */
+        }
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        {
+            wn_root(m, mortal *, got, wn_weakref_get(m, w));
+            wn_set(m, got, a, NULL);
+            client_collect(m);
+            assert_int_equal(client_released[2], 1);
+            assert_int_equal(((mortal *)got->b)->id, 3);
+        }
+        wn_stats s;
+        wn_get_stats(c.heap, &s);
+        assert_true(s.immortal >= 1);
+    }
+    client_collect(m);
+    client_close(&c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(identities_are_stable_and_unique),
+        cmocka_unit_test(pinned_objects_stay),
+        cmocka_unit_test(types_may_ask_never_to_move),
+        cmocka_unit_test(the_pin_limit_is_reported),
+        cmocka_unit_test(immortals_never_die_and_are_never_counted),
+    };
+    return CLIENT_MAIN("identity", tests);
+}

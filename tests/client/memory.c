@@ -1,0 +1,204 @@
+/* memory.c - limits, running out and going on, giving memory back, bytes held outside the heap, bookkeeping. */
+#include "client.h"
+
+/* Fills the heap until NULL, twice; what was there stays whole and the heap is as usable as before. */
+static void running_out_is_a_result_not_an_end(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.heap_limit = 64u << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    size_t step = client_stressed() ? 1 << 20 : client_sanitized() ? 5000 : 40;
+    for (int round = 0; round < 3; round++) {
+        wn_root(m, vector *, list, NULL);
+        size_t n = 0;
+        for (;;) {
+            wn_root(m, vector *, next, wn_new_array(m, &vector_type, step / 8));
+            if (!next) break;
+            wn_set(m, next, items[0], list);
+            wn_assign(m, list, next);
+            n++;
+            if (n * step > 200u << 20) fail_msg("no limit is kept");
+        }
+        const char *message = wn_error_message();
+        if (!strstr(message, "limit")) fail_msg("the message does not name the limit: \"%s\"", message);
+        assert_true(n * step > 20u << 20); /* most of it was to be had */
+        wn_stats s;
+        wn_get_stats(c.heap, &s);
+        assert_true(s.heap_bytes <= 64u << 20);
+        size_t length = 0;
+        for (vector *at = list; at; at = at->items[0]) length++;
+        assert_int_equal(length, n);
+        assert_null(wn_new_array(m, &blob_type, 200u << 20)); /* never fits */
+        assert_non_null(strstr(wn_error_message(), "limit"));
+        wn_assign(m, list, list->items[0]);
+        for (int i = 0; i < 10 && list; i++) wn_assign(m, list, list->items[0]);
+        client_collect(m);
+        wn_root(m, vector *, again, client_new_array(m, &vector_type, step / 8)); /* room again */
+        assert_non_null(again);
+    }
+    client_collect(m);
+    {
+        wn_root(m, blob *, half, client_new_array(m, &blob_type, 24u << 20)); /* and in one piece */
+        assert_non_null(half);
+    }
+    client_close(&c);
+}
+
+static void a_full_heap_still_makes_every_kind_of_object_or_says_no(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.heap_limit = 64u << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, list, NULL);
+        for (size_t size = 1u << 20; size >= 64; size /= 4) /* to the brim */
+            for (;;) {
+                wn_root(m, vector *, next, wn_new_array(m, &vector_type, size / 8));
+                if (!next) break;
+                wn_set(m, next, items[0], list);
+                wn_assign(m, list, next);
+                if (client_stressed() && size < 1u << 18) break;
+            }
+        for (int i = 0; i < 100; i++) { /* whatever comes back, it must not crash */
+            wn_root(m, void *, p, wn_new(m, &pair_type));
+            wn_root(m, void *, q, wn_new(m, &mortal_type));
+            wn_root(m, wn_weakref *, w, wn_weakref_new(m, list, NULL, NULL));
+            wn_root(m, wn_ephemeron *, e, wn_ephemeron_new(m, list, list));
+            if (!p || !q || !w || !e) assert_true(strlen(wn_error_message()) > 0);
+            wn_identity(m, list);
+        }
+        client_collect(m);
+        assert_int_equal(wn_verify(m, stderr), 0);
+    }
+    client_collect(m);
+    client_close(&c);
+}
+
+static void empty_memory_goes_back_to_the_system(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_stats full, empty;
+    size_t n = client_scaled(1000000);
+    {
+        wn_root(m, pair *, list, NULL);
+        for (size_t i = 0; i < n; i++) {
+            wn_root(m, pair *, p, client_pair(m, (long)i, list, NULL));
+            wn_assign(m, list, p);
+        }
+        wn_get_stats(c.heap, &full);
+        while (list) wn_assign(m, list, list->a);
+    }
+    client_collect(m);
+    size_t returned = wn_trim(m);
+    wn_get_stats(c.heap, &empty);
+    assert_true(empty.returned_bytes >= returned);
+    if (!client_stressed() && !client_sanitized()) {
+        assert_true(full.heap_bytes >= n * 32);
+        assert_true(empty.returned_bytes > full.heap_bytes / 2);
+        assert_true(empty.heap_bytes < full.heap_bytes / 10);
+    }
+    for (size_t i = 0; i < client_scaled(10000); i++) { /* and comes again */
+        wn_root(m, pair *, p, client_pair(m, (long)i, NULL, NULL));
+        assert_int_equal(p->id, i);
+        assert_null(p->a);
+    }
+    client_close(&c);
+}
+
+static void external_bytes_count(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_stats s;
+    {
+        wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+        wn_root(m, pair *, q, client_pair(m, 2, NULL, NULL));
+        wn_external(m, p, 1000000);
+        wn_external(m, q, 500000);
+        wn_get_stats(c.heap, &s);
+        assert_int_equal(s.external_bytes, 1500000);
+        wn_external(m, p, -400000);
+        wn_get_stats(c.heap, &s);
+        assert_int_equal(s.external_bytes, 1100000);
+        wn_external(m, p, -600000);
+        wn_external(m, q, -500000);
+        wn_get_stats(c.heap, &s);
+        assert_int_equal(s.external_bytes, 0);
+    }
+    client_close(&c);
+}
+
+/* Small objects that hold much outside, in cycles: the collector must not wait for the heap itself to grow. */
+typedef struct handle {
+    wn_object head;
+    void *self;
+    bool open;
+} handle;
+static _Atomic size_t open_handles;
+static void handle_finalize(wn_mutator *m, void *object) { wn_external(m, object, -(1 << 20)); }
+static void handle_release(void *object) {
+    if (((handle *)object)->open) atomic_fetch_sub(&open_handles, 1);
+}
+static const wn_type handle_type =
+    WN_TYPE(handle, WN_REFS(handle, self), .finalize = handle_finalize, .release = handle_release);
+
+static void external_bytes_start_collections(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t most = 0;
+    atomic_store(&open_handles, 0);
+    for (size_t i = 0; i < client_scaled(20000); i++) {
+        wn_root(m, handle *, h, client_new(m, &handle_type));
+        h->open = true;
+        size_t now = atomic_fetch_add(&open_handles, 1) + 1;
+        if (now > most) most = now;
+        wn_external(m, h, 1 << 20);
+        wn_set(m, h, self, h);
+    }
+    if (most > 4000) fail_msg("%zu handles of 1 MiB each were open at a time", most);
+    client_close(&c);
+    assert_int_equal(open_handles, 0);
+}
+
+/* At most 9 % of the bytes in blocks that hold objects. */
+static void bookkeeping_is_at_most_nine_percent(void **state) {
+    (void)state;
+    if (client_stressed()) skip();
+    const uint32_t sizes[] = {32, 48, 64, 128, 1024, 4000};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        const wn_type type = {.name = "filler", .size = sizes[k], .refs = 2};
+        client c = client_open(NULL);
+        wn_mutator *m = c.m;
+        size_t n = (client_sanitized() ? 8u << 20 : 64u << 20) / sizes[k];
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+            for (size_t i = 0; i < n; i++) wn_move(m, all, items[i], client_new(m, &type));
+            client_collect(m);
+            wn_stats s;
+            wn_get_stats(c.heap, &s);
+            assert_true(s.heap_bytes >= n * sizes[k]);
+            assert_true(s.bookkeeping_bytes > 0);
+            if (s.bookkeeping_bytes * 100 > s.heap_bytes * 9)
+                fail_msg("objects of %u bytes: %llu bytes of bookkeeping for %llu of heap", sizes[k],
+                         (unsigned long long)s.bookkeeping_bytes, (unsigned long long)s.heap_bytes);
+            assert_true(s.heap_bytes <= n * sizes[k] * 5 / 4 + n * 8 * 5 / 4 + (8u << 20)); /* nor much empty space */
+        }
+        client_close(&c);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(running_out_is_a_result_not_an_end),
+        cmocka_unit_test(a_full_heap_still_makes_every_kind_of_object_or_says_no),
+        cmocka_unit_test(empty_memory_goes_back_to_the_system),
+        cmocka_unit_test(external_bytes_count),
+        cmocka_unit_test(external_bytes_start_collections),
+        cmocka_unit_test(bookkeeping_is_at_most_nine_percent),
+    };
+    return CLIENT_MAIN("memory", tests);
+}

@@ -1,0 +1,631 @@
+/*
+ * misuse.c - what happens to a client that breaks a rule: each documented misuse gives a message that names the rule
+ * and the remedy, and a status that is not success; nothing crashes. What only checking finds (check=on) goes to the
+ * misuse handler; those cases run in a forked child, which ends at the first report.
+ */
+#include "client/client.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- messages --------------------------------------------------------------------------------------------------- */
+
+/* The last error message has these words; NULL ends the list. */
+static void says(const char *first, ...) {
+    const char *message = wn_error_message();
+    va_list words;
+    va_start(words, first);
+    for (const char *word = first; word; word = va_arg(words, const char *))
+        if (!strstr(message, word)) fail_msg("the message says nothing of \"%s\": \"%s\"", word, message);
+    va_end(words);
+    if (strlen(message) < 20) fail_msg("that is no help: \"%s\"", message);
+}
+
+static bool verifying;
+static client checked(void) {
+    wn_options o = wn_options_default();
+    o.check = true;
+    o.verify = verifying;
+    return client_open(&o);
+}
+
+/* ---- attaching -------------------------------------------------------------------------------------------------- */
+
+static void attaching_twice(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *again = NULL;
+    assert_int_equal(wn_attach(c.heap, &again), WN_ERR_STATE);
+    says("attach", NULL);
+    assert_null(again);
+    client_close(&c);
+}
+
+static void allocating_when_detached(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_release(m, client_pair(m, 1, NULL, NULL)); /* buffers are warm: the fast path must not serve it either */
+    assert_int_equal(wn_detach(m), WN_OK);
+    assert_null(wn_current(c.heap));
+    for (int i = 0; i < 3; i++) {
+        assert_null(wn_new(m, &pair_type));
+        says("detached", "wn_attach", NULL);
+        assert_null(wn_new_array(m, &vector_type, 5));
+        says("detached", "wn_attach", NULL);
+    }
+    assert_int_not_equal(wn_collect(m, 2, NULL), WN_OK);
+    says("detached", "wn_attach", NULL);
+    assert_int_equal(wn_detach(m), WN_ERR_STATE);
+    says("detached", NULL);
+    assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
+    wn_release(c.m, client_pair(c.m, 1, NULL, NULL));
+    client_close(&c);
+}
+
+static void nothing_where_something_must_be(void **state) {
+    (void)state;
+    wn_mutator *m = NULL;
+    assert_int_equal(wn_heap_new(NULL, NULL), WN_ERR_ARGUMENT);
+    assert_int_equal(wn_attach(NULL, &m), WN_ERR_ARGUMENT);
+    client c = client_open(NULL);
+    assert_int_equal(wn_attach(c.heap, NULL), WN_ERR_ARGUMENT);
+    assert_int_equal(wn_global(c.heap, NULL), WN_ERR_ARGUMENT);
+    assert_int_equal(wn_add_root_scanner(c.heap, NULL, NULL), WN_ERR_ARGUMENT);
+    assert_int_equal(wn_add_listener(c.heap, NULL, NULL), WN_ERR_ARGUMENT);
+    assert_null(wn_weakref_new(c.m, NULL, NULL, NULL));
+    says("target", NULL);
+    assert_null(wn_ephemeron_new(c.m, NULL, NULL));
+    says("key", NULL);
+    assert_int_equal(wn_collect(c.m, 3, NULL), WN_ERR_ARGUMENT);
+    says("generation", NULL);
+    assert_int_equal(wn_collect(c.m, -1, NULL), WN_ERR_ARGUMENT);
+    client_close(&c);
+}
+
+static void heaps_in_use_are_not_freed(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    assert_int_equal(wn_heap_free(c.heap), WN_ERR_STATE);
+    says("wn_detach", NULL);
+    {
+        wn_mutator *m = c.m;
+        wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+        assert_int_equal(wn_detach(m), WN_ERR_STATE);
+        says("root", NULL);
+        assert_int_equal(p->id, 1);
+    }
+    client_close(&c);
+}
+
+/* ---- types and sizes -------------------------------------------------------------------------------------------- */
+
+static void wrong_type_tables(void **state) {
+    (void)state;
+    static const struct {
+        wn_type type;
+        bool array;
+        const char *word; /* what the message must name */
+    } wrong[] = {
+        {{.name = "broken", .size = 0}, false, "size"},
+        {{.name = "broken", .size = 7}, false, "size"},
+        {{.name = "broken", .size = (1 << 20) + 1}, false, "size"},
+        {{.name = "broken", .size = 0xffffffff}, false, "size"},
+        {{.name = "broken", .size = 24, .refs = 1}, false, "type word"},      /* the type word is no reference */
+        {{.name = "broken", .size = 24, .refs = 1 << 3}, false, "reference"}, /* beyond the object */
+        {{.name = "broken", .size = 24, .flags = 1 << 7}, false, "flag"},     /* unknown */
+        {{.name = "broken", .size = 24, .flags = WN_TYPE_WEAKREF}, false, "flag"},
+        {{.name = "broken", .size = 24, .flags = WN_TYPE_EPHEMERON}, false, "flag"},
+        {{.name = "broken", .size = 24, .item_size = 8, .length_at = 0}, true, "length"},  /* the type word */
+        {{.name = "broken", .size = 24, .item_size = 8, .length_at = 24}, true, "length"}, /* beyond */
+        {{.name = "broken", .size = 24, .item_size = 8, .length_at = 13}, true, "length"}, /* not aligned */
+        {{.name = "broken", .size = 24, .item_size = 8, .item_refs = 2, .length_at = 8}, true, "item references"},
+        {{.name = "broken", .size = 24, .item_size = 12, .item_refs = 1, .length_at = 8}, true, "item"}, /* not words */
+        {{.name = "broken", .size = 28, .item_size = 8, .item_refs = 1, .length_at = 8},
+         true,
+         "item"},                                                                                /* items not aligned */
+        {{.name = "broken", .size = 24}, true, "item"},                                          /* no items at all */
+        {{.name = "broken", .size = 24, .item_size = 8, .length_at = 8}, false, "wn_new_array"}, /* items, but wn_new */
+        {{.name = "broken", .size = 24, .item_size = 8, .refs = 1 << 1, .length_at = 8}, true, "length"}, /* both */
+    };
+    client c = checked();
+    wn_mutator *m = c.m;
+    for (int warm = 0; warm < 2; warm++) {
+        for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+            void *o = wrong[i].array ? wn_new_array(m, &wrong[i].type, 3) : wn_new(m, &wrong[i].type);
+            if (o) fail_msg("wrong type %zu (%s) was accepted", i, wrong[i].word);
+            says("broken", wrong[i].word, NULL);
+        }
+        for (int k = 0; k < 100; k++) wn_release(m, client_new(m, &pair_type)); /* buffers for the inline path */
+        for (int k = 0; k < 100; k++) wn_release(m, client_new(m, &leaf_type));
+    }
+    assert_null(wn_new_array(m, NULL, 3));
+    assert_true(strlen(wn_error_message()) > 10);
+    client_close(&c);
+}
+
+/* Limits of what is allowed: these are right. */
+static void unusual_but_right_type_tables(void **state) {
+    (void)state;
+    static const wn_type right[] = {
+        {.name = "least", .size = 8},
+        {.name = "odd", .size = 13},
+        {.name = "most", .size = 1 << 20},
+        {.name = "items", .size = 16, .item_size = 1, .length_at = 8},
+        {.name = "wide items", .size = 16, .item_size = 512, .item_refs = ~(uint64_t)0, .length_at = 8},
+        {.name = "all refs", .size = 512, .refs = ~(uint64_t)1},
+        {.size = 16}, /* nameless */
+    };
+    client c = checked();
+    wn_mutator *m = c.m;
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+        wn_root(m, void *, o, right[i].item_size ? wn_new_array(m, &right[i], 3) : wn_new(m, &right[i]));
+        if (!o) fail_msg("type %zu was refused: %s", i, wn_error_message());
+    }
+    client_collect(m);
+    client_close(&c);
+}
+
+static void absurd_lengths(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    const size_t lengths[] = {SIZE_MAX,        SIZE_MAX / 8,    SIZE_MAX / 8 + 1, SIZE_MAX / 8 - 1,
+                              (size_t)1 << 62, (size_t)1 << 61, (size_t)1 << 48};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        assert_null(wn_new_array(m, &vector_type, lengths[i]));
+        assert_true(strlen(wn_error_message()) > 20);
+        assert_null(wn_new_array(m, &blob_type, lengths[i]));
+        assert_true(strlen(wn_error_message()) > 20);
+    }
+    wn_release(m, client_new_array(m, &vector_type, 100)); /* no harm done */
+    client_close(&c);
+}
+
+/* ---- options ---------------------------------------------------------------------------------------------------- */
+
+static void options_by_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *value;
+    } wrong[] = {
+        {"no_such_option", "1"},
+        {"", "1"},
+        {"heap_limit", "many"},
+        {"heap_limit", "-5M"},
+        {"heap_limit", "5X"},
+        {"heap_limit", ""},
+        {"nursery", "1"},
+        {"nursery", "4m4"},
+        {"single_thread", "2"},
+        {"single_thread", "maybe"},
+        {"check", ""},
+        {"growth", "0.5"},
+        {"growth", "nan"},
+        {"major_factor", "-1"},
+        {"major_factor", "inf"},
+        {"threshold0", "-1"},
+        {"threshold0", "x"},
+        {"cpu_share", "101"},
+        {"cpu_share", "0.5"},
+        {"workers", "100000"},
+        {"collector", "mark"},
+        {"collector", ""},
+        {"pause_budget", "1 ms"},
+        {"pause_budget", "5h"},
+        {"reclaim_slice", "some"},
+        {"stress", "1e99"},
+        {"heap_limit", "99999999999T"},
+    };
+    wn_options o = wn_options_default(), before = o;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        if (wn_options_set(&o, wrong[i].name, wrong[i].value) != WN_ERR_ARGUMENT)
+            fail_msg("option %s=\"%s\" was accepted", wrong[i].name, wrong[i].value);
+        says(wrong[i].name, NULL);
+        assert_memory_equal(&o, &before, sizeof o); /* nothing was set */
+    }
+    assert_int_equal(wn_options_set(&o, "no_such_option", "1"), WN_ERR_ARGUMENT);
+    says("heap_limit", "reclaim_slice", NULL); /* what there is instead */
+    assert_int_equal(wn_options_set(&o, "collector", "mark"), WN_ERR_ARGUMENT);
+    says("refcount", "incremental", "concurrent", NULL);
+    assert_int_equal(wn_options_set(&o, "heap_limit", "512M"), WN_OK);
+    assert_int_equal(o.heap_limit, 512u << 20);
+    assert_int_equal(wn_options_set(&o, "heap_limit", "2G"), WN_OK);
+    assert_int_equal(o.heap_limit, (size_t)2 << 30);
+    assert_int_equal(wn_options_set(&o, "nursery", "1024K"), WN_OK);
+    assert_int_equal(o.nursery, 1 << 20);
+    assert_int_equal(wn_options_set(&o, "pause_budget", "2ms"), WN_OK);
+    assert_int_equal(o.pause_budget_ns, 2000000);
+    assert_int_equal(wn_options_set(&o, "pause_budget", "500us"), WN_OK);
+    assert_int_equal(o.pause_budget_ns, 500000);
+    assert_int_equal(wn_options_set(&o, "verify", "on"), WN_OK);
+    assert_true(o.verify);
+    assert_int_equal(wn_options_set(&o, "verify", "off"), WN_OK);
+    assert_false(o.verify);
+    assert_int_equal(wn_options_set(&o, "threshold0", "never"), WN_OK);
+    assert_true(o.threshold[0] == WN_NEVER);
+    assert_int_equal(wn_options_set(&o, "reclaim_slice", "all"), WN_OK);
+    assert_true(o.reclaim_slice == WN_ALL);
+    assert_int_equal(wn_options_set(&o, "growth", "1.5"), WN_OK);
+    assert_true(o.growth == 1.5);
+}
+
+static void the_table_of_options_is_complete(void **state) {
+    (void)state;
+    static const char *const names[] = {
+        "collector",     "heap_limit",       "single_thread",       "threshold0", "threshold1",  "threshold2",
+        "reclaim_slice", "nursery",          "major_factor",        "growth",     "min_heap",    "max_heap",
+        "max_delta",     "step_bytes",       "pause_budget",        "pin_limit",  "heap_growth", "workers",
+        "cpu_share",     "finalizer_thread", "conservative_stacks", "stress",     "check",       "verify",
+        "trace",         "save_all"};
+    FILE *f = tmpfile();
+    assert_non_null(f);
+    wn_options_print(f);
+    long length = ftell(f);
+    assert_true(length > 0);
+    char *text = calloc(1, (size_t)length + 1);
+    assert_non_null(text);
+    rewind(f);
+    assert_int_equal(fread(text, 1, (size_t)length, f), length);
+    fclose(f);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strstr(text, names[i])) fail_msg("the table does not name %s", names[i]);
+    free(text);
+}
+
+static void options_in_the_structure(void **state) {
+    (void)state;
+    wn_heap *heap = NULL;
+    for (int i = 0; i < 8; i++) {
+        wn_options o = wn_options_default();
+        const char *word;
+        switch (i) {
+        case 0: o.heap_limit = 1, word = "heap_limit"; break;
+        case 1: o.growth = -2, word = "growth"; break;
+        case 2: o.major_factor = 0.1, word = "major_factor"; break;
+        case 3: o.cpu_share = 400, word = "cpu_share"; break;
+        case 4: o.collector = (wn_collector_id)17, word = "collector"; break;
+        case 5: o.nursery = 3, word = "nursery"; break;
+        case 6: o.workers = 1u << 30, word = "workers"; break;
+        default: o.struct_size = 3, word = "wn_options_default"; break;
+        }
+        heap = (wn_heap *)&o;
+        assert_int_equal(wn_heap_new(&o, &heap), WN_ERR_ARGUMENT);
+        says(word, NULL);
+        assert_null(heap);
+    }
+}
+
+/* In a child, because the environment is the process's. The child's exit status says whether it was refused. */
+static int heap_in_environment(const char *name, const char *value, char *message, size_t n) {
+    int pipes[2];
+    assert_int_equal(pipe(pipes), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        setenv(name, value, 1);
+        wn_heap *heap = NULL;
+        wn_status s = wn_heap_new(NULL, &heap);
+        const char *text = wn_error_message();
+        if (write(pipes[1], text, strlen(text)) < 0) _exit(99);
+        _exit((int)s);
+    }
+    close(pipes[1]);
+    size_t length = 0;
+    for (ssize_t got; (got = read(pipes[0], message + length, n - 1 - length)) > 0;) length += (size_t)got;
+    message[length] = 0;
+    close(pipes[0]);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!WIFEXITED(status)) fail_msg("%s=%s: signal %d", name, value, WTERMSIG(status));
+    return WEXITSTATUS(status);
+}
+
+static void options_in_the_environment(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *value, *word;
+    } wrong[] = {
+        {"WINNOW_OPTIONS", "nonsense", "nonsense"},
+        {"WINNOW_OPTIONS", "nonsense=1", "nonsense"},
+        {"WINNOW_OPTIONS", "heap_limit=lots", "heap_limit"},
+        {"WINNOW_OPTIONS", "verify=on,growth=x", "growth"},
+        {"WINNOW_OPTIONS", "verify", "verify"},
+        {"WINNOW_OPTIONS", "=5", "WINNOW_OPTIONS"},
+        {"WINNOW_COLLECTOR", "best", "best"},
+        {"WINNOW_COLLECTOR", "REF COUNT", "REF COUNT"},
+    };
+    char message[2000];
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        if (heap_in_environment(wrong[i].name, wrong[i].value, message, sizeof message) != WN_ERR_ARGUMENT)
+            fail_msg("%s=%s was accepted", wrong[i].name, wrong[i].value);
+        if (!strstr(message, wrong[i].word)) fail_msg("%s=%s: \"%s\"", wrong[i].name, wrong[i].value, message);
+        if (!strstr(message, wrong[i].name))
+            fail_msg("%s=%s: where from? \"%s\"", wrong[i].name, wrong[i].value, message);
+    }
+    assert_int_equal(
+        heap_in_environment("WINNOW_OPTIONS", "verify=on,heap_limit=1G,growth=1.7", message, sizeof message), WN_OK);
+    assert_int_equal(heap_in_environment("WINNOW_OPTIONS", "", message, sizeof message), WN_OK);
+}
+
+static void a_heap_limit_too_small_to_work(void **state) {
+    (void)state;
+    const size_t limits[] = {1, 4096, 65536, 1 << 20, 4 << 20, 16 << 20};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        wn_options o = wn_options_default();
+        o.heap_limit = limits[i];
+        wn_heap *heap = NULL;
+        if (wn_heap_new(&o, &heap)) { /* refused at once ... */
+            says("heap_limit", NULL);
+            continue;
+        }
+        wn_mutator *m; /* ... or it can be worked with, to some extent */
+        if (wn_attach(heap, &m) == WN_OK) {
+            wn_release(m, client_pair(m, 1, NULL, NULL));
+            assert_null(wn_new_array(m, &blob_type, limits[i] + 1));
+            says("limit", NULL);
+            assert_int_equal(wn_detach(m), WN_OK);
+        } else {
+            says("limit", NULL);
+        }
+        assert_int_equal(wn_heap_free(heap), WN_OK);
+    }
+}
+
+/* ---- what only checking finds ----------------------------------------------------------------------------------- */
+
+static int report_to;
+static void report(const char *rule, const char *message, void *data) {
+    (void)data;
+    dprintf(report_to, "%s\n%s\n", rule, message);
+    _exit(42);
+}
+
+/* Runs `body` in a child on a checked heap; what the handler was told, or "". */
+static void in_child(void (*body)(client *), bool handler, char *said, size_t n, int *status) {
+    int pipes[2];
+    assert_int_equal(pipe(pipes), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        report_to = pipes[1];
+        if (handler)
+            wn_set_misuse_handler(report, NULL);
+        else
+            dup2(pipes[1], 2); /* the default: stderr, and abort */
+        signal(SIGABRT, SIG_DFL);
+        client c = checked();
+        body(&c);
+        _exit(0);
+    }
+    close(pipes[1]);
+    size_t length = 0;
+    for (ssize_t got; (got = read(pipes[0], said + length, n - 1 - length)) > 0;) length += (size_t)got;
+    said[length] = 0;
+    close(pipes[0]);
+    assert_int_equal(waitpid(child, status, 0), child);
+}
+
+#define expect(body, rule, remedy) expect_of(body, #body, rule, remedy)
+static void expect_of(void (*body)(client *), const char *what, const char *rule, const char *remedy) {
+    char said[4000];
+    int status;
+    in_child(body, true, said, sizeof said, &status);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 42)
+        fail_msg("%s: no %s reported (wait status %#x): \"%s\"", what, rule, status, said);
+    if (strncmp(said, rule, strlen(rule)) || said[strlen(rule)] != '\n') fail_msg("%s: reported as \"%s\"", what, said);
+    if (!strstr(said, remedy)) fail_msg("%s: the message says nothing of \"%s\": \"%s\"", what, remedy, said);
+}
+
+/* The last reference goes, and the address is used. */
+static pair *stale(client *c) {
+    wn_mutator *m = c->m;
+    pair *p = client_pair(m, 1, NULL, NULL);
+    wn_release(m, p);
+    client_collect(m);
+    return p;
+}
+static void store_freed_value(client *c) {
+    pair *old = stale(c);
+    wn_root(c->m, vector *, v, client_new_array(c->m, &vector_type, 3));
+    wn_set(c->m, v, items[0], old);
+}
+static void store_into_freed(client *c) {
+    pair *old = stale(c);
+    wn_store(c->m, old, &old->a, NULL);
+}
+static void watch_freed(client *c) { wn_weakref_new(c->m, stale(c), NULL, NULL); }
+static void hold_freed(client *c) {
+    pair *old = stale(c);
+    wn_hold(c->m, pair *, p, old);
+    (void)p;
+}
+static void release_twice(client *c) {
+    wn_mutator *m = c->m;
+    pair *p = client_pair(m, 1, NULL, NULL);
+    wn_release(m, p);
+    wn_release(m, p);
+}
+static void count_freed(client *c) { wn_refcount(c->m, stale(c)); }
+
+static void using_what_was_freed(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    bool counts = client_counts(&c);
+    client_close(&c);
+    expect(store_freed_value, "use-after-free", "wn_root");
+    expect(store_into_freed, "use-after-free", "wn_root");
+    expect(watch_freed, "use-after-free", "wn_root");
+    if (counts) {
+        expect(hold_freed, "use-after-free", "wn_");
+        expect(release_twice, "use-after-free", "wn_");
+        expect(count_freed, "use-after-free", "wn_");
+    }
+}
+
+/* A borrowed reference is kept in a plain local while its owner lets go. */
+static void undeclared_local(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, pair *, holder, client_pair(m, 1, NULL, NULL));
+    wn_move(m, holder, a, client_pair(m, 2, NULL, NULL));
+    pair *borrowed = holder->a; /* not declared */
+    wn_set(m, holder, a, NULL);
+    client_collect(m);
+    wn_set(m, holder, b, borrowed);
+}
+/* A new reference is kept in a plain local over an allocation. Counting does not mind; the others must find it. */
+static void undeclared_new(client *c) {
+    wn_mutator *m = c->m;
+    pair *fresh = client_new(m, &pair_type);
+    client_collect(m);
+    wn_root(m, pair *, holder, client_pair(m, 1, NULL, NULL));
+    wn_set(m, holder, b, fresh);
+}
+
+static void roots_that_were_not_declared(void **state) {
+    (void)state;
+    expect(undeclared_local, "use-after-free", "wn_hold");
+    client c = client_open(NULL);
+    bool counts = client_counts(&c);
+    client_close(&c);
+    if (!counts) expect(undeclared_new, "use-after-free", "wn_root");
+}
+
+static void store_without_barrier(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+    client_collect(m);
+    client_collect(m);
+    wn_root(m, pair *, q, client_pair(m, 2, NULL, NULL));
+    p->a = q; /* not wn_set */
+    client_collect(m);
+}
+
+static void stores_that_skip_the_barrier(void **state) {
+    (void)state;
+    verifying = true; /* found by comparing what is there with what was announced */
+    expect(store_without_barrier, "verify", "wn_set");
+    verifying = false;
+}
+
+static void store_outside_the_holder(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+    wn_root(m, pair *, q, client_pair(m, 2, NULL, NULL));
+    wn_store(m, p, &q->a, q);
+}
+static void store_into_plain_memory(client *c) {
+    wn_mutator *m = c->m;
+    static void *local;
+    wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+    wn_store(m, &local, &local, p);
+}
+
+static void slots_that_are_none(void **state) {
+    (void)state;
+    expect(store_outside_the_holder, "wrong-slot", "holder");
+    expect(store_into_plain_memory, "use-after-free", "wn_");
+}
+
+static void *use_foreign_mutator(void *data) {
+    wn_new(data, &pair_type);
+    wn_new_array(data, &vector_type, 4);
+    return NULL;
+}
+static void another_threads_mutator(client *c) {
+    pthread_t thread;
+    wn_release(c->m, client_pair(c->m, 1, NULL, NULL));
+    if (pthread_create(&thread, NULL, use_foreign_mutator, c->m)) _exit(1);
+    pthread_join(thread, NULL);
+}
+
+static void mutators_of_other_threads(void **state) {
+    (void)state;
+    expect(another_threads_mutator, "wrong-thread", "attach");
+}
+
+static void the_default_handler_prints_and_aborts(void **state) {
+    (void)state;
+    char said[4000];
+    int status;
+    in_child(store_freed_value, false, said, sizeof said, &status);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGABRT);
+    if (!strstr(said, "use-after-free")) fail_msg("stderr: \"%s\"", said);
+    if (!strstr(said, "wn_root")) fail_msg("stderr: \"%s\"", said);
+}
+
+/* And a client that keeps the rules hears nothing. */
+static void keep_the_rules(client *c) {
+    wn_mutator *m = c->m;
+    {
+        wn_root(m, vector *, v, client_new_array(m, &vector_type, 100));
+        for (int round = 0; round < 5; round++) {
+            for (size_t i = 0; i < 100; i++) {
+                wn_root(m, pair *, p, client_pair(m, (long)i, v, v->items[(i * 7) % 100]));
+                wn_set(m, v, items[i], p);
+                wn_move(m, v, items[(i * 13) % 100], client_pair(m, (long)i, NULL, NULL));
+            }
+            wn_copy(m, v, &v->items[10], &v->items[5], 50);
+            client_collect(m);
+            wn_root(m, wn_weakref *, w, wn_weakref_new(m, v->items[3], NULL, NULL));
+            wn_root(m, void *, got, wn_weakref_get(m, w));
+            assert_ptr_equal(got, v->items[3]);
+            wn_freeze(m);
+            wn_unfreeze(m);
+        }
+    }
+    client_collect(m);
+    if (wn_verify(m, stderr)) _exit(1);
+}
+
+static void keeping_the_rules_is_silent(void **state) {
+    (void)state;
+    char said[4000];
+    int status;
+    in_child(keep_the_rules, true, said, sizeof said, &status);
+    if (status) fail_msg("wait status %#x: \"%s\"", status, said);
+    assert_string_equal(said, "");
+}
+
+static void messages_are_each_threads_own(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    assert_int_equal(wn_collect(c.m, 77, NULL), WN_ERR_ARGUMENT);
+    char first[300];
+    snprintf(first, sizeof first, "%s", wn_error_message());
+    assert_int_equal(wn_heap_free(c.heap), WN_ERR_STATE);
+    assert_string_not_equal(first, wn_error_message());
+    assert_non_null(wn_error_message());
+    client_close(&c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attaching_twice),
+        cmocka_unit_test(allocating_when_detached),
+        cmocka_unit_test(nothing_where_something_must_be),
+        cmocka_unit_test(heaps_in_use_are_not_freed),
+        cmocka_unit_test(wrong_type_tables),
+        cmocka_unit_test(unusual_but_right_type_tables),
+        cmocka_unit_test(absurd_lengths),
+        cmocka_unit_test(options_by_name),
+        cmocka_unit_test(the_table_of_options_is_complete),
+        cmocka_unit_test(options_in_the_structure),
+        cmocka_unit_test(options_in_the_environment),
+        cmocka_unit_test(a_heap_limit_too_small_to_work),
+        cmocka_unit_test(using_what_was_freed),
+        cmocka_unit_test(roots_that_were_not_declared),
+        cmocka_unit_test(stores_that_skip_the_barrier),
+        cmocka_unit_test(slots_that_are_none),
+        cmocka_unit_test(mutators_of_other_threads),
+        cmocka_unit_test(the_default_handler_prints_and_aborts),
+        cmocka_unit_test(keeping_the_rules_is_silent),
+        cmocka_unit_test(messages_are_each_threads_own),
+    };
+    return CLIENT_MAIN("misuse", tests);
+}
