@@ -41,6 +41,7 @@ static struct {
     bool in_full;     /* between start and stop of a full collection */
     bool nested;      /* a batch before the last */
     bool asked;       /* gc.collect was called, by its name */
+    bool bypass;      /* this collection is the interpreter's alone */
     bool forked;      /* this process is a forked child of the one that installed */
     bool in_slice;    /* between start and stop of a collection that reclaims a slice */
     Py_ssize_t extra; /* what nested batches collected */
@@ -548,6 +549,7 @@ static void nothing_this_time(void) {
 
 static void full_start(void) {
     bool by_itself = automatic();
+    if (W.bypass) return;
     W.n.full++;
     if (W.o.proportional && by_itself && W.phase == IDLE &&
         (double)W.gc->long_lived_pending < W.due * (double)W.gc->long_lived_total) {
@@ -662,6 +664,15 @@ PyObject *collector_collect(PyObject *args, PyObject *kwargs) {
     W.extra = 0;
     Py_DECREF(r);
     return sum;
+}
+
+PyObject *collector_collect_stock(void) {
+    if (!W.installed) return PyErr_Format(PyExc_RuntimeError, "winnow is not installed");
+    drop_snapshot();
+    W.bypass = true;
+    PyObject *r = PyObject_CallNoArgs(W.original_collect);
+    W.bypass = false;
+    return r;
 }
 
 PyObject *collector_find(unsigned threads) {

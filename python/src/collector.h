@@ -50,6 +50,8 @@ void collector_clear_numbers(void);
 /* A snapshot runs, or its garbage waits to be reclaimed. */
 const char *collector_phase(void);
 PyObject *collector_collect(PyObject *args, PyObject *kwargs); /* gc.collect's stand-in */
+/* A full collection by the interpreter alone, to compare with. */
+PyObject *collector_collect_stock(void);
 /* Searches only: the garbage there is now, as a new list; for tests. Drops any snapshot. */
 PyObject *collector_find(unsigned threads);
 /* Asks the snapshot's child whether it is done, and lets gc.collect(0) reclaim a slice. */

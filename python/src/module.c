@@ -32,6 +32,10 @@ static PyObject *m_collect(PyObject *self, PyObject *args, PyObject *kwargs) {
     (void)self;
     return collector_collect(args, kwargs);
 }
+static PyObject *m_collect_stock(PyObject *self, PyObject *ignored) {
+    (void)self, (void)ignored;
+    return collector_collect_stock();
+}
 static PyObject *m_find(PyObject *self, PyObject *args) {
     (void)self;
     int threads = 1;
@@ -143,6 +147,7 @@ static PyMethodDef methods[] = {
     {"installed", m_installed, METH_NOARGS, NULL},
     {"collect", (PyCFunction)(void (*)(void))m_collect, METH_VARARGS | METH_KEYWORDS,
      "collect($module, /, generation=2)\n--\n\nRun the garbage collector (gc.collect, by way of winnow)."},
+    {"collect_stock", m_collect_stock, METH_NOARGS, NULL},
     {"find", m_find, METH_VARARGS, NULL},
     {"check", m_check, METH_NOARGS, NULL},
     {"phase", m_phase, METH_NOARGS, NULL},

@@ -28,6 +28,8 @@ def start(text):
     import os
     import sys
 
+    if text.partition(",")[0].strip() == "off":
+        return
     try:
         import winnow
 

@@ -1,0 +1,78 @@
+"""Runs CPython's own tests with winnow installed in each mode, and stock beside it.
+
+    python python/tests/cpython.py [--modes off,fast,...] [--budget-ms 0] [TEST...]
+
+Needs the interpreter's `test` package (Debian: libpython3.11-testsuite). A test that fails is run again stock, so that
+what fails without winnow too is told apart. Exit status 1 if a test fails only with winnow.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+TESTS = "test_gc test_weakref test_finalization test_io test_threading test_asyncio test_dict test_tuple test_generators test_descr"
+
+# Tests that are left out with winnow, and why.
+SKIP = {}
+
+START = """import os
+if os.environ.get("WINNOW_PYTHON"):
+    import winnow._start
+    winnow._start.start(os.environ["WINNOW_PYTHON"])
+"""
+
+
+def run(tests, mode, budget, folder, timeout):
+    env = dict(os.environ)
+    env.pop("WINNOW_PYTHON", None)
+    if mode != "off":
+        env["WINNOW_PYTHON"] = f"{mode},budget_ms={budget}"
+        env["WINNOW_PYTHON_REPORT"] = "1"
+    env["PYTHONPATH"] = folder + os.pathsep + env.get("PYTHONPATH", "")
+    skips = [word for name in SKIP for word in ("-i", name)] if mode != "off" else []
+    p = subprocess.run(
+        [sys.executable, "-m", "test", "-v", *skips, *tests],
+        env=env, cwd=folder, timeout=timeout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+    )
+    failed = sorted(set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+\))", p.stdout, re.M)))
+    count = sum(int(n) for n in re.findall(r"^Ran (\d+) tests?", p.stdout, re.M))
+    skipped = len(re.findall(r"\.\.\. skipped", p.stdout))
+    full = re.findall(r"mode \S+, (\d+) full collections", p.stdout)
+    return p.returncode, count, skipped, failed, max(map(int, full), default=0), p.stdout
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--modes", default="off,fast,fork-friendly,concurrent")
+    parser.add_argument("--budget-ms", default="0", help="0: concurrent mode snapshots even the smallest heap")
+    parser.add_argument("--timeout", type=float, default=1800)
+    parser.add_argument("--output", help="folder for the full output of each run")
+    parser.add_argument("tests", nargs="*", default=TESTS.split())
+    o = parser.parse_args()
+    print("CPython", sys.version.split()[0], "tests:", " ".join(o.tests), flush=True)
+    for name, why in SKIP.items():
+        print(f"left out with winnow: {name}: {why}")
+    worst = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "sitecustomize.py"), "w") as f:
+            f.write(START)
+        for mode in o.modes.split(","):
+            status, count, skipped, failed, full, text = run(o.tests, mode, o.budget_ms, folder, o.timeout)
+            if o.output:
+                os.makedirs(o.output, exist_ok=True)
+                with open(os.path.join(o.output, f"{mode}.txt"), "w") as f:
+                    f.write(text)
+            print(f"{mode:14} {count:6} tests, {skipped} skipped by themselves, {full} full collections: "
+                  f"{'passed' if status == 0 else 'FAILED'}", flush=True)
+            for name in failed:
+                print("   ", name)
+            if status and mode != "off":
+                worst = 1
+    sys.exit(worst)
+
+
+if __name__ == "__main__":
+    main()
