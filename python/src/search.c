@@ -215,27 +215,29 @@ scanner *search_scanner(void) { return &tracers[0].scan; }
 
 static WN_ALWAYS_INLINE void tracer_visit(void *arg, void *reference) {
     tracer *t = arg;
-    uintptr_t a = (uintptr_t)reference;
-    uint64_t *w = wn_bits_find(&t->cycles->bits, a);
-    if (!w) return;
-    w += wn_bits_index(a);
-    uint64_t mask = wn_bits_mask(a);
-    if (!(w[0] & mask)) return;
+    if (!wn_cycles_claim(t->cycles, reference)) return;
     t->saw = true;
-    w = wn_bits_plane(w, WN_CYCLES_UNMARKED);
-    uint64_t unmarked = __atomic_load_n(w, __ATOMIC_RELAXED);
-    if (!(unmarked & mask)) return;
-    __atomic_store_n(w, unmarked & ~mask, __ATOMIC_RELAXED);
     wn_mark_push(t->marker, reference);
 }
-_Static_assert(WN_CYCLES_ALL == 0, "tracer_visit reads the first plane");
 
+static void note_container(void *arg, void *reference) {
+    tracer *t = arg;
+    t->saw |= wn_cycles_has(t->cycles, reference);
+}
+
+/* Tuples and dictionaries that hold no container need not be tracked. Those that gave the marker something to do are
+ * none of them; the few others are read once more, which spares all objects a second look-up for each reference. */
 static WN_ALWAYS_INLINE void tracer_scan(void *context, void *object, wn_visit_fn *visit, void *arg) {
     tracer *t = context;
+    PyTypeObject *type = Py_TYPE((PyObject *)object);
     t->saw = false;
     scan_object(&t->scan, object, visit, arg);
-    if (!t->saw && (Py_TYPE((PyObject *)object) == &PyTuple_Type || Py_TYPE((PyObject *)object) == &PyDict_Type))
-        object_list_add(t->untrackable, object);
+    if (t->saw || (type != &PyTuple_Type && type != &PyDict_Type)) return;
+    if (type == &PyTuple_Type)
+        scan_tuple(object, note_container, t);
+    else
+        scan_dict(object, note_container, t);
+    if (!t->saw) object_list_add(t->untrackable, object);
 }
 
 static void root(void *arg, void *object) {
