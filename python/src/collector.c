@@ -340,7 +340,7 @@ static void full_at_once(bool by_itself) {
     search *s = &W.search;
     W.how = "full collection";
     bool writes = !(W.forked && W.o.mode == MODE_FORK_FRIENDLY);
-    if (!search_run(s, W.gc, W.o.threads, false)) {
+    if (!search_run(s, W.gc, writes ? W.o.threads : 1, false)) { /* the second thread has tables of its own */
         W.n.fallback_memory++;
         search_reset(s);
         return;
@@ -382,7 +382,10 @@ static void full_at_once(bool by_itself) {
         propose_all();
         canary_set();
     }
-    search_reset(s);
+    if (writes)
+        search_reset(s);
+    else
+        wn_cycles_trim(&s->cycles); /* the tables themselves would be the worker's private memory */
 }
 
 /* ---- snapshots

@@ -221,12 +221,12 @@ static WN_ALWAYS_INLINE void tracer_visit(void *arg, void *reference) {
 }
 
 static void note_container(void *arg, void *reference) {
-    tracer *t = arg;
-    t->saw |= wn_cycles_has(t->cycles, reference);
+    PyObject *o = reference;
+    if (o && PyObject_IS_GC(o) && gc_tracked(o)) ((tracer *)arg)->saw = true;
 }
 
 /* Tuples and dictionaries that hold no container need not be tracked. Those that gave the marker something to do are
- * none of them; the few others are read once more, which spares all objects a second look-up for each reference. */
+ * none of them; the few others are read once more, which spares all objects a second table. */
 static WN_ALWAYS_INLINE void tracer_scan(void *context, void *object, wn_visit_fn *visit, void *arg) {
     tracer *t = context;
     PyTypeObject *type = Py_TYPE((PyObject *)object);
@@ -306,10 +306,10 @@ bool search_run(search *s, gc_state *gc, unsigned threads, bool child) {
         if (pthread_create(&id, NULL, help, &h) != 0) threads = 1;
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
-    walk(c, WN_CYCLES_ALL, &seg.split[0]);
+    walk(c, WN_CYCLES_UNMARKED, &seg.split[0]);
     if (threads > 1) {
         wait_for(&h.walked);
-        wn_bits_merge(&c->bits, WN_CYCLES_ALL, WN_CYCLES_RANKED);
+        wn_bits_merge(&c->bits, WN_CYCLES_UNMARKED, WN_CYCLES_RANKED);
     }
     if (!joined_up(gc, s)) {
         /* Once more without waypoints: then there are only the lists themselves. A snapshot leaves it to its parent. */
@@ -322,14 +322,13 @@ bool search_run(search *s, gc_state *gc, unsigned threads, bool child) {
         search_withdraw();
         search_reset(s);
         plan_walk(gc);
-        walk(c, WN_CYCLES_ALL, &seg.split[0]);
+        walk(c, WN_CYCLES_UNMARKED, &seg.split[0]);
         if (!joined_up(gc, s)) return wn_cycles_fail_(c);
     }
     way.distance = s->tracked / (WAYPOINTS / 2) > SEGMENT ? s->tracked / (WAYPOINTS / 2) : SEGMENT;
     s->segments = seg.n;
     uint64_t walked = wn_os_now();
 
-    wn_cycles_begin(c);
     tracer *t = &tracers[0];
     tracer_make(t, s, 0, &c->marker);
     push_roots(t);

@@ -69,14 +69,25 @@ uint64_t *wn_bits_region_for(wn_bits *b, uintptr_t address) {
         for (size_t i = 0; i < WN_BITS_WORDS; i += WN_BITS_PAGE) \
             if (r->touched[i / WN_BITS_PAGE])
 
+/* Reading a page before writing it costs little, and a write would take memory for a page that never held a bit, or
+ * unshare one in a forked process. */
+static bool has_members(const uint64_t *page) {
+    uint64_t any = 0;
+    for (size_t k = 0; k < WN_BITS_PAGE; k++) any |= page[k];
+    return any != 0;
+}
+static void clear_page(uint64_t *page) {
+    if (has_members(page)) memset(page, 0, PAGE_BYTES);
+}
+
 void wn_bits_clear(wn_bits *b, int plane) {
     EACH_PAGE(b, r, i) {
         uint64_t *w = wn_bits_words(r) + i;
         if (plane >= 0) {
-            memset(wn_bits_plane(w, plane), 0, PAGE_BYTES);
+            clear_page(wn_bits_plane(w, plane));
             continue;
         }
-        for (int p = 0; p < WN_BITS_PLANES; p++) memset(wn_bits_plane(w, p), 0, PAGE_BYTES);
+        for (int p = 0; p < WN_BITS_PLANES; p++) clear_page(wn_bits_plane(w, p));
         r->touched[i / WN_BITS_PAGE] = 0;
     }
 }
@@ -84,13 +95,17 @@ void wn_bits_clear(wn_bits *b, int plane) {
 void wn_bits_copy(wn_bits *b, int to, int from) {
     EACH_PAGE(b, r, i) {
         uint64_t *w = wn_bits_words(r) + i;
-        memcpy(wn_bits_plane(w, to), wn_bits_plane(w, from), PAGE_BYTES);
+        if (has_members(wn_bits_plane(w, from)))
+            memcpy(wn_bits_plane(w, to), wn_bits_plane(w, from), PAGE_BYTES);
+        else
+            clear_page(wn_bits_plane(w, to));
     }
 }
 
 void wn_bits_merge(wn_bits *b, int to, int from) {
     EACH_PAGE(b, r, i) {
         uint64_t *w = wn_bits_words(r) + i, *t = wn_bits_plane(w, to), *f = wn_bits_plane(w, from);
+        if (!has_members(f)) continue;
         for (size_t k = 0; k < WN_BITS_PAGE; k++) t[k] |= f[k];
         memset(f, 0, PAGE_BYTES);
     }

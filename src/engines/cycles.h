@@ -51,7 +51,8 @@ void wn_cycles_drop(wn_cycles *c);
 /* Forgets all candidates; keeps the memory for the next time. wn_cycles_trim gives it back. */
 void wn_cycles_reset(wn_cycles *c);
 void wn_cycles_trim(wn_cycles *c);
-/* All candidates are known: unmarks them. */
+/* All candidates are known: unmarks them. A client that never asks wn_cycles_has may put candidates into the plane
+ * WN_CYCLES_UNMARKED itself and leave this out, which halves the memory that is written. */
 void wn_cycles_begin(wn_cycles *c);
 
 static WN_ALWAYS_INLINE void wn_cycles_add(wn_cycles *c, const void *object) {
