@@ -126,6 +126,8 @@ static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
         memset(c->free_map, 0xFF, sizeof c->free_map);
         for (unsigned i = 0; i < WN_FIRST_BLOCK; i++) c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
     }
+    /* A heap that needs a second chunk is large enough for large pages; a small one would only waste memory by them. */
+    if (!huge && space->chunks) wn_os_prefer_large_pages(c, size);
     /* Chunks in address order: free blocks are taken from the lowest, so the highest ones empty first. */
     wn_chunk **at = &space->chunks;
     while (*at && *at < c) at = &(*at)->next;
@@ -247,11 +249,13 @@ size_t wn_space_discard(wn_space *space, size_t blocks) {
     return bytes;
 }
 
-/* Keeps the free memory that is not given back below a quarter of what is in use and 2 MiB. Called with the lock when
+/* Keeps the free memory that is not given back below a quarter of what is in use and 2 MiB, or what the collector expects
+ * to be in use again before it looks the next time. Called with the lock when
  * blocks were freed; gives back a little at a time, so that no single free pays for many. */
 static void discard_surplus(wn_space *space) {
     if (space->keeps_dirty) return;
-    size_t keep = 64 + (space->block_bytes >> WN_BLOCK_SHIFT) / 4;
+    size_t used = space->block_bytes >> WN_BLOCK_SHIFT, keep = 64 + used / 4, soon = space->expected >> WN_BLOCK_SHIFT;
+    if (soon > used + keep) keep = soon - used;
     if (space->dirty_blocks > keep + 16) discard(space, 16);
 }
 

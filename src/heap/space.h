@@ -96,6 +96,7 @@ typedef struct wn_space {
     size_t live_bytes_max;
     size_t large_bytes;
     size_t dirty_blocks;    /* free blocks that are not zero */
+    size_t expected;        /* bytes of blocks that the collector expects to need soon: not given back before */
     size_t returned_bytes;  /* discarded since the space was made */
     size_t allocated_bytes, allocated_objects; /* atomic; see wn_space_count */
     bool inherited;         /* this is a forked child: allocate from blocks of its own */

@@ -48,6 +48,14 @@ void wn_os_discard(void *start, size_t size) {
 #endif
 }
 
+void wn_os_prefer_large_pages(void *start, size_t size) {
+#ifdef MADV_HUGEPAGE
+    madvise(start, size, MADV_HUGEPAGE);
+#else
+    (void)start, (void)size;
+#endif
+}
+
 void wn_os_release(void *start, size_t size) {
     WN_ALLOW(start, size); /* whoever gets these addresses next must not meet our marks */
     munmap(start, size);

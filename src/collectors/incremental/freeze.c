@@ -36,11 +36,9 @@ void freeze_all(incremental *inc, mutator *m) {
     }
     /* What refers to a young object that stayed, or has a reserved place in it, must be looked at by a major. */
     for (size_t i = 0; i < inc->kept.n; i++) {
-        uintptr_t word = (uintptr_t)inc->kept.at[i];
-        uint8_t *state = &wn_meta_((void *)(word & ~(uintptr_t)1))[1];
-        if (!(*state & STATE_WRITTEN) && stack_push(&inc->written, (void *)(word & ~(uintptr_t)1)))
-            *state |= STATE_WRITTEN;
-        i += word & 1;
+        void *holder = (uintptr_t)inc->kept.at[i] & 1 ? inc->kept.at[++i] : inc->kept.at[i];
+        uint8_t *state = &wn_meta_(holder)[1];
+        if (!(*state & STATE_WRITTEN) && stack_push(&inc->written, holder)) *state |= STATE_WRITTEN;
     }
 }
 

@@ -31,8 +31,7 @@ static wn_phase public_phase(phase p) {
     return as[p];
 }
 
-/* ---- telling
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- telling ----------------------------------------------------------------------------------------------------- */
 
 /* With the world stopped: counts a pause and notes what happened. */
 static void note(incremental *inc, uint64_t since, bool minor, bool step) {
@@ -87,8 +86,7 @@ static void tell_majors(mutator *m) {
     }
 }
 
-/* ---- minors
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- minors ------------------------------------------------------------------------------------------------------ */
 
 /* The window follows what minors cost: so long as they stay far below the target it grows, when they exceed it it
  * shrinks, and it is never so large that a minor in which everything survives takes more than twice the target. */
@@ -134,8 +132,7 @@ static void minor(mutator *m) {
     wn_tell(m, &e);
 }
 
-/* ---- finalizers and callbacks
- * --------------------------------------------------------------------------------------------- */
+/* ---- finalizers and callbacks ------------------------------------------------------------------------------------ */
 
 /* Runs what is due at this safepoint: weak reference callbacks, then finalizers until the deadline. Returns how many
  * ran. */
@@ -163,8 +160,7 @@ static size_t run_due(mutator *m, uint64_t deadline) {
     return n;
 }
 
-/* ---- steps
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 static void step(mutator *m, uint64_t deadline, bool all) {
     incremental *inc = inc_of(m->heap);
@@ -325,8 +321,7 @@ static void poll(mutator *m) {
     tell_majors(m);
 }
 
-/* ---- allocation
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- allocation -------------------------------------------------------------------------------------------------- */
 
 static void *born_old(mutator *m, const wn_type *type, size_t bytes, bool special) {
     incremental *inc = inc_of(m->heap);
@@ -387,8 +382,7 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     return o;
 }
 
-/* ---- single objects
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- single objects ---------------------------------------------------------------------------------------------- */
 
 static wn_status pin(mutator *m, void *object) {
     incremental *inc = inc_of(m->heap);
@@ -511,8 +505,7 @@ static void stats(wn_heap *heap, wn_stats *s) {
     pthread_mutex_unlock(&heap->world);
 }
 
-/* ---- a heap's and a thread's beginning and end
- * ------------------------------------------------------------------------------ */
+/* ---- a heap's and a thread's beginning and end ------------------------------------------------------------------- */
 
 static size_t nursery_size(const wn_heap *heap) {
     size_t n = heap->options.nursery;

@@ -65,8 +65,8 @@ typedef struct stretches {
     size_t n, room;
 } stretches;
 
-/* A mutator's remembered set: what its barrier records between two minors. An entry is an object, or an object | 1
- * followed by the number of one of its cards. */
+/* A mutator's remembered set: what its barrier records between two minors. An entry is an object, or the address of
+ * a card | 1 followed by the long array it is part of. */
 static inline wn_vector *remembered_of(mutator *m) { return m->state_of_collector; }
 
 typedef struct incremental {
@@ -181,8 +181,7 @@ static inline bool is_found_dead(const incremental *inc, const void *o) {
            wn_block_of(o)->epoch != inc->epoch && !is_marked(o);
 }
 
-/* ---- nursery.c: its `lock` is taken inside, or the world is stopped
- * ---------------------------------------------------- */
+/* ---- nursery.c: its `lock` is taken inside, or the world is stopped ---------------------------------------------- */
 
 bool nursery_init(incremental *inc, size_t bytes);
 void nursery_fini(incremental *inc);
@@ -197,8 +196,7 @@ bool nursery_each(const incremental *inc, bool (*visit)(void *object, void *data
 /* Counts the objects of a piece into walked_objects and walked_bytes. */
 void nursery_count(incremental *inc, stretch piece);
 
-/* ---- old.c: old slots, for minors and for what is born old ----------------------------------------------------------
- */
+/* ---- old.c: old slots, for minors and for what is born old ------------------------------------------------------- */
 
 bool old_refill(incremental *inc, unsigned kind, unsigned cls);
 /* Gives the unused rest of the runs back, so that alloc bits tell the truth; with `disown` the blocks, too. The world
@@ -213,15 +211,13 @@ void *old_reserve(incremental *inc, size_t bytes);
 void old_unreserve(incremental *inc, void *slot);
 extern const wn_type inc_shadow_type;
 
-/* ---- minor.c; the world is stopped
- * ------------------------------------------------------------------------------------ */
+/* ---- minor.c; the world is stopped ------------------------------------------------------------------------------- */
 
 void minor_run(incremental *inc, mutator *m);
 /* Keeps a young object where it is for this minor. */
 void minor_stay(incremental *inc, void *young);
 
-/* ---- barrier.c
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- barrier.c --------------------------------------------------------------------------------------------------- */
 
 void barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
 /* The cards of a large array: how many bytes one covers, as a shift, and the byte of one of them. */
@@ -231,8 +227,7 @@ static inline bool has_cards(const wn_type *t, size_t bytes) {
     return bytes > WN_SMALL_MAX_ && t->item_refs && !t->trace;
 }
 
-/* ---- major.c; the world is stopped
- * ------------------------------------------------------------------------------------ */
+/* ---- major.c; the world is stopped ------------------------------------------------------------------------------- */
 
 void major_start(incremental *inc);
 /* Works until the clock passes `deadline` or what is owed is paid (ignored when `all`), until marking waits for a
@@ -250,8 +245,7 @@ void major_finish(incremental *inc);
 void major_shade_values(incremental *inc, void *key);
 size_t major_used(const incremental *inc);
 
-/* ---- sweep.c; the world is stopped
- * ------------------------------------------------------------------------------------- */
+/* ---- sweep.c; the world is stopped ------------------------------------------------------------------------------- */
 
 void sweep_begin(incremental *inc);
 /* Sweeps the next block; returns about how many bytes it looked at, 0 when none is left. */
@@ -259,8 +253,7 @@ size_t sweep_next(incremental *inc);
 /* Makes all of a block white but what is frozen. */
 void sweep_forget_marks(const wn_block *b);
 
-/* ---- freeze.c; the world is stopped
- * ------------------------------------------------------------------------------------ */
+/* ---- freeze.c; the world is stopped ------------------------------------------------------------------------------ */
 
 void freeze_all(incremental *inc, mutator *m);
 void freeze_undo(incremental *inc, mutator *m);

@@ -29,8 +29,7 @@ enum {
     FEW = 256               /* entries of other lists between two looks at the clock */
 };
 
-/* ---- the marker's three functions
- * -------------------------------------------------------------------------------------- */
+/* ---- the marker's three functions -------------------------------------------------------------------------------- */
 
 static WN_ALWAYS_INLINE void visit(void *arg, void *reference) {
     incremental *inc = arg;
@@ -80,8 +79,7 @@ void major_shade_values(incremental *inc, void *key) {
         if (is_marked(p)) visit(inc, p->value);
 }
 
-/* ---- steps
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 size_t major_used(const incremental *inc) {
     return __atomic_load_n(&inc->heap->space.live_bytes, __ATOMIC_RELAXED) +
@@ -178,8 +176,7 @@ static bool clear_weak(incremental *inc, mutator *m) {
     return inc->weak_at < t->size;
 }
 
-/* ---- resurrecting
- * --------------------------------------------------------------------------------------------------------
+/* ---- resurrecting ---------------------------------------------------------------------------------------------------
  *
  * The search's stack holds objects to visit (marked when they are taken from it), objects | 1 whose visit ends when the
  * word comes to the top again, and long arrays | 2 with, below, the index to go on at. */
@@ -270,19 +267,17 @@ static bool resurrect_some(incremental *inc) {
 static void forget_dead_holders(incremental *inc) {
     size_t n = 0;
     for (size_t i = 0; i < inc->kept.n; i++) {
-        uintptr_t word = (uintptr_t)inc->kept.at[i];
-        bool dead = is_found_dead(inc, (void *)(word & ~(uintptr_t)1));
-        if (!dead) inc->kept.at[n++] = (void *)word;
-        if (word & 1) {
-            i++;
-            if (!dead) inc->kept.at[n++] = inc->kept.at[i];
-        }
+        void *word = inc->kept.at[i];
+        bool card = (uintptr_t)word & 1;
+        void *holder = card ? inc->kept.at[++i] : word;
+        if (is_found_dead(inc, holder)) continue;
+        inc->kept.at[n++] = word;
+        if (card) inc->kept.at[n++] = holder;
     }
     inc->kept.n = n;
 }
 
-/* ---- the end
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 static void set_threshold(incremental *inc) {
     const wn_options *o = &inc->heap->options;
@@ -293,6 +288,7 @@ static void set_threshold(incremental *inc) {
     if (t > from * o->growth) t = from * o->growth;
     if (t < (double)o->min_heap) t = (double)o->min_heap;
     inc->threshold = (size_t)t;
+    inc->heap->space.expected = inc->threshold + inc->nursery_size;
 }
 
 void major_finish(incremental *inc) {

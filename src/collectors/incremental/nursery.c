@@ -117,8 +117,7 @@ void nursery_reset(incremental *inc) {
     inc->first_new = inc->pieces.n;
 }
 
-/* ---- walking
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- walking ----------------------------------------------------------------------------------------------------- */
 
 /* Sets the alloc bits of a piece's objects as far as there are some. Nobody needs them but questions about addresses.
  */
