@@ -52,6 +52,9 @@ static inline void bench_clock_tick(bench_clock *c) {
     if (WN_UNLIKELY(gap >= c->gaps.threshold)) bench_clock_long_gap(c, now, gap);
 }
 
+/* What happened since the last reading was preparation, not part of the workload: it is no gap. */
+static inline void bench_clock_skip(bench_clock *c) { c->last = bench_now(); }
+
 /* Minimum mutator utilisation: the least share of any window of that length in which the program itself ran. */
 double bench_mmu(const bench_gaps *gaps, uint64_t window_ns);
 

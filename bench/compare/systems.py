@@ -140,7 +140,11 @@ def build_revision(revision, folder):
     source = os.path.join(folder, "revision-" + commit[:12])
     binary = os.path.join(source, "build", "bin", "winnow")
     if not os.path.exists(source):
-        _run(["git", "-C", ROOT, "worktree", "add", "--detach", source, commit])
+        archive = source + ".tar"
+        _run(["git", "-C", ROOT, "archive", "--output", archive, commit])
+        os.makedirs(source)
+        _run(["tar", "-xf", archive, "-C", source])
+        os.remove(archive)
     if not os.path.exists(binary):
         configure = ["cmake", "-S", source, "-B", os.path.join(source, "build"), "-G", "Ninja"]
         _run(configure + ["-DCMAKE_BUILD_TYPE=Release", "-DWINNOW_BUILD_TESTS=OFF"])

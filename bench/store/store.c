@@ -448,6 +448,7 @@ void store_open(store *s, bench *b, size_t bytes, uint64_t copies) {
     *s = (store){.b = b, .heap = b->heap};
     if (documents_load(&s->sources, b->settings->files, b->settings->n_files, error, sizeof error))
         bench_fail(b, "%s", error);
+    bench_clock_skip(&b->clock); /* reading and parsing files */
     s->root = make(s, m, &store_type);
     if (wn_global(s->heap, &s->root)) bench_fail(b, "wn_global: %s", wn_error_message());
     wn_move(m, s->root, documents, make_array(s, m, &document_table_type, 1024));

@@ -97,7 +97,7 @@ const bench_workload bench_store = {
     .params = {{"megabytes", 64, 0, BENCH_LINEAR, "the documents are loaded as often as it takes to fill so much"},
                {"copies", 1, 1, BENCH_FIXED, "... and at least so often"},
                {"rate", 50000, 1, BENCH_FIXED, "requests offered per second"},
-               {"requests", 250000, 1, BENCH_LINEAR, "requests in all; --seconds N: N times the rate"}},
+               {"requests", 150000, 1, BENCH_LINEAR, "requests in all; --seconds N: N times the rate"}},
     .requests = true,
     .timed = true,
 };

@@ -96,6 +96,9 @@ func (c *stallClock) long(now, length uint64) {
 	}
 }
 
+// skip makes what happened since the last reading no gap: it was preparation, not part of the workload.
+func (c *stallClock) skip() { c.last = uint64(time.Since(c.base)) }
+
 func (c *stallClock) stop() { c.tick() }
 
 func (c *stallClock) report(result map[string]any) {

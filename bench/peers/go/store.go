@@ -276,6 +276,7 @@ func (s *documentStore) serve(r *lehmer, deleted *[]int) uint64 {
 func store(p params) uint64 {
 	s := &documentStore{sources: loadSources(), copies: p.get("copies"),
 		documents: map[string]*storeDocument{}, entries: map[string]*indexEntry{}}
+	clock.skip()
 	for number := 0; number < s.copies*len(s.sources); number++ {
 		s.insert(number)
 		clock.tick()

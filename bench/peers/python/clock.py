@@ -53,6 +53,10 @@ class Clock:
             self.long(now, gap)
         return now
 
+    def skip(self):
+        """What happened since the last reading was preparation, not part of the workload: it is no gap."""
+        self.last = perf_counter_ns()
+
     def long(self, now, gap):
         while len(self.ends) == MAX_GAPS:
             self.threshold *= 2
