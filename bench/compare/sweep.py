@@ -62,10 +62,11 @@ def run(systems, repetitions, timeout, say):
                 for system in (s for s in systems if s.runs(workload)):
                     say("%s at %.2f times the least heap, %s" % (workload, factor, system.name))
                     try:
-                        runs.setdefault(system, []).append(measure.run(system, workload, params, timeout, limit=size))
+                        runs.setdefault(system.name, []).append(measure.run(system, workload, params, timeout, limit=size))
                     except measure.RunFailed:
-                        runs.setdefault(system, [])
-            for system, results in runs.items():
+                        continue
+            for system in systems:
+                results = runs.get(system.name)
                 if not results:
                     continue
                 point = {"workload": workload, "system": system.name, "label": system.label, "factor": factor, "heap_bytes": size}

@@ -97,6 +97,21 @@ class Arithmetic(unittest.TestCase):
         self.assertFalse(v["reached"])
 
 
+class Sweep(unittest.TestCase):
+    # Takes as long as it says and needs a heap of 3 MB.
+    SCRIPT = """for word; do case $word in [0-9]*) size=$word ;; esac; done
+        [ $size -ge 3000000 ] || { echo out of memory >&2; exit 1; }
+        echo '{"checksum": 1, "wall_s": 2, "cpu_s": 3, "gc_cpu_s": 1}'"""
+
+    def test_least_heap_and_points(self):
+        one = systems.System("winnow-x", "x", ("sh", "-c", self.SCRIPT, "sh"), winnow=True, heap_limit="option")
+        least = sweep.least_heap(one, "gcbench", {}, 10)
+        self.assertTrue(3_000_000 <= least <= 3_200_000, least)
+        points = sweep.run([one], 1, 10, lambda text: None)
+        self.assertEqual([p["factor"] for p in points if p["workload"] == "lru"], list(sweep.SWEEP_FACTORS))
+        self.assertEqual({p["cpu_lbo"] for p in points}, {1.5})
+
+
 class Refusals(unittest.TestCase):
     def test_a_differing_checksum_is_refused(self):
         runs = {("lru", "go"): [run(1)], ("lru", "pypy"): [run(1)], ("lru", "libgc"): [run(1, checksum=8)]}
