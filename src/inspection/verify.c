@@ -74,7 +74,8 @@ static const char *name_of(const void *object) {
 /* Notes one reference to an object; `counted`: it is one that a count should include. */
 static void note(verifier *v, void *object, bool counted) {
     if (!wn_heap_object_at(v->heap, object, true)) {
-        fault(v, "the %s at %p refers to %p, which is no object of this heap", name_of(v->holder), v->holder, object);
+        fault(v, "the %s at %p refers to %p, which is no object of this heap: it was freed or moved, and the reference was "
+                 "not known; store references by wn_set or wn_move", name_of(v->holder), v->holder, object);
         return;
     }
     if (v->heap->collector->is_live && !v->heap->collector->is_live(v->heap, object)) {

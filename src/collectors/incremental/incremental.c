@@ -81,8 +81,7 @@ static void tell_majors(mutator *m) {
                     (double)inc->threshold / 1e6, inc->freed_objects, (double)e.result.duration_ns / 1e6,
                     (unsigned long long)inc->minors);
         wn_tell(m, &e);
-        if (m->heap->options.verify && !m->fast.nested && wn_verify(&m->fast, stderr))
-            wn_misuse("verify", "the heap is not sound after a collection; the faults are listed above");
+        wn_after_collection(m);
     }
 }
 
@@ -177,13 +176,20 @@ static void step(mutator *m, uint64_t deadline, bool all) {
     wn_tell(m, &e);
 }
 
+/* Bytes outside the heap that objects came to hold since the last look: as good as allocated. */
+static size_t external_growth(incremental *inc) {
+    size_t now = __atomic_load_n(&inc->heap->external_bytes, __ATOMIC_RELAXED);
+    size_t before = __atomic_exchange_n(&inc->external_seen, now, __ATOMIC_RELAXED);
+    return (ptrdiff_t)(now - before) > 0 ? now - before : 0;
+}
+
 /* The program allocated: what it owes for that is worked off if it is enough to be worth a stop. */
 static void pace(mutator *m, size_t bytes) {
     incremental *inc = inc_of(m->heap);
     if (m->fast.nested) return;
     if (m->callbacks.n) wn_run_callbacks(m);
-    if (!goes_on(inc)) {
-        if (major_used(inc) < inc->threshold || !wn_may_collect(m)) return;
+    if (WN_LIKELY(!goes_on(inc))) {
+        if (WN_LIKELY(major_used(inc) < inc->threshold) || !wn_may_collect(m)) return;
         wn_world_stop(m->heap, m);
         if (inc->phase == IDLE) major_start(inc);
         wn_world_start(m->heap, m);
@@ -191,11 +197,18 @@ static void pace(mutator *m, size_t bytes) {
         return;
     }
     if (!wn_may_collect(m)) return;
+    bytes += external_growth(inc);
     if (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) == FINALIZING) {
         run_due(m, wn_os_now() + inc->target_ns);
-    } else if (!major_waits_for_minor(inc)) {
+    } else {
         size_t owed = __atomic_add_fetch(&inc->owed, (size_t)((double)bytes * inc->ratio), __ATOMIC_RELAXED);
-        if (owed >= OWED_MIN) step(m, wn_os_now() + inc->target_ns, false);
+        if (!major_waits_for_minor(inc)) {
+            if (owed >= OWED_MIN) step(m, wn_os_now() + inc->target_ns, false);
+        } else if (owed >= inc->heap->options.step_bytes) {
+            /* A nursery's worth was allocated elsewhere: what is born old must not put the end of marking off. */
+            __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
+            minor(m);
+        }
     }
     tell_majors(m);
 }
@@ -235,6 +248,8 @@ static void full(mutator *m, wn_collect_result *result) {
         }
         note(inc, since, true, true);
         wn_world_start(heap, m);
+        wn_tell(m, &(wn_event){.kind = WN_EVENT_MINOR});
+        wn_tell(m, &(wn_event){.kind = WN_EVENT_STEP, .generation = 2, .after = public_phase(inc->phase)});
         ran = run_due(m, UINT64_MAX);
         tell_majors(m);
         if (!ran) break;
@@ -494,10 +509,15 @@ static void stats(wn_heap *heap, wn_stats *s) {
     /* Moving takes slots as allocation does, but makes no object. */
     s->allocated_objects += (uint64_t)inc->nursery_objects - inc->moved_objects_total;
     s->allocated_bytes += (uint64_t)inc->nursery_bytes - inc->moved_bytes_total;
+    /* The nursery has an entry of its own; here only what is used of it counts. */
+    s->heap_bytes -= inc->nursery_size - inc->handed;
+    s->heap_bytes_max -= inc->nursery_size - inc->window;
     s->nursery_bytes = inc->nursery_size;
     s->nursery_used = inc->handed;
     s->frozen = inc->frozen;
     s->live_bytes += inc->handed;
+    if (s->live_bytes_max < inc->live_max) s->live_bytes_max = inc->live_max;
+    if (s->live_bytes_max < s->live_bytes) s->live_bytes_max = s->live_bytes;
     pthread_mutex_unlock(&inc->lock);
     pthread_mutex_lock(&heap->world);
     for (const mutator *m = heap->mutators; m; m = m->next)
@@ -522,9 +542,6 @@ static size_t nursery_size(const wn_heap *heap) {
 }
 
 static wn_status init(wn_heap *heap) {
-    if (heap->options.conservative_stacks)
-        return wn_fail(WN_ERR_UNSUPPORTED,
-                       "the incremental collector does not scan C stacks: declare roots, or use another collector");
     incremental *inc = calloc(1, sizeof *inc);
     if (!inc) return wn_fail(WN_ERR_MEMORY, "no memory for the incremental collector's state");
     inc->heap = heap;

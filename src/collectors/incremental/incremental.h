@@ -82,6 +82,7 @@ typedef struct incremental {
     size_t free_at;   /* the first of them that may have room */
     stretches pieces; /* where objects are: those that stayed, then what was handed out since the last minor */
     size_t first_new; /* where the latter begin */
+    char *turn;       /* checked mode: where handing out goes on, so that addresses are not used again soon */
     bool asked;       /* some alloc bits of the nursery are set */
     map pins;         /* how often an object is pinned */
     size_t pinned_young;
@@ -124,18 +125,20 @@ typedef struct incremental {
     unsigned sweep_block;
 
     /* pacing */
-    size_t threshold;   /* a major starts when this many bytes are in use */
-    size_t owed;        /* bytes to be marked or swept before allocation goes on; atomic */
-    double ratio;       /* owed per byte allocated */
-    uint64_t target_ns; /* a step and a minor aim to stay below */
-    double ns_per_byte; /* of moving, measured */
-    bool in_finalizers; /* atomic */
+    size_t threshold;     /* a major starts when this many bytes are in use */
+    size_t owed;          /* bytes to be marked or swept before allocation goes on; atomic */
+    size_t external_seen; /* heap->external_bytes at the last look; atomic */
+    double ratio;         /* owed per byte allocated */
+    uint64_t target_ns;   /* a step and a minor aim to stay below */
+    double ns_per_byte;   /* of moving, measured */
+    bool in_finalizers;   /* atomic */
 
     /* what happened, for events, results and statistics; changed with the world stopped */
     size_t freed_objects, freed_bytes; /* by this major's sweep so far */
     size_t bytes_at_start;
     uint64_t started_at;
     bool tell_start, tell_stop;
+    size_t live_max;                   /* in old slots and the nursery, before a minor */
     size_t moved_objects, moved_bytes; /* by the last minor */
     size_t young_objects;              /* in the nursery before it, when `count_all` */
     bool count_all;
@@ -257,5 +260,10 @@ void sweep_forget_marks(const wn_block *b);
 
 void freeze_all(incremental *inc, mutator *m);
 void freeze_undo(incremental *inc, mutator *m);
+
+/* ---- conservative.c; the world is stopped ------------------------------------------------------------------------ */
+
+/* Calls `found` for each object that a word of a stack or a register points to or into. */
+void conservative_scan(incremental *inc, void (*found)(incremental *inc, void *object));
 
 #endif

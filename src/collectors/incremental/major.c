@@ -88,11 +88,14 @@ size_t major_used(const incremental *inc) {
 
 static void shade_root(void **slot, void *context) { visit(context, *slot); }
 
+static void shade_found(incremental *inc, void *o) { visit(inc, o); }
+
 static void shade_roots(incremental *inc) {
     wn_heap *heap = inc->heap;
     wn_each_root(heap, shade_root, inc);
     for (size_t i = 0; i < heap->immortals.n; i++) visit(inc, heap->immortals.at[i]);
     MAP_EACH(&inc->pins, e) visit(inc, e->key);
+    if (heap->options.conservative_stacks) conservative_scan(inc, shade_found);
 }
 
 void major_start(incremental *inc) {
@@ -292,6 +295,7 @@ static void set_threshold(incremental *inc) {
 }
 
 void major_finish(incremental *inc) {
+    set_threshold(inc); /* now, because finalizers may have given back what their objects held outside the heap */
     inc->phase = IDLE;
     inc->tell_stop = true;
 }
@@ -352,7 +356,6 @@ void major_work(incremental *inc, mutator *m, uint64_t deadline, bool all) {
         case SWEEPING:
             paid = sweep_next(inc);
             if (!paid) {
-                set_threshold(inc);
                 inc->phase = FINALIZING;
                 if (!inc->due.n) major_finish(inc);
             }

@@ -299,7 +299,10 @@ void minor_run(incremental *inc, mutator *m) {
     inc->moved_bytes = inc->moved_objects = 0;
     inc->no_room = false;
     close_pieces(inc);
+    size_t live = __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED) + inc->handed;
+    if (live > inc->live_max) inc->live_max = live;
 
+    if (heap->options.conservative_stacks) conservative_scan(inc, stay_if_young);
     if (inc->pinned_young) MAP_EACH(&inc->pins, e) stay_if_young(inc, e->key);
     scan_new(inc, marking);
     if (inc->keep_all) move_all(inc, marking);

@@ -66,6 +66,7 @@ bool nursery_take(incremental *inc, size_t least, bool beyond, stretch *out) {
         if (!add(&inc->pieces, f->start, f->start + take)) break;
         *out = (stretch){f->start, f->start + take, f->start};
         f->start += take;
+        inc->turn = f->start;
         inc->handed += take;
         found = true;
     }
@@ -83,6 +84,25 @@ static int by_address(const void *a, const void *b) {
 }
 
 static size_t slot_of(const void *o) { return wn_slot_size_(wn_bytes_of(o)); }
+
+/* Divides the free stretches at `turn` and puts what lies behind it first: an address is used again only when all
+ * others have been, so that a stale reference does not happen to point to a new object. */
+static void turn(incremental *inc) {
+    size_t n = inc->free.n;
+    for (size_t i = 0; i < n; i++) {
+        stretch f = inc->free.at[i];
+        if (f.end <= inc->turn) {
+            add(&inc->free, f.start, f.end);
+        } else if (f.start < inc->turn) {
+            add(&inc->free, f.start, inc->turn);
+            inc->free.at[i].start = inc->turn;
+            continue;
+        } else {
+            continue;
+        }
+        inc->free.at[i].end = inc->free.at[i].start; /* it is at the end of the list now */
+    }
+}
 
 void nursery_reset(incremental *inc) {
     if (inc->heap->options.check)
@@ -113,6 +133,7 @@ void nursery_reset(incremental *inc) {
         at = end;
     }
     if (at < inc->nursery + inc->nursery_size) add(&inc->free, at, inc->nursery + inc->nursery_size);
+    if (inc->heap->options.check) turn(inc);
     inc->stayed_n = 0;
     inc->first_new = inc->pieces.n;
 }
