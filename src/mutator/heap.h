@@ -79,6 +79,7 @@ struct wn_heap {
     unsigned mutator_count;
     mutator *helpers;  /* threads of the collector: they stand still like mutators, but have no roots and no buffers */
     bool forking;      /* helpers stand still until fork() is over */
+    bool forking_blocked; /* the forking thread is in a blocking section */
     bool stopped;      /* somebody holds the world */
     mutator *stopper;  /* who; NULL for a thread of the collector */
     unsigned stop_depth;
@@ -206,6 +207,9 @@ void wn_world_park(mutator *me);
 void wn_helper_begin(mutator *me);
 void wn_helper_end(mutator *me);
 void wn_helper_park(mutator *me);
+/* Comes to a safepoint of every heap the calling thread is attached to and runs in. */
+void wn_poll_own(void);
+
 /* Puts a heap on the list of those that fork() must find in order, and takes it off. */
 void wn_heap_register(wn_heap *heap);
 void wn_heap_unregister(wn_heap *heap);

@@ -21,6 +21,11 @@ wn_mutator *wn_current(wn_heap *heap) {
     return NULL;
 }
 
+void wn_poll_own(void) {
+    for (mutator *m = of_thread; m; m = m->next_of_thread)
+        if (m->state == MUTATOR_RUNNING) wn_poll(&m->fast);
+}
+
 wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
 
 static mutator *take_spare(void) {

@@ -7,6 +7,7 @@
  */
 #include "mutator/heap.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 void wn_world_spill(mutator *me) {
@@ -141,29 +142,29 @@ void wn_no_collect_end(wn_mutator *m) {
 
 /* ---- fork -------------------------------------------------------------------------------------------------------------
  *
- * The forking thread holds every lock of every heap across fork(), so the child finds consistent structures. In the
- * child no other thread exists: mutators of other threads are taken off the list (their buffers stay handed out; the
- * references in their frames are gone with the frames). */
+ * The forking thread stops the world of every heap and holds every lock across fork(): the child must not find an object
+ * half made or a count half changed by a thread that it does not have. In the child mutators of other threads are taken
+ * off the list (their buffers stay handed out; the references in their frames are gone with the frames). */
 
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static wn_heap *all_heaps;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
-static void lock_heap(wn_heap *h) {
-    pthread_mutex_lock(&h->world);
-    /* A collection by another thread is not cut in half: wait for its end, standing still if it waits for us. */
-    mutator *me = wn_mutator_of(wn_current(h));
-    h->forking = true;
-    for (mutator *m = h->helpers; m; m = m->next) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
-    for (;;) {
-        bool stopped = h->stopped && (!me || h->stopper != me);
-        if (stopped && me && me->state == MUTATOR_RUNNING)
-            wait_while_stopped(h, me);
-        else if (stopped || !helpers_still(h, NULL))
-            pthread_cond_wait(&h->world_changed, &h->world);
-        else
-            break;
+/* Another thread that forks, or makes a heap, may hold the lock and wait for this one to stand still. */
+static void lock_all(void) {
+    while (pthread_mutex_trylock(&all_lock) != 0) {
+        wn_poll_own();
+        sched_yield();
     }
+}
+
+static void lock_heap(wn_heap *h) {
+    mutator *me = wn_mutator_of(wn_current(h));
+    bool blocking = me && me->state == MUTATOR_STILL;
+    wn_world_stop(h, me);
+    pthread_mutex_lock(&h->world);
+    h->forking_blocked = blocking;
+    h->forking = true;
     if (h->collector->before_fork) h->collector->before_fork(h);
     pthread_mutex_lock(&h->roots_lock);
     pthread_mutex_lock(&h->weak.lock);
@@ -173,7 +174,6 @@ static void lock_heap(wn_heap *h) {
 
 static void unlock_heap(wn_heap *h) {
     h->forking = false;
-    pthread_cond_broadcast(&h->world_changed);
     pthread_mutex_unlock(&h->space.lock);
     pthread_mutex_unlock(&h->stats_lock);
     pthread_mutex_unlock(&h->weak.lock);
@@ -182,14 +182,17 @@ static void unlock_heap(wn_heap *h) {
 }
 
 static void prepare_fork(void) {
-    pthread_mutex_lock(&all_lock);
+    lock_all();
     for (wn_heap *h = all_heaps; h; h = h->next) lock_heap(h);
 }
 
 static void after_in_parent(void) {
     for (wn_heap *h = all_heaps; h; h = h->next) {
+        mutator *me = wn_mutator_of(wn_current(h));
+        if (h->forking_blocked) me->state = MUTATOR_STILL;
         unlock_heap(h);
         if (h->collector->after_fork) h->collector->after_fork(h, false);
+        wn_world_start(h, me);
     }
     pthread_mutex_unlock(&all_lock);
 }
@@ -200,6 +203,7 @@ static void after_in_child(void) {
         while (*at) {
             mutator *m = *at;
             if (pthread_equal(m->thread, pthread_self())) {
+                if (h->forking_blocked) m->state = MUTATOR_STILL;
                 at = &m->next;
                 continue;
             }
@@ -229,14 +233,14 @@ static void install_hooks(void) { wn_os_on_fork(prepare_fork, after_in_parent, a
 
 void wn_heap_register(wn_heap *heap) {
     pthread_once(&fork_once, install_hooks);
-    pthread_mutex_lock(&all_lock);
+    lock_all();
     heap->next = all_heaps;
     all_heaps = heap;
     pthread_mutex_unlock(&all_lock);
 }
 
 void wn_heap_unregister(wn_heap *heap) {
-    pthread_mutex_lock(&all_lock);
+    lock_all();
     wn_heap **at = &all_heaps;
     while (*at != heap) at = &(*at)->next;
     *at = heap->next;
