@@ -1259,6 +1259,25 @@ static void shrink(void) {
     free(list);
 }
 
+/* Reads a script as print_script wrote it: only its operations are run. */
+static void read_script(const char *path) {
+    FILE *f = fopen(path, "r");
+    if (!f) {
+        fprintf(stderr, "random_graph: cannot read %s: %s\n", path, strerror(errno));
+        exit(2);
+    }
+    uint64_t share = set.ops / (uint64_t)set.threads;
+    for (int t = 0; t < set.threads; t++)
+        if (!(script[t] = calloc(1, (size_t)share / 8 + 1))) exit(2);
+    char line[200];
+    int t;
+    unsigned long long i;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, " thread %d, %llu:", &t, &i) == 2 && t >= 0 && t < set.threads && i < share)
+            script[t][i / 8] |= (uint8_t)(1 << (i % 8));
+    fclose(f);
+}
+
 /* ---- command line ----------------------------------------------------------------------------------------------- */
 
 static uint64_t number(const char *text, const char *option) {
@@ -1273,23 +1292,22 @@ static uint64_t number(const char *text, const char *option) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
-                                            {"ops", required_argument, NULL, 'n'},
-                                            {"threads", required_argument, NULL, 't'},
-                                            {"no-shrink", no_argument, NULL, 'x'},
-                                            {"no-verify", no_argument, NULL, 'v'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"no-fork", no_argument, NULL, 'f'},
-                                            {"limit", required_argument, NULL, 'l'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"seed", required_argument, NULL, 's'},    {"ops", required_argument, NULL, 'n'},
+        {"threads", required_argument, NULL, 't'}, {"no-shrink", no_argument, NULL, 'x'},
+        {"no-verify", no_argument, NULL, 'v'},     {"help", no_argument, NULL, 'h'},
+        {"script", required_argument, NULL, 'r'},  {"no-fork", no_argument, NULL, 'f'},
+        {"limit", required_argument, NULL, 'l'},   {NULL, 0, NULL, 0}};
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
+    const char *replay = NULL;
     set.seed = mix((uint64_t)t.tv_nsec ^ (uint64_t)t.tv_sec << 20 ^ (uint64_t)getpid()) % 1000000000;
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (o) {
         case 's': set.seed = number(optarg, "seed"); break;
         case 'n': set.ops = number(optarg, "ops"); break;
         case 't': set.threads = (int)number(optarg, "threads"); break;
+        case 'r': replay = optarg; break;
         case 'x': set.shrink = false; break;
         case 'v': set.verify = false; break;
         case 'f': set.fork = false; break;
@@ -1297,7 +1315,7 @@ int main(int argc, char **argv) {
         default:
             fprintf(o == 'h' ? stdout : stderr,
                     "usage: random_graph [--seed N] [--ops N] [--threads N] [--limit SECONDS]\n"
-                    "                    [--no-shrink] [--no-verify] [--no-fork]\n"
+                    "                    [--script FILE] [--no-shrink] [--no-verify] [--no-fork]\n"
                     "The collector and its options come from WINNOW_COLLECTOR and WINNOW_OPTIONS.\n");
             return o == 'h' ? 0 : 2;
         }
@@ -1319,6 +1337,7 @@ int main(int argc, char **argv) {
     }
     make_types();
     make_kind_table();
+    if (replay) read_script(replay);
     printf("random_graph: collector %s, seed %llu, %llu operations, %d threads\n", wanted ? wanted : "default",
            (unsigned long long)set.seed, (unsigned long long)set.ops, set.threads);
     double start = now();

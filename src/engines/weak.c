@@ -246,6 +246,8 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
         wn_fail(WN_ERR_MEMORY, "no memory for the table of ephemerons");
         return NULL;
     }
+    /* Through the value, even a key without references can be part of a cycle. */
+    if (heap->collector->track) heap->collector->track(wn_mutator_of(m), k, true);
     wn_set(m, p, value, v);
     return p;
 }

@@ -119,6 +119,7 @@ void wn_untrack(wn_mutator *m, void *object) {
     if (wn_heap_of(m)->collector->track) wn_heap_of(m)->collector->track(wn_mutator_of(m), object, false);
 }
 void wn_track(wn_mutator *m, void *object) {
+    if (!wn_has_refs_(wn_type_of(object))) return;
     if (wn_heap_of(m)->collector->track) wn_heap_of(m)->collector->track(wn_mutator_of(m), object, true);
 }
 

@@ -189,6 +189,28 @@ static void a_key_in_a_cycle_with_its_value(void **state) {
     client_close(&c);
 }
 
+/* A key that refers to nothing is part of a cycle all the same when the value refers to it. */
+static void keys_without_references(void **state) {
+    (void)state;
+    static const wn_type frozen_leaf = {.name = "frozen leaf", .size = sizeof(leaf), .flags = WN_TYPE_IMMUTABLE};
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    for (int immutable = 0; immutable < 2; immutable++) {
+        wn_root(m, wn_ephemeron *, e, NULL);
+        {
+            wn_root(m, leaf *, key, client_new(m, immutable ? &frozen_leaf : &leaf_type));
+            wn_root(m, mortal *, value, client_relic(m, immutable, key, NULL));
+            wn_take(m, e, ephemeron(m, key, value));
+            for (int i = 0; i < 3; i++) wn_collect(m, i, NULL);
+            assert_int_equal(client_released[immutable], 0);
+        }
+        client_collect(m);
+        assert_int_equal(client_released[immutable], 1);
+        assert_null(wn_ephemeron_key(m, e));
+    }
+    client_close(&c);
+}
+
 /* Two keys, either of which holds the other's value's key: alive together, dead together. */
 static void several_ephemerons_for_one_key(void **state) {
     (void)state;
@@ -243,6 +265,7 @@ int main(void) {
         cmocka_unit_test(the_value_can_be_replaced),
         cmocka_unit_test(long_chains),
         cmocka_unit_test(a_key_in_a_cycle_with_its_value),
+        cmocka_unit_test(keys_without_references),
         cmocka_unit_test(several_ephemerons_for_one_key),
         cmocka_unit_test(a_value_held_elsewhere_survives),
     };

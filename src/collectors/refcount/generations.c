@@ -295,6 +295,7 @@ static void note_tracked(void **slot, void *context) {
 }
 static bool can_untrack(void *object) {
     if (!(wn_type_of(object)->flags & WN_TYPE_IMMUTABLE)) return false;
+    if (wn_meta_(object)[1] & WN_STATE_WEAK_) return false; /* an ephemeron's key may be part of a cycle through its value */
     bool tracked = false;
     wn_each_ref(object, note_tracked, &tracked);
     return !tracked;

@@ -138,8 +138,7 @@ static int generation(const wn_heap *heap, const void *object) {
 }
 static void track(mutator *m, void *object, bool on) {
     uint8_t *state = &wn_meta_(object)[1];
-    const wn_type *t = wn_type_of(object);
-    if (on == is_tracked(m->heap, object) || (on && !wn_has_refs_(t) && !(t->flags & WN_TYPE_WEAKREF))) return;
+    if (on == is_tracked(m->heap, object)) return;
     if (on) {
         __atomic_fetch_or(state, WN_STATE_TRACKED_, __ATOMIC_RELAXED);
         wn_rc_log_young(m, object);
