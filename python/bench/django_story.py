@@ -1,0 +1,181 @@
+"""The Instagram story with real parts: Django under gunicorn (or uWSGI), four workers forked after the application is
+loaded, requests that leak cycles; memory, throughput and latency for the interpreter's collector, gc.disable(),
+gc.freeze(), winnow, and winnow with gc.freeze().
+
+    python python/bench/django_story.py [--requests 3000] [--server gunicorn|uwsgi] [--plot FILE.svg] [--json FILE]
+
+Makes a virtual environment with Django, the server, matplotlib and this tree's winnow, in ~/.cache/winnow-django or --venv.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import venv
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+HOWS = ("stock", "disable", "freeze", "winnow", "winnow+freeze")
+
+
+def prepare(folder, server):
+    python = os.path.join(folder, "bin", "python")
+    if not os.path.exists(python):
+        print(f"making a virtual environment in {folder}", flush=True)
+        venv.create(folder, with_pip=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "django", server, "matplotlib", ROOT],
+                   check=True)
+    return python
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def get(port, path):
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    c.request("GET", path)
+    r = c.getresponse()
+    body = r.read()
+    c.close()
+    if r.status != 200:
+        raise RuntimeError(f"{path}: status {r.status}")
+    return body
+
+
+def start(python, server, how, workers, port, catalogue):
+    env = dict(os.environ, HOW=how, CATALOGUE=str(catalogue), PYTHONPATH=HERE)
+    env.pop("WINNOW_PYTHON", None)
+    folder = os.path.join(HERE, "django_app")
+    if server == "gunicorn":
+        command = [python, "-m", "gunicorn", "--preload", "-w", str(workers), "-b", f"127.0.0.1:{port}", "--log-level", "error",
+                   "--timeout", "120", "app:application"]
+    else:
+        command = [os.path.join(os.path.dirname(python), "uwsgi"), "--http-socket", f"127.0.0.1:{port}", "--master",
+                   "--processes", str(workers), "--module", "app:application", "--disable-logging", "--listen", "100",
+                   "--pythonpath", HERE, "--home", os.path.dirname(os.path.dirname(python)), "--die-on-term"]
+    p = subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.DEVNULL)
+    for _ in range(1200):
+        try:
+            get(port, "/memory")
+            return p
+        except OSError:
+            if p.poll() is not None:
+                sys.exit(f"{server} ended with status {p.returncode}: {' '.join(command)}")
+            time.sleep(0.1)
+    sys.exit(f"{server} does not answer")
+
+
+def workers_of(pid):
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as f:
+                    if int(f.read().rpartition(")")[2].split()[1]) == pid:
+                        found.append(int(entry))
+            except OSError:
+                pass
+    return found
+
+
+def smaps(pid):
+    with open(f"/proc/{pid}/smaps_rollup") as f:
+        return {line.split()[0][:-1]: int(line.split()[1]) for line in f if line.endswith("kB\n")}
+
+
+def measure(python, server, how, workers, requests, catalogue):
+    port = free_port()
+    p = start(python, server, how, workers, port, catalogue)
+    took, lock, left = [], threading.Lock(), [workers * requests]
+
+    def client():
+        mine = []
+        while True:
+            with lock:
+                if not left[0]:
+                    took.extend(mine)
+                    return
+                left[0] -= 1
+            t = time.perf_counter()
+            get(port, "/")
+            mine.append(time.perf_counter() - t)
+
+    begin = time.perf_counter()
+    clients = [threading.Thread(target=client) for _ in range(workers)]
+    for c in clients:
+        c.start()
+    for c in clients:
+        c.join()
+    wall = time.perf_counter() - begin
+    pids = workers_of(p.pid)
+    each = [smaps(pid) for pid in pids]
+    full = json.loads(get(port, "/memory"))["full"]
+    p.send_signal(signal.SIGTERM)
+    p.wait(60)
+    took.sort()
+    at = lambda q: took[min(len(took) - 1, int(len(took) * q))] * 1e3
+    return {"how": how, "server": server, "workers": len(pids), "requests": len(took), "per_second": len(took) / wall,
+            "p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": took[-1] * 1e3,
+            "rss_mb": sum(m["Rss"] for m in each) / 1024, "pss_mb": sum(m["Pss"] for m in each) / 1024,
+            "private_mb": sum(m["Private_Dirty"] for m in each) / 1024, "full_in_a_worker": full}
+
+
+PLOT = """
+import json, sys
+import matplotlib
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+rows = json.loads(sys.argv[1])
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.6))
+names = [r["how"] for r in rows]
+for axis, key, title in zip(axes, ("pss_mb", "per_second", "p999_ms"),
+                            ("proportional memory of the workers, MB", "requests per second", "99.9th percentile of latency, ms")):
+    axis.bar(names, [r[key] for r in rows], color=["#888888", "#bbbbbb", "#999977", "#2f6f9f", "#2f9f6f"][:len(rows)])
+    axis.set_title(title, fontsize=9)
+    axis.tick_params(axis="x", labelsize=7, rotation=20)
+figure.tight_layout()
+figure.savefig(sys.argv[2])
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--server", choices=("gunicorn", "uwsgi"), default="gunicorn")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=3000, help="for each worker")
+    parser.add_argument("--catalogue", type=float, default=5e5, help="containers that the application loads before the fork")
+    parser.add_argument("--hows", default=",".join(HOWS))
+    parser.add_argument("--venv", default=os.path.expanduser("~/.cache/winnow-django"))
+    parser.add_argument("--plot", default="django-story.svg")
+    parser.add_argument("--json")
+    o = parser.parse_args()
+    python = prepare(o.venv, o.server)
+    print(f"Django under {o.server}, {o.workers} workers, {o.requests} requests each")
+    print(f"{'':>14} {'resident':>10} {'proportional':>13} {'private':>10} {'requests/s':>11} {'p50':>8} {'p99':>8} {'p99.9':>8} "
+          f"{'longest':>9}  full collections")
+    rows = []
+    for how in o.hows.split(","):
+        r = measure(python, o.server, how, o.workers, o.requests, o.catalogue)
+        rows.append(r)
+        print(f"{how:>14} {r['rss_mb']:7.0f} MB {r['pss_mb']:10.0f} MB {r['private_mb']:7.0f} MB {r['per_second']:11.0f} "
+              f"{r['p50_ms']:5.1f} ms {r['p99_ms']:5.1f} ms {r['p999_ms']:5.1f} ms {r['max_ms']:6.1f} ms  {r['full_in_a_worker']}",
+              flush=True)
+        if o.json:
+            with open(o.json, "a") as f:
+                f.write(json.dumps(r) + "\n")
+    if o.plot:
+        subprocess.run([python, "-c", PLOT, json.dumps(rows), os.path.abspath(o.plot)], check=True)
+        print(f"plot: {o.plot}")
+
+
+if __name__ == "__main__":
+    main()
