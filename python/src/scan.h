@@ -136,7 +136,8 @@ static WN_ALWAYS_INLINE void scan_object(void *context, void *object, wn_visit_f
     if (p->slots | p->managed | p->owns_type | (p->dict != 0)) scan_instance(p, o, visit, arg);
 }
 
-/* Stage 0: the lines of the object's head and first words, also those before it. Stage 1: the arrays behind it. */
+/* Stage 0: the lines of the object's head and first words, also those before it. Then the arrays behind it, also when
+ * the scan follows at once: its loads would wait for each other, prefetches do not. */
 static WN_ALWAYS_INLINE void scan_fetch(void *context, void *object, int stage) {
     scanner *s = context;
     PyObject *o = object;
@@ -145,7 +146,6 @@ static WN_ALWAYS_INLINE void scan_fetch(void *context, void *object, int stage) 
         WN_PREFETCH((char *)o + 32);
         return;
     }
-    if (stage == 2) return; /* in order: what is near is here, and the rest is fetched ahead by the processor */
     PyTypeObject *t = Py_TYPE(o);
     if (t == &PyDict_Type) {
         PyDictObject *d = (PyDictObject *)o;

@@ -118,7 +118,7 @@ static inline bool ends_here(PyGC_Head *g) {
 static void walk(wn_cycles *c, int plane, object_list *split) {
     struct lane {
         PyGC_Head *at;
-        size_t n, segment;
+        size_t n, split, segment; /* objects seen; how many when a waypoint would be due */
     } lane[LANES];
     size_t lanes = 0;
     bool more = true;
@@ -126,7 +126,7 @@ static void walk(wn_cycles *c, int plane, object_list *split) {
         while (more && lanes < LANES) {
             size_t i = __atomic_fetch_add(&seg.next, 1, __ATOMIC_RELAXED);
             if (!(more = i < seg.n)) break;
-            lane[lanes++] = (struct lane){gc_next(seg.begin[i]), 0, i};
+            lane[lanes++] = (struct lane){gc_next(seg.begin[i]), 0, seg.distance, i};
             WN_PREFETCH(lane[lanes - 1].at);
         }
         if (!lanes) return;
@@ -143,7 +143,10 @@ static void walk(wn_cycles *c, int plane, object_list *split) {
             PyGC_Head *next = gc_next(g);
             WN_PREFETCH(next);
             if (!wn_bits_put(&c->bits, plane, (uintptr_t)object_of(g))) c->failed = true;
-            if (++a->n % seg.distance == 0) object_list_add(split, (PyObject *)g);
+            if (__builtin_expect(++a->n == a->split, 0)) {
+                a->split += seg.distance;
+                object_list_add(split, (PyObject *)g);
+            }
             a->at = next;
             l++;
         }

@@ -33,7 +33,7 @@
 enum {
     WN_MARK_QUEUE = 32,    /* objects between the first prefetch and the scan; a power of two */
     WN_MARK_STAGE = 16,    /* objects between the first prefetch and fetch() */
-    WN_MARK_NEAR = 1024,   /* bytes within which the processor's own prefetching is trusted */
+    WN_MARK_NEAR = 256,    /* bytes within which the processor's own prefetching is trusted */
     WN_MARK_SEGMENT = 1022 /* entries of a segment of the stack; a segment is 8 KiB */
 };
 
@@ -78,8 +78,8 @@ void wn_mark_share(wn_mark_pool *pool, unsigned markers);
 /* Gives the marker's segments back to the pool; it must be empty or its entries are forgotten. */
 void wn_mark_drop(wn_marker *m);
 
-/* For a marker beside which the program runs, and which therefore must not wait in wn_mark_get_: takes what another gave,
- * if there is something; and gives all it has to whoever comes. The marker is empty before and after. */
+/* For a marker beside which the program runs, and which therefore must not wait in wn_mark_get_: takes what another
+ * gave, if there is something; and gives all it has to whoever comes. The marker is empty before and after. */
 bool wn_mark_try_get(wn_marker *m);
 void wn_mark_give_all(wn_marker *m);
 /* An empty segment, for a list of the client's own, and back; NULL: no memory. */

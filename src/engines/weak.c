@@ -4,12 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-const wn_type wn_weakref_type = {.name = "weakref", .size = sizeof(wn_weakref), .flags = WN_TYPE_PINNED | WN_TYPE_WEAKREF};
+const wn_type wn_weakref_type = {
+    .name = "weakref", .size = sizeof(wn_weakref), .flags = WN_TYPE_PINNED | WN_TYPE_WEAKREF};
 /* Visits nothing: what an ephemeron refers to is known only to those who know whether its key is alive. It has a trace
  * function all the same because it can be part of a cycle, and only types that can are tracked. */
 static void trace_nothing(const void *object, wn_tracer *tracer) { (void)object, (void)tracer; }
-const wn_type wn_ephemeron_type = {
-    .name = "ephemeron", .size = sizeof(wn_ephemeron), .flags = WN_TYPE_PINNED | WN_TYPE_EPHEMERON, .trace = trace_nothing};
+const wn_type wn_ephemeron_type = {.name = "ephemeron",
+                                   .size = sizeof(wn_ephemeron),
+                                   .flags = WN_TYPE_PINNED | WN_TYPE_EPHEMERON,
+                                   .trace = trace_nothing};
 
 bool wn_weak_init(wn_heap *heap) {
     pthread_mutex_init(&heap->weak.lock, NULL);
@@ -84,9 +87,11 @@ void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
     remove_entry(heap, e);
 }
 
-/* ---- deaths and moves ---------------------------------------------------------------------------------------------- */
+/* ---- deaths and moves ----------------------------------------------------------------------------------------------
+ */
 
-void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context, wn_vector *values) {
+void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context,
+                         wn_vector *values) {
     wn_heap *heap = m->heap;
     pthread_mutex_lock(&heap->weak.lock);
     wn_weak_entry *e = wn_weak_find(heap, target);
@@ -95,7 +100,8 @@ void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, 
             next = r->next;
             r->target = NULL;
             r->next = NULL;
-            if (r->callback && (!alive || alive(context, r)) && wn_vector_push(&m->callbacks, r)) wn_retain(&m->fast, r);
+            if (r->callback && (!alive || alive(context, r)) && wn_vector_push(&m->callbacks, r))
+                wn_retain(&m->fast, r);
         }
         for (wn_ephemeron *p = e->ephemerons, *next; p; p = next) {
             next = p->next;
@@ -173,7 +179,8 @@ void wn_run_callbacks(mutator *m) {
     m->in_callbacks = false;
 }
 
-/* ---- the public calls ---------------------------------------------------------------------------------------------- */
+/* ---- the public calls ----------------------------------------------------------------------------------------------
+ */
 
 wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callback, void *data) {
     wn_heap *heap = wn_heap_of(m);
@@ -196,7 +203,8 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
         pthread_mutex_unlock(&heap->weak.lock);
     }
     if (!full) {
-        /* Whether its callback runs depends on whether it is garbage itself when its target is: it must be a candidate. */
+        /* Whether its callback runs depends on whether it is garbage itself when its target is: it must be a candidate.
+         */
         if (callback && heap->collector->track) heap->collector->track(wn_mutator_of(m), r, true);
         return r;
     }

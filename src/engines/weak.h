@@ -23,8 +23,8 @@ struct wn_weakref {
 
 struct wn_ephemeron {
     wn_object head;
-    void *key;   /* not traced, not counted; NULL once dead */
-    void *value; /* counted; traced only by whoever knows that the key is alive */
+    void *key;          /* not traced, not counted; NULL once dead */
+    void *value;        /* counted; traced only by whoever knows that the key is alive */
     wn_ephemeron *next; /* of the same key */
 };
 
@@ -45,7 +45,8 @@ wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target);
 /* The target is dead: its weak references are cleared, and those that `alive` says are alive and that have a callback
  * are appended, as new references, to m->callbacks. Its ephemerons lose key and value; the values are appended to
  * `values` (the caller owns them then). `alive` NULL: all are. */
-void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context, wn_vector *values);
+void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context,
+                         wn_vector *values);
 /* A weak reference or an ephemeron is itself about to be freed; what an ephemeron held is returned for release. */
 void *wn_weak_self_died(wn_heap *heap, void *object);
 /* An entry whose chains may have become empty; under the lock. */
@@ -55,8 +56,8 @@ void wn_weak_moved(wn_heap *heap, void *from, void *to);
 
 /* Each entry in use: WN_EACH_WEAK(heap, e) { ... }; under the lock or with the world stopped. The table is
  * NULL as long as there are none. */
-#define WN_EACH_WEAK(heap, e)                                                                                          \
-    for (wn_weak_entry *e = (heap)->weak.entry, *e##_end = e ? e + (heap)->weak.size : e; e < e##_end; e++)            \
+#define WN_EACH_WEAK(heap, e)                                                                               \
+    for (wn_weak_entry *e = (heap)->weak.entry, *e##_end = e ? e + (heap)->weak.size : e; e < e##_end; e++) \
         if (e->target && e->target != WN_WEAK_GONE)
 
 /* Runs the callbacks that are due for this thread, in the order in which they became due. A safepoint. */
