@@ -155,7 +155,8 @@ typedef struct wn_event {
 } wn_event;
 
 /* Hears events, on the thread that collects. START and STOP of counting and incremental are called at a safepoint and
- * may allocate; all others must not. */
+ * may allocate; all others must not. When wn_remove_listener returns, no thread of the collector's is calling the
+ * listener any more. */
 typedef void (*wn_listener)(wn_mutator *m, const wn_event *event, void *data);
 WN_API wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data);
 WN_API wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data);

@@ -44,6 +44,7 @@ wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
     pthread_mutex_init(&h->world, NULL);
     pthread_cond_init(&h->world_changed, NULL);
     pthread_mutex_init(&h->roots_lock, NULL);
+    pthread_mutex_init(&h->tell_lock, NULL);
     pthread_mutex_init(&h->stats_lock, NULL);
     if (!wn_space_init(&h->space, options.heap_limit) || !wn_weak_init(h)) {
         status = wn_fail(WN_ERR_MEMORY, "no memory for a heap's tables");
@@ -92,6 +93,7 @@ wn_status wn_heap_free(wn_heap *h) {
     pthread_mutex_destroy(&h->world);
     pthread_cond_destroy(&h->world_changed);
     pthread_mutex_destroy(&h->roots_lock);
+    pthread_mutex_destroy(&h->tell_lock);
     pthread_mutex_destroy(&h->stats_lock);
     free(h);
     return WN_OK;

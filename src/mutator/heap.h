@@ -98,6 +98,8 @@ struct wn_heap {
     unsigned threshold[3]; /* atomic */
     size_t external_bytes; /* atomic */
 
+    pthread_mutex_t tell_lock; /* held by a thread of the collector's while it calls listeners; before roots_lock */
+
     pthread_mutex_t stats_lock;
     wn_stats stats; /* what events add up to; the rest is computed when asked for */
 

@@ -70,11 +70,15 @@ wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data) {
     struct wn_listener_entry *s = realloc(heap->listeners, (heap->listener_count + 1) * sizeof *s);
     if (s) {
         heap->listeners = s;
-        s[heap->listener_count++] = (struct wn_listener_entry){listener, data};
+        s[heap->listener_count] = (struct wn_listener_entry){listener, data};
+        __atomic_store_n(&heap->listener_count, heap->listener_count + 1, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&heap->roots_lock);
     return s ? WN_OK : wn_fail(WN_ERR_MEMORY, "no memory to add a listener");
 }
+
+/* Whether this thread is calling listeners of the heap. */
+static _Thread_local const wn_heap *telling;
 
 wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data) {
     wn_status status = WN_ERR_STATE;
@@ -82,17 +86,36 @@ wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data) {
     for (size_t i = 0; i < heap->listener_count && status; i++)
         if (heap->listeners[i].listener == listener && heap->listeners[i].data == data) {
             memmove(&heap->listeners[i], &heap->listeners[i + 1], (heap->listener_count - i - 1) * sizeof heap->listeners[0]);
-            heap->listener_count--;
+            __atomic_store_n(&heap->listener_count, heap->listener_count - 1, __ATOMIC_RELAXED);
             status = WN_OK;
         }
     pthread_mutex_unlock(&heap->roots_lock);
+    if (telling != heap) { /* a call on a thread of the collector's may be under way: `data` is in use until it is over */
+        pthread_mutex_lock(&heap->tell_lock);
+        pthread_mutex_unlock(&heap->tell_lock);
+    }
     return status ? wn_fail(status, "no such listener: give the function and the data it was added with") : WN_OK;
 }
 
 void wn_tell(mutator *m, const wn_event *event) {
+    wn_heap *heap = m->heap;
+    if (!__atomic_load_n(&heap->listener_count, __ATOMIC_RELAXED)) return;
+    /* A mutator's own thread holds no lock meanwhile: its listeners may allocate, and so wait for others. */
+    bool helper = heap->collector->id == WN_COLLECTOR_CONCURRENT;
+    if (helper) pthread_mutex_lock(&heap->tell_lock);
+    const wn_heap *outer = telling;
+    telling = heap;
     /* By index, because a listener may add or remove listeners. */
-    for (size_t i = 0; i < m->heap->listener_count; i++)
-        m->heap->listeners[i].listener(&m->fast, event, m->heap->listeners[i].data);
+    for (size_t i = 0;; i++) {
+        struct wn_listener_entry entry = {NULL, NULL};
+        pthread_mutex_lock(&heap->roots_lock);
+        if (i < heap->listener_count) entry = heap->listeners[i];
+        pthread_mutex_unlock(&heap->roots_lock);
+        if (!entry.listener) break;
+        entry.listener(&m->fast, event, entry.data);
+    }
+    telling = outer;
+    if (helper) pthread_mutex_unlock(&heap->tell_lock);
 }
 
 void wn_note_pause(wn_heap *heap, uint64_t ns) {

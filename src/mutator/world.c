@@ -166,6 +166,7 @@ static void lock_heap(wn_heap *h) {
     h->forking_blocked = blocking;
     h->forking = true;
     if (h->collector->before_fork) h->collector->before_fork(h);
+    pthread_mutex_lock(&h->tell_lock);
     pthread_mutex_lock(&h->roots_lock);
     pthread_mutex_lock(&h->weak.lock);
     pthread_mutex_lock(&h->stats_lock);
@@ -178,6 +179,7 @@ static void unlock_heap(wn_heap *h) {
     pthread_mutex_unlock(&h->stats_lock);
     pthread_mutex_unlock(&h->weak.lock);
     pthread_mutex_unlock(&h->roots_lock);
+    pthread_mutex_unlock(&h->tell_lock);
     pthread_mutex_unlock(&h->world);
 }
 

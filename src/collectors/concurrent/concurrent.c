@@ -61,6 +61,7 @@ static void fini(wn_heap *heap) {
     wn_vector_free(&cc->dead_finals);
     wn_vector_free(&cc->due_finals);
     wn_vector_free(&cc->due_callbacks);
+    for (unsigned i = 0; i < WN_CC_WORKERS; i++) wn_vector_free(&cc->worker[i].me.callbacks);
     free(cc->slices);
     wn_mark_pool_drop(&cc->pool);
     pthread_cond_destroy(&cc->wake);

@@ -108,6 +108,7 @@ typedef struct wn_cc {
     bool quit;
     pthread_cond_t wake, done;
     uint64_t wanted, started, finished; /* cycles, counted from 1 */
+    size_t last_objects, last_bytes;    /* what the last finished one freed */
     unsigned workers;                   /* marking threads, the conductor included */
     bool marking_together;              /* the other workers should look for work */
     wn_cc_worker worker[WN_CC_WORKERS];

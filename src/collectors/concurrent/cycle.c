@@ -300,11 +300,14 @@ static void *conduct(void *arg) {
         pthread_mutex_lock(&heap->world);
         if (!done && __atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
             cc->finished = cc->started; /* nothing was freed: those who wait will find out */
+            cc->last_objects = cc->last_bytes = 0;
             cc->wanted = cc->started;
         } else if (!done) {
             cc->started--; /* given up for a freeze: once more, if it is still wanted */
         } else if (fresh) {
             cc->finished = cc->started;
+            cc->last_objects = cc->now.freed_objects;
+            cc->last_bytes = cc->now.freed_bytes;
         }
         pthread_cond_broadcast(&cc->done);
         pthread_mutex_unlock(&heap->world);
@@ -405,8 +408,8 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
         if (!wn_cc_wait_for_cycle(m, true))
             return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
         pthread_mutex_lock(&m->heap->world);
-        result->collected += cc->now.freed_objects;
-        result->freed_bytes += cc->now.freed_bytes;
+        result->collected += cc->last_objects;
+        result->freed_bytes += cc->last_bytes;
         pthread_mutex_unlock(&m->heap->world);
         wn_poll(&m->fast);
         if (!wn_cc_run_due(m, ~(uint64_t)0) || generation < 2) break;
