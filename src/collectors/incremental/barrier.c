@@ -15,7 +15,7 @@
  * and each card that a minor looks at is that many cache lines. */
 enum { CARD_MIN_SHIFT = 7 };
 
-unsigned card_shift(size_t bytes) {
+unsigned wn_inc_card_shift(size_t bytes) {
     unsigned shift = CARD_MIN_SHIFT;
     /* A huge array has the bytes of the chunk it begins in, and no more. */
     size_t room = (WN_CHUNK_SIZE - WN_CHUNK_HEADER) / 16 - 16;
@@ -30,10 +30,10 @@ static void remember(incremental *inc, mutator *m, void *holder, void **slot) {
     const wn_type *t = wn_type_of(holder);
     size_t bytes = wn_bytes_of(holder);
     if (WN_UNLIKELY(has_cards(t, bytes))) {
-        size_t number = (size_t)((char *)slot - (char *)holder) >> card_shift(bytes);
+        size_t number = (size_t)((char *)slot - (char *)holder) >> wn_inc_card_shift(bytes);
         if (__atomic_exchange_n(card_of(holder, number), 1, __ATOMIC_RELAXED)) return;
         if (!wn_vector_reserve(set, set->n + 2)) return lose(inc);
-        wn_vector_push(set, (void *)(((uintptr_t)holder + (number << card_shift(bytes))) | 1));
+        wn_vector_push(set, (void *)(((uintptr_t)holder + (number << wn_inc_card_shift(bytes))) | 1));
         wn_vector_push(set, holder);
     } else {
         __atomic_store_n(wn_meta_(holder), OLD_REMEMBERED, __ATOMIC_RELAXED);
@@ -42,7 +42,7 @@ static void remember(incremental *inc, mutator *m, void *holder, void **slot) {
     if (WN_UNLIKELY(set->n >= REMEMBERED_MANY)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }
 
-void barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over) {
+void wn_inc_barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over) {
     (void)takes_over;
     incremental *inc = inc_of(m->heap);
     if (value && __atomic_load_n(wn_meta_(holder), __ATOMIC_RELAXED) == WN_OLD_CLEAN_) {

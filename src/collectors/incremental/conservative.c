@@ -15,7 +15,7 @@ typedef void found_fn(incremental *inc, void *object);
 static void scan_words(incremental *inc, const uintptr_t *at, const uintptr_t *end, found_fn *found) {
     for (; at < end; at++) {
         const void *word = (const void *)*at;
-        void *o = is_young(inc, word) ? nursery_object_at(inc, word, false)
+        void *o = is_young(inc, word) ? wn_inc_nursery_object_at(inc, word, false)
                                       : wn_space_object_at(&inc->heap->space, word, false);
         if (o) found(inc, o);
     }
@@ -33,7 +33,7 @@ scan_stack(incremental *inc, const void *low, const void *high, found_fn *found)
     }
 }
 
-void conservative_scan(incremental *inc, found_fn *found) {
+void wn_inc_conservative_scan(incremental *inc, found_fn *found) {
     for (mutator *m = inc->heap->mutators; m; m = m->next) {
         if (!m->stack_high) continue;
         if (pthread_equal(m->thread, pthread_self())) {

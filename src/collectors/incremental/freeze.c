@@ -13,21 +13,21 @@
 /* A major that is under way is brought to a point where no colour means anything. */
 static void settle(incremental *inc, mutator *m) {
     if (inc->phase == SCANNING || inc->phase == MARKING)
-        major_abort(inc);
+        wn_inc_major_abort(inc);
     else
-        major_work(inc, m, UINT64_MAX, true);
+        wn_inc_major_work(inc, m, UINT64_MAX, true);
 }
 
-void freeze_all(incremental *inc, mutator *m) {
+void wn_inc_freeze_all(incremental *inc, mutator *m) {
     inc->keep_all = true; /* garbage is frozen, too: to find it is what a freeze is meant to save */
-    minor_run(inc, m);
+    wn_inc_minor_run(inc, m);
     inc->keep_all = false;
     settle(inc, m);
-    old_retire(inc, true);
+    wn_inc_old_retire(inc, true);
     WN_EACH_BLOCK(&inc->heap->space, c, b) {
         size_t g = 0;
         for (void *o; (o = wn_block_next(b, &g));) {
-            if (is_frozen(o) || wn_type_of(o) == &inc_shadow_type) continue;
+            if (is_frozen(o) || wn_type_of(o) == &wn_inc_shadow_type) continue;
             wn_meta_(o)[1] |= WN_STATE_GENERATION_;
             set_mark(o);
             inc->frozen++;
@@ -42,7 +42,7 @@ void freeze_all(incremental *inc, mutator *m) {
     }
 }
 
-void freeze_undo(incremental *inc, mutator *m) {
+void wn_inc_freeze_undo(incremental *inc, mutator *m) {
     settle(inc, m);
     WN_EACH_BLOCK(&inc->heap->space, c, b) {
         if (!(b->flags & BLOCK_FROZEN)) continue;
@@ -50,7 +50,7 @@ void freeze_undo(incremental *inc, mutator *m) {
         for (void *o; (o = wn_block_next(b, &g));)
             if (is_frozen(o)) wn_meta_(o)[1] &= (uint8_t) ~(WN_STATE_GENERATION_ | STATE_WRITTEN);
         b->flags &= (uint8_t)~BLOCK_FROZEN;
-        sweep_forget_marks(b);
+        wn_inc_sweep_forget_marks(b);
     }
     while (inc->written.n) stack_pop(&inc->written);
     inc->frozen = 0;

@@ -63,7 +63,7 @@ static void tell_majors(mutator *m) {
                                  .freed_bytes = inc->freed_bytes,
                                  .duration_ns = wn_os_now() - inc->started_at},
                       .bytes_before = inc->bytes_at_start,
-                      .bytes_after = major_used(inc),
+                      .bytes_after = wn_inc_major_used(inc),
                       .pinned = inc->pinned_young};
         pthread_mutex_lock(&m->heap->stats_lock);
         wn_stats *s = &m->heap->stats;
@@ -114,17 +114,17 @@ static void minor(mutator *m) {
         wn_world_start(m->heap, m);
         return;
     }
-    minor_run(inc, m);
+    wn_inc_minor_run(inc, m);
     uint64_t ns = wn_os_now() - since;
     if (inc->phase == MARKING) {
         __atomic_fetch_add(&inc->owed, 2 * inc->moved_bytes, __ATOMIC_RELAXED);
-        major_try_to_end_marking(inc, since + inc->target_ns);
+        wn_inc_major_try_to_end_marking(inc, since + inc->target_ns);
     }
     adapt_window(inc, ns);
     wn_event e = {.kind = WN_EVENT_MINOR,
                   .result = {.duration_ns = ns},
-                  .bytes_after = major_used(inc),
-                  .bytes_before = major_used(inc) - inc->moved_bytes,
+                  .bytes_after = wn_inc_major_used(inc),
+                  .bytes_before = wn_inc_major_used(inc) - inc->moved_bytes,
                   .pinned = inc->pinned_young};
     note(inc, since, true, false);
     wn_world_start(m->heap, m);
@@ -152,7 +152,7 @@ static size_t run_due(mutator *m, uint64_t deadline) {
     m->fast.nested--;
     if (!inc->due.n) {
         wn_world_stop(m->heap, m);
-        if (inc->phase == FINALIZING) major_finish(inc);
+        if (inc->phase == FINALIZING) wn_inc_major_finish(inc);
         wn_world_start(m->heap, m);
     }
     __atomic_store_n(&inc->in_finalizers, false, __ATOMIC_RELEASE);
@@ -165,11 +165,13 @@ static void step(mutator *m, uint64_t deadline, bool all) {
     incremental *inc = inc_of(m->heap);
     uint64_t since = wn_os_now();
     wn_world_stop(m->heap, m);
-    wn_event e = {
-        .kind = WN_EVENT_STEP, .generation = 2, .before = public_phase(inc->phase), .bytes_before = major_used(inc)};
-    major_work(inc, m, deadline, all);
+    wn_event e = {.kind = WN_EVENT_STEP,
+                  .generation = 2,
+                  .before = public_phase(inc->phase),
+                  .bytes_before = wn_inc_major_used(inc)};
+    wn_inc_major_work(inc, m, deadline, all);
     e.after = public_phase(inc->phase);
-    e.bytes_after = major_used(inc);
+    e.bytes_after = wn_inc_major_used(inc);
     e.result.duration_ns = wn_os_now() - since;
     note(inc, since, false, true);
     wn_world_start(m->heap, m);
@@ -189,9 +191,9 @@ static void pace(mutator *m, size_t bytes) {
     if (m->fast.nested) return;
     if (m->callbacks.n) wn_run_callbacks(m);
     if (WN_LIKELY(!goes_on(inc))) {
-        if (WN_LIKELY(major_used(inc) < inc->threshold) || !wn_may_collect(m)) return;
+        if (WN_LIKELY(wn_inc_major_used(inc) < inc->threshold) || !wn_may_collect(m)) return;
         wn_world_stop(m->heap, m);
-        if (inc->phase == IDLE) major_start(inc);
+        if (inc->phase == IDLE) wn_inc_major_start(inc);
         wn_world_start(m->heap, m);
         tell_majors(m);
         return;
@@ -202,7 +204,7 @@ static void pace(mutator *m, size_t bytes) {
         run_due(m, wn_os_now() + inc->target_ns);
     } else {
         size_t owed = __atomic_add_fetch(&inc->owed, (size_t)((double)bytes * inc->ratio), __ATOMIC_RELAXED);
-        if (!major_waits_for_minor(inc)) {
+        if (!wn_inc_major_waits_for_minor(inc)) {
             if (owed >= OWED_MIN) step(m, wn_os_now() + inc->target_ns, false);
         } else if (owed >= inc->heap->options.step_bytes) {
             /* A nursery's worth was allocated elsewhere: what is born old must not put the end of marking off. */
@@ -221,8 +223,8 @@ static void full(mutator *m, wn_collect_result *result) {
     for (int pass = 0; pass < FINALIZE_PASSES; pass++) {
         uint64_t since = wn_os_now();
         wn_world_stop(heap, m);
-        if (is_marking(inc)) major_abort(inc);
-        major_work(inc, m, UINT64_MAX, true);
+        if (is_marking(inc)) wn_inc_major_abort(inc);
+        wn_inc_major_work(inc, m, UINT64_MAX, true);
         if (inc->phase == FINALIZING) {
             wn_world_start(heap, m);
             run_due(m, UINT64_MAX);
@@ -232,15 +234,15 @@ static void full(mutator *m, wn_collect_result *result) {
         size_t ran = 0;
         if (inc->phase == IDLE) { /* else another thread is running finalizers and will end that major */
             inc->count_all = true;
-            minor_run(inc, m);
+            wn_inc_minor_run(inc, m);
             inc->count_all = false;
             result->collected += inc->young_objects - inc->moved_objects;
-            major_start(inc);
+            wn_inc_major_start(inc);
             for (;;) {
-                major_work(inc, m, UINT64_MAX, true);
+                wn_inc_major_work(inc, m, UINT64_MAX, true);
                 if (inc->phase != MARKING) break;
-                minor_run(inc, m);
-                major_try_to_end_marking(inc, UINT64_MAX);
+                wn_inc_minor_run(inc, m);
+                wn_inc_major_try_to_end_marking(inc, UINT64_MAX);
                 if (inc->phase == IDLE) break; /* given up for want of memory */
             }
             result->collected += inc->freed_objects;
@@ -273,9 +275,9 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result) 
     if (m->heap->options.stress && wn_may_collect(m)) {
         /* Under stress every chance is taken: a major is always under way, a short step at a time. */
         wn_world_stop(m->heap, m);
-        if (inc->phase == IDLE) major_start(inc);
+        if (inc->phase == IDLE) wn_inc_major_start(inc);
         __atomic_store_n(&inc->owed, 1, __ATOMIC_RELAXED);
-        major_work(inc, m, UINT64_MAX, false);
+        wn_inc_major_work(inc, m, UINT64_MAX, false);
         wn_world_start(m->heap, m);
     }
     run_due(m, UINT64_MAX);
@@ -293,10 +295,10 @@ static void client_step(mutator *m, uint64_t deadline, size_t owed) {
     }
     if (inc->phase == IDLE) {
         wn_world_stop(m->heap, m);
-        if (inc->phase == IDLE) major_start(inc);
+        if (inc->phase == IDLE) wn_inc_major_start(inc);
         wn_world_start(m->heap, m);
     }
-    if (major_waits_for_minor(inc)) minor(m);
+    if (wn_inc_major_waits_for_minor(inc)) minor(m);
     __atomic_store_n(&inc->owed, owed, __ATOMIC_RELAXED);
     step(m, deadline, false);
 }
@@ -341,11 +343,11 @@ static void poll(mutator *m) {
 static void *born_old(mutator *m, const wn_type *type, size_t bytes, bool special) {
     incremental *inc = inc_of(m->heap);
     pace(m, bytes);
-    void *o = old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
+    void *o = wn_inc_old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
     if (!o && !m->fast.nested) {
         wn_collect_result ignored = {0};
         full(m, &ignored);
-        o = old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
+        o = wn_inc_old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
     }
     if (!o) return wn_out_of_memory(m->heap, bytes);
     if (type->finalize) {
@@ -365,7 +367,7 @@ static void *young_slot(mutator *m, size_t slot, bool beyond) {
         b->cursor += slot;
         return b->cursor - slot;
     }
-    if (!nursery_take(inc_of(m->heap), slot, beyond, &piece)) return NULL;
+    if (!wn_inc_nursery_take(inc_of(m->heap), slot, beyond, &piece)) return NULL;
     if ((size_t)(piece.end - piece.start) == slot) return piece.start;
     *b = (wn_buffer_){piece.start + slot, piece.end};
     return piece.start;
@@ -404,12 +406,12 @@ static wn_status pin(mutator *m, void *object) {
     wn_status status = WN_OK;
     pthread_mutex_lock(&inc->lock);
     bool young = is_young(inc, object);
-    map_entry *e = map_find(&inc->pins, object);
+    map_entry *e = wn_inc_map_find(&inc->pins, object);
     if (!e && young && inc->pinned_young >= m->heap->options.pin_limit)
         status =
             wn_fail(WN_ERR_MEMORY, "%zu young objects are pinned, which is pin_limit: unpin some, or raise the limit",
                     inc->pinned_young);
-    else if (!e && !(e = map_enter(&inc->pins, object)))
+    else if (!e && !(e = wn_inc_map_enter(&inc->pins, object)))
         status = wn_fail(WN_ERR_MEMORY, "no memory for the table of pins");
     if (!status && e->value++ == 0 && young) {
         inc->pinned_young++;
@@ -422,14 +424,14 @@ static wn_status pin(mutator *m, void *object) {
 static void unpin(mutator *m, void *object) {
     incremental *inc = inc_of(m->heap);
     pthread_mutex_lock(&inc->lock);
-    map_entry *e = map_find(&inc->pins, object);
+    map_entry *e = wn_inc_map_find(&inc->pins, object);
     if (!e) {
         pthread_mutex_unlock(&inc->lock);
         wn_misuse("unpin", "wn_unpin: the object at %p is not pinned: each wn_unpin ends one wn_pin", object);
         return;
     }
     if (--e->value == 0) {
-        map_remove(&inc->pins, e);
+        wn_inc_map_remove(&inc->pins, e);
         if (is_young(inc, object)) {
             inc->pinned_young--;
             wn_meta_(object)[1] &= (uint8_t)~WN_STATE_PINNED_;
@@ -443,13 +445,13 @@ static uintptr_t identity(mutator *m, void *object) {
     incremental *inc = inc_of(m->heap);
     if (!is_young(inc, object)) return (uintptr_t)object;
     pthread_mutex_lock(&inc->lock);
-    map_entry *e = map_find(&inc->shadows, object);
+    map_entry *e = wn_inc_map_find(&inc->shadows, object);
     uintptr_t id = e ? e->value : 0;
     pthread_mutex_unlock(&inc->lock);
     if (id) return id;
-    void *place = old_reserve(inc, wn_bytes_of(object));
+    void *place = wn_inc_old_reserve(inc, wn_bytes_of(object));
     pthread_mutex_lock(&inc->lock);
-    e = place ? map_enter(&inc->shadows, object) : NULL;
+    e = place ? wn_inc_map_enter(&inc->shadows, object) : NULL;
     if (e && !e->value) {
         e->value = (uintptr_t)place;
         wn_meta_(object)[1] |= STATE_SHADOWED;
@@ -459,7 +461,7 @@ static uintptr_t identity(mutator *m, void *object) {
     pthread_mutex_unlock(&inc->lock);
     /* Without memory the object stays where it is from now on. */
     if (!e) pin(m, object);
-    if (place) old_unreserve(inc, place);
+    if (place) wn_inc_old_unreserve(inc, place);
     return id;
 }
 
@@ -479,29 +481,29 @@ static int generation(const wn_heap *heap, const void *object) {
 static bool is_tracked(const wn_heap *heap, const void *object) { return (void)heap, wn_has_refs_(wn_type_of(object)); }
 static bool is_live(const wn_heap *heap, const void *object) {
     const incremental *inc = heap->state; /* NULL while the heap is released */
-    return wn_type_of(object) != &inc_shadow_type && !(inc && is_found_dead(inc, object));
+    return wn_type_of(object) != &wn_inc_shadow_type && !(inc && is_found_dead(inc, object));
 }
 static void *object_at(wn_heap *heap, const void *address, bool exact) {
     incremental *inc = inc_of(heap);
-    if (is_young(inc, address)) return nursery_object_at(inc, address, exact);
+    if (is_young(inc, address)) return wn_inc_nursery_object_at(inc, address, exact);
     return wn_space_object_at(&heap->space, address, exact);
 }
 static bool each_young(wn_heap *heap, bool (*visit)(void *object, void *data), void *data) {
-    return nursery_each(inc_of(heap), visit, data);
+    return wn_inc_nursery_each(inc_of(heap), visit, data);
 }
 
 static wn_status freeze(mutator *m) {
-    freeze_all(inc_of(m->heap), m);
+    wn_inc_freeze_all(inc_of(m->heap), m);
     return WN_OK;
 }
 static wn_status unfreeze(mutator *m) {
-    freeze_undo(inc_of(m->heap), m);
+    wn_inc_freeze_undo(inc_of(m->heap), m);
     return WN_OK;
 }
 static size_t frozen(const wn_heap *heap) { return inc_of(heap)->frozen; }
 
-static void flush(mutator *m) { old_retire(inc_of(m->heap), false); }
-static void trim(mutator *m) { old_retire(inc_of(m->heap), true); }
+static void flush(mutator *m) { wn_inc_old_retire(inc_of(m->heap), false); }
+static void trim(mutator *m) { wn_inc_old_retire(inc_of(m->heap), true); }
 
 static void stats(wn_heap *heap, wn_stats *s) {
     incremental *inc = inc_of(heap);
@@ -550,8 +552,8 @@ static wn_status init(wn_heap *heap) {
     wn_mark_pool_make(&inc->pool);
     wn_mark_make(&inc->marker, &inc->pool);
     inc->epoch = 2;
-    if (!nursery_init(inc, nursery_size(heap))) {
-        nursery_fini(inc);
+    if (!wn_inc_nursery_init(inc, nursery_size(heap))) {
+        wn_inc_nursery_fini(inc);
         wn_mark_pool_drop(&inc->pool);
         free(inc);
         return wn_fail(
@@ -575,16 +577,16 @@ static wn_status init(wn_heap *heap) {
 static void fini(wn_heap *heap) {
     incremental *inc = inc_of(heap);
     /* What death was decided for is dead: its release hooks run with all others. */
-    old_retire(inc, true);
+    wn_inc_old_retire(inc, true);
     inc->phase = IDLE;
-    nursery_fini(inc);
+    wn_inc_nursery_fini(inc);
     wn_mark_drop(&inc->marker);
     wn_mark_pool_drop(&inc->pool);
-    stack_free(&inc->slices);
-    stack_free(&inc->search);
-    stack_free(&inc->finalizable);
-    stack_free(&inc->due);
-    stack_free(&inc->written);
+    wn_inc_stack_free(&inc->slices);
+    wn_inc_stack_free(&inc->search);
+    wn_inc_stack_free(&inc->finalizable);
+    wn_inc_stack_free(&inc->due);
+    wn_inc_stack_free(&inc->written);
     wn_vector_free(&inc->kept);
     wn_vector_free(&inc->values);
     pthread_mutex_destroy(&inc->lock);
@@ -631,7 +633,7 @@ const wn_collector wn_collector_incremental = {
     .attach = attach,
     .detach = detach,
     .allocate = allocate,
-    .store = barrier_store,
+    .store = wn_inc_barrier_store,
     .poll = poll,
     .collect = collect,
     .step = collect_step,

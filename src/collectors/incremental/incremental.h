@@ -186,45 +186,45 @@ static inline bool is_found_dead(const incremental *inc, const void *o) {
 
 /* ---- nursery.c: its `lock` is taken inside, or the world is stopped ---------------------------------------------- */
 
-bool nursery_init(incremental *inc, size_t bytes);
-void nursery_fini(incremental *inc);
+bool wn_inc_nursery_init(incremental *inc, size_t bytes);
+void wn_inc_nursery_fini(incremental *inc);
 /* A stretch of at least `least` and about PIECE bytes, zeroed; false when the window is used up. With `beyond` what
  * lies beyond the window may be used. */
-bool nursery_take(incremental *inc, size_t least, bool beyond, stretch *out);
+bool wn_inc_nursery_take(incremental *inc, size_t least, bool beyond, stretch *out);
 /* After a minor: everything is free but what stayed. */
-void nursery_reset(incremental *inc);
+void wn_inc_nursery_reset(incremental *inc);
 /* The young object that an address points to, or into unless `exact`; NULL when there is none. */
-void *nursery_object_at(incremental *inc, const void *address, bool exact);
-bool nursery_each(const incremental *inc, bool (*visit)(void *object, void *data), void *data);
+void *wn_inc_nursery_object_at(incremental *inc, const void *address, bool exact);
+bool wn_inc_nursery_each(const incremental *inc, bool (*visit)(void *object, void *data), void *data);
 /* Counts the objects of a piece into walked_objects and walked_bytes. */
-void nursery_count(incremental *inc, stretch piece);
+void wn_inc_nursery_count(incremental *inc, stretch piece);
 
 /* ---- old.c: old slots, for minors and for what is born old ------------------------------------------------------- */
 
-bool old_refill(incremental *inc, unsigned kind, unsigned cls);
+bool wn_inc_old_refill(incremental *inc, unsigned kind, unsigned cls);
 /* Gives the unused rest of the runs back, so that alloc bits tell the truth; with `disown` the blocks, too. The world
  * is stopped. */
-void old_retire(incremental *inc, bool disown);
+void wn_inc_old_retire(incremental *inc, bool disown);
 /* A small slot whose count byte is set; NULL when memory is out. The world is stopped or the lock held. */
-void *old_take(incremental *inc, size_t slot, unsigned kind);
+void *wn_inc_old_take(incremental *inc, size_t slot, unsigned kind);
 /* An object that is born old, zeroed but for its type; NULL when memory is out. */
-void *old_allocate(incremental *inc, const wn_type *type, size_t bytes, unsigned kind);
+void *wn_inc_old_allocate(incremental *inc, const wn_type *type, size_t bytes, unsigned kind);
 /* Reserves the slot that a young object will move to. */
-void *old_reserve(incremental *inc, size_t bytes);
-void old_unreserve(incremental *inc, void *slot);
-extern const wn_type inc_shadow_type;
+void *wn_inc_old_reserve(incremental *inc, size_t bytes);
+void wn_inc_old_unreserve(incremental *inc, void *slot);
+extern const wn_type wn_inc_shadow_type;
 
 /* ---- minor.c; the world is stopped ------------------------------------------------------------------------------- */
 
-void minor_run(incremental *inc, mutator *m);
+void wn_inc_minor_run(incremental *inc, mutator *m);
 /* Keeps a young object where it is for this minor. */
-void minor_stay(incremental *inc, void *young);
+void wn_inc_minor_stay(incremental *inc, void *young);
 
 /* ---- barrier.c --------------------------------------------------------------------------------------------------- */
 
-void barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+void wn_inc_barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
 /* The cards of a large array: how many bytes one covers, as a shift, and the byte of one of them. */
-unsigned card_shift(size_t bytes);
+unsigned wn_inc_card_shift(size_t bytes);
 static inline uint8_t *card_of(void *large, size_t number) { return wn_meta_(large) + 2 + number; }
 static inline bool has_cards(const wn_type *t, size_t bytes) {
     return bytes > WN_SMALL_MAX_ && t->item_refs && !t->trace;
@@ -232,38 +232,38 @@ static inline bool has_cards(const wn_type *t, size_t bytes) {
 
 /* ---- major.c; the world is stopped ------------------------------------------------------------------------------- */
 
-void major_start(incremental *inc);
+void wn_inc_major_start(incremental *inc);
 /* Works until the clock passes `deadline` or what is owed is paid (ignored when `all`), until marking waits for a
  * minor, or until finalizers are due or the major is over. */
-void major_work(incremental *inc, mutator *m, uint64_t deadline, bool all);
+void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all);
 /* Whether marking has nothing left to do but a minor and the roots. */
-bool major_waits_for_minor(const incremental *inc);
+bool wn_inc_major_waits_for_minor(const incremental *inc);
 /* Right after a minor: ends marking unless more is left than can be marked before the deadline. */
-void major_try_to_end_marking(incremental *inc, uint64_t deadline);
+void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline);
 /* Forgets marking that has not ended: all is white again. */
-void major_abort(incremental *inc);
+void wn_inc_major_abort(incremental *inc);
 /* The finalizers that were due have run. */
-void major_finish(incremental *inc);
+void wn_inc_major_finish(incremental *inc);
 /* A key becomes black: so do the values of its black ephemerons. */
-void major_shade_values(incremental *inc, void *key);
-size_t major_used(const incremental *inc);
+void wn_inc_major_shade_values(incremental *inc, void *key);
+size_t wn_inc_major_used(const incremental *inc);
 
 /* ---- sweep.c; the world is stopped ------------------------------------------------------------------------------- */
 
-void sweep_begin(incremental *inc);
+void wn_inc_sweep_begin(incremental *inc);
 /* Sweeps the next block; returns about how many bytes it looked at, 0 when none is left. */
-size_t sweep_next(incremental *inc);
+size_t wn_inc_sweep_next(incremental *inc);
 /* Makes all of a block white but what is frozen. */
-void sweep_forget_marks(const wn_block *b);
+void wn_inc_sweep_forget_marks(const wn_block *b);
 
 /* ---- freeze.c; the world is stopped ------------------------------------------------------------------------------ */
 
-void freeze_all(incremental *inc, mutator *m);
-void freeze_undo(incremental *inc, mutator *m);
+void wn_inc_freeze_all(incremental *inc, mutator *m);
+void wn_inc_freeze_undo(incremental *inc, mutator *m);
 
 /* ---- conservative.c; the world is stopped ------------------------------------------------------------------------ */
 
 /* Calls `found` for each object that a word of a stack or a register points to or into. */
-void conservative_scan(incremental *inc, void (*found)(incremental *inc, void *object));
+void wn_inc_conservative_scan(incremental *inc, void (*found)(incremental *inc, void *object));
 
 #endif

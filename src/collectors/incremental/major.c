@@ -70,10 +70,10 @@ static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *see, 
     const wn_type *t = wn_type_of(entry);
     for (uint64_t map = t->refs; map; map &= map - 1) see(arg, ((void **)entry)[__builtin_ctzll(map)]);
     if (WN_UNLIKELY(t->item_refs || t->trace || t->flags & WN_TYPE_EPHEMERON)) scan_rest(inc, entry, t);
-    if (WN_UNLIKELY(inc->ephemerons) && wn_meta_(entry)[1] & WN_STATE_WEAK_) major_shade_values(inc, entry);
+    if (WN_UNLIKELY(inc->ephemerons) && wn_meta_(entry)[1] & WN_STATE_WEAK_) wn_inc_major_shade_values(inc, entry);
 }
 
-void major_shade_values(incremental *inc, void *key) {
+void wn_inc_major_shade_values(incremental *inc, void *key) {
     wn_weak_entry *e = wn_weak_find(inc->heap, key);
     for (const wn_ephemeron *p = e ? e->ephemerons : NULL; p; p = p->next)
         if (is_marked(p)) visit(inc, p->value);
@@ -81,7 +81,7 @@ void major_shade_values(incremental *inc, void *key) {
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
-size_t major_used(const incremental *inc) {
+size_t wn_inc_major_used(const incremental *inc) {
     return __atomic_load_n(&inc->heap->space.live_bytes, __ATOMIC_RELAXED) +
            __atomic_load_n(&inc->heap->external_bytes, __ATOMIC_RELAXED);
 }
@@ -95,14 +95,14 @@ static void shade_roots(incremental *inc) {
     wn_each_root(heap, shade_root, inc);
     for (size_t i = 0; i < heap->immortals.n; i++) visit(inc, heap->immortals.at[i]);
     MAP_EACH(&inc->pins, e) visit(inc, e->key);
-    if (heap->options.conservative_stacks) conservative_scan(inc, shade_found);
+    if (heap->options.conservative_stacks) wn_inc_conservative_scan(inc, shade_found);
 }
 
-void major_start(incremental *inc) {
+void wn_inc_major_start(incremental *inc) {
     if (++inc->epoch == 0) inc->epoch = 2; /* 0 is that of a block that was just taken */
-    old_retire(inc, true);                 /* runs taken from here on are black */
+    wn_inc_old_retire(inc, true);          /* runs taken from here on are black */
     inc->written_at = (stack_at){inc->written.top, inc->written.top ? inc->written.top->n : 0};
-    inc->bytes_at_start = major_used(inc);
+    inc->bytes_at_start = wn_inc_major_used(inc);
     inc->started_at = wn_os_now();
     inc->tell_start = true;
     __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
@@ -127,7 +127,7 @@ static bool scan_written(incremental *inc) {
     return true;
 }
 
-bool major_waits_for_minor(const incremental *inc) {
+bool wn_inc_major_waits_for_minor(const incremental *inc) {
     return inc->phase == MARKING && wn_mark_empty(&inc->marker) && !inc->slices.n;
 }
 
@@ -146,15 +146,15 @@ static size_t mark_some(incremental *inc) {
     return SLICE_BYTES;
 }
 
-void major_try_to_end_marking(incremental *inc, uint64_t deadline) {
-    if (inc->phase != MARKING || !major_waits_for_minor(inc)) return;
+void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
+    if (inc->phase != MARKING || !wn_inc_major_waits_for_minor(inc)) return;
     shade_roots(inc);
-    while (!major_waits_for_minor(inc)) {
+    while (!wn_inc_major_waits_for_minor(inc)) {
         mark_some(inc);
-        if (wn_os_now() >= deadline && !major_waits_for_minor(inc)) return;
+        if (wn_os_now() >= deadline && !wn_inc_major_waits_for_minor(inc)) return;
     }
     if (inc->marker.failed) {
-        major_abort(inc); /* no memory for the marker's stack; nothing is freed before the next try */
+        wn_inc_major_abort(inc); /* no memory for the marker's stack; nothing is freed before the next try */
         return;
     }
     inc->weak_entries = NULL;
@@ -243,7 +243,7 @@ static bool drop_empty_segment(incremental *inc) {
         }
     *inc->drop_at = segment->below;
     s->n -= segment->n;
-    stack_drop_segment(segment);
+    wn_inc_stack_drop_segment(segment);
     return true;
 }
 
@@ -284,7 +284,7 @@ static void forget_dead_holders(incremental *inc) {
 
 static void set_threshold(incremental *inc) {
     const wn_options *o = &inc->heap->options;
-    double used = (double)major_used(inc), t = used * o->major_factor;
+    double used = (double)wn_inc_major_used(inc), t = used * o->major_factor;
     if (t > used + (double)o->max_delta) t = used + (double)o->max_delta;
     /* Bounded growth keeps a heap that was large for a moment from staying so; but not below what is in use anyway. */
     double from = used > (double)inc->threshold ? used : (double)inc->threshold;
@@ -294,16 +294,16 @@ static void set_threshold(incremental *inc) {
     inc->heap->space.expected = inc->threshold + inc->nursery_size;
 }
 
-void major_finish(incremental *inc) {
+void wn_inc_major_finish(incremental *inc) {
     set_threshold(inc); /* now, because finalizers may have given back what their objects held outside the heap */
     inc->phase = IDLE;
     inc->tell_stop = true;
 }
 
-void major_abort(incremental *inc) {
+void wn_inc_major_abort(incremental *inc) {
     wn_mark_drop(&inc->marker);
     while (inc->slices.n) stack_pop(&inc->slices);
-    WN_EACH_BLOCK(&inc->heap->space, c, b) sweep_forget_marks(b);
+    WN_EACH_BLOCK(&inc->heap->space, c, b) wn_inc_sweep_forget_marks(b);
     inc->phase = IDLE;
 }
 
@@ -312,7 +312,7 @@ static void pay(incremental *inc, size_t bytes) {
     __atomic_store_n(&inc->owed, owed > bytes ? owed - bytes : 0, __ATOMIC_RELAXED);
 }
 
-void major_work(incremental *inc, mutator *m, uint64_t deadline, bool all) {
+void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all) {
     for (;;) {
         size_t paid = 0;
         switch (inc->phase) {
@@ -326,7 +326,7 @@ void major_work(incremental *inc, mutator *m, uint64_t deadline, bool all) {
             paid = FEW * OBJECT_BYTES;
             break;
         case MARKING:
-            if (major_waits_for_minor(inc)) return;
+            if (wn_inc_major_waits_for_minor(inc)) return;
             paid = mark_some(inc);
             break;
         case ENDING:
@@ -342,22 +342,22 @@ void major_work(incremental *inc, mutator *m, uint64_t deadline, bool all) {
                 inc->drop_at = NULL;
                 forget_dead_holders(inc);
                 inc->phase = SWEEPING;
-                sweep_begin(inc);
+                wn_inc_sweep_begin(inc);
             }
             if (WN_UNLIKELY(inc->marker.failed)) {
                 /* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
                 while (inc->search.n) stack_pop(&inc->search);
-                major_abort(inc);
+                wn_inc_major_abort(inc);
                 inc->phase = FINALIZING;
-                if (!inc->due.n) major_finish(inc);
+                if (!inc->due.n) wn_inc_major_finish(inc);
             }
             paid = FEW * OBJECT_BYTES;
             break;
         case SWEEPING:
-            paid = sweep_next(inc);
+            paid = wn_inc_sweep_next(inc);
             if (!paid) {
                 inc->phase = FINALIZING;
-                if (!inc->due.n) major_finish(inc);
+                if (!inc->due.n) wn_inc_major_finish(inc);
             }
             break;
         }

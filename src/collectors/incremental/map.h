@@ -21,11 +21,11 @@ typedef struct map {
 } map;
 
 /* The entry of a key, or NULL. */
-map_entry *map_find(const map *m, const void *key);
+map_entry *wn_inc_map_find(const map *m, const void *key);
 /* The entry of a key, made with value 0 when there is none; NULL when memory is out. Moves other entries. */
-map_entry *map_enter(map *m, void *key);
-void map_remove(map *m, map_entry *e);
-void map_free(map *m);
+map_entry *wn_inc_map_enter(map *m, void *key);
+void wn_inc_map_remove(map *m, map_entry *e);
+void wn_inc_map_free(map *m);
 
 #define MAP_EACH(m, e)                                         \
     for (map_entry *e = (m)->at; e < (m)->at + (m)->size; e++) \

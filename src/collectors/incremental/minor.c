@@ -19,7 +19,7 @@ enum { AHEAD = 16 }; /* remembered objects fetched ahead of their scan */
 
 /* ---- moving ------------------------------------------------------------------------------------------------------ */
 
-void minor_stay(incremental *inc, void *o) {
+void wn_inc_minor_stay(incremental *inc, void *o) {
     uint8_t *state = &wn_meta_(o)[1];
     if (*state & STATE_STAYS) return;
     *state |= STATE_STAYS;
@@ -29,7 +29,7 @@ void minor_stay(incremental *inc, void *o) {
 
 /* A reference was found to an object that does not move: its holder must be looked at by the next minor, too. */
 static WN_NOINLINE void *met(incremental *inc, void *o) {
-    minor_stay(inc, o);
+    wn_inc_minor_stay(inc, o);
     inc->met_young = true;
     return o;
 }
@@ -63,13 +63,13 @@ static WN_NOINLINE void *move_noted(incremental *inc, void *o, const wn_type *t,
     if (meta[1] & (WN_STATE_PINNED_ | STATE_STAYS)) return met(inc, o);
     void *to;
     if (meta[1] & STATE_SHADOWED) {
-        map_entry *e = map_find(&inc->shadows, o);
+        map_entry *e = wn_inc_map_find(&inc->shadows, o);
         to = (void *)e->value;
-        map_remove(&inc->shadows, e);
+        wn_inc_map_remove(&inc->shadows, e);
         /* It may have been reserved before marking began. */
         if (inc->phase != IDLE && wn_block_of(to)->epoch != inc->epoch) set_mark(to);
     } else {
-        to = old_take(inc, slot, KIND_PLAIN);
+        to = wn_inc_old_take(inc, slot, KIND_PLAIN);
         if (!to) return met_no_room(inc, o);
     }
     uint8_t state = meta[1] & (uint8_t) ~(STATE_SHADOWED | WN_STATE_WEAK_);
@@ -77,7 +77,7 @@ static WN_NOINLINE void *move_noted(incremental *inc, void *o, const wn_type *t,
     wn_meta_(to)[1] |= state;
     if (meta[1] & WN_STATE_WEAK_) {
         wn_weak_moved(inc->heap, o, to);
-        if (is_marking(inc)) major_shade_values(inc, to);
+        if (is_marking(inc)) wn_inc_major_shade_values(inc, to);
     }
     meta[1] = 0;
     return to;
@@ -89,7 +89,7 @@ static WN_ALWAYS_INLINE void *move(incremental *inc, void *o) {
     if (WN_UNLIKELY(wn_meta_(o)[1])) return move_noted(inc, o, t, slot);
     unsigned cls = wn_class_of_slot_(slot);
     wn_buffer_ *b = &inc->room[KIND_PLAIN][cls];
-    if (WN_UNLIKELY(b->cursor == b->limit) && !old_refill(inc, KIND_PLAIN, cls)) return met_no_room(inc, o);
+    if (WN_UNLIKELY(b->cursor == b->limit) && !wn_inc_old_refill(inc, KIND_PLAIN, cls)) return met_no_room(inc, o);
     void *to = b->cursor;
     b->cursor += slot;
     return move_to(inc, o, to, slot, t);
@@ -156,7 +156,7 @@ static void scan_holder(incremental *inc, void *holder, bool marking) {
 static void scan_card(incremental *inc, char *start, void *holder, bool marking) {
     const wn_type *t = wn_type_of(holder);
     size_t length = wn_length_of(holder, t), bytes = t->size + length * t->item_size;
-    unsigned shift = card_shift(bytes);
+    unsigned shift = wn_inc_card_shift(bytes);
     size_t low = (size_t)(start - (char *)holder), high = low + ((size_t)1 << shift);
     uint8_t *card = card_of(holder, low >> shift), *meta = wn_meta_(holder);
     if (!*card) return; /* recorded by two threads, and seen */
@@ -222,7 +222,7 @@ static void root(void **slot, void *context) {
 }
 
 static void stay_if_young(incremental *inc, void *o) {
-    if (is_young(inc, o)) minor_stay(inc, o);
+    if (is_young(inc, o)) wn_inc_minor_stay(inc, o);
 }
 
 static bool weakref_is_alive(void *inc, void *ref) { return !is_found_dead(inc, ref); }
@@ -242,9 +242,9 @@ static void bury(incremental *inc, mutator *m) {
             void *o = inc->nursery + ((j - 1) << WN_GRANULE_SHIFT_);
             if (state & WN_STATE_WEAK_) wn_weak_target_died(m, o, weakref_is_alive, inc, &inc->values);
             if (state & STATE_SHADOWED) {
-                map_entry *e = map_find(&inc->shadows, o);
-                old_unreserve(inc, (void *)e->value);
-                map_remove(&inc->shadows, e);
+                map_entry *e = wn_inc_map_find(&inc->shadows, o);
+                wn_inc_old_unreserve(inc, (void *)e->value);
+                wn_inc_map_remove(&inc->shadows, e);
             }
             bytes[j] = 0;
         }
@@ -267,7 +267,7 @@ static void close_pieces(incremental *inc) {
         bytes += (size_t)(p.end - p.start);
         if (!inc->count_all && inc->pieces_seen++ > 256 && inc->pieces_seen % 16) continue;
         uint64_t objects = inc->walked_objects, walked = inc->walked_bytes;
-        nursery_count(inc, p);
+        wn_inc_nursery_count(inc, p);
         inc->young_objects += inc->walked_objects - objects;
         inc->nursery_objects += (double)(inc->walked_objects - objects);
         inc->nursery_bytes += (double)(inc->walked_bytes - walked);
@@ -293,7 +293,7 @@ static void move_all(incremental *inc, bool marking) {
     }
 }
 
-void minor_run(incremental *inc, mutator *m) {
+void wn_inc_minor_run(incremental *inc, mutator *m) {
     wn_heap *heap = inc->heap;
     bool marking = is_marking(inc);
     inc->moved_bytes = inc->moved_objects = 0;
@@ -302,7 +302,7 @@ void minor_run(incremental *inc, mutator *m) {
     size_t live = __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED) + inc->handed;
     if (live > inc->live_max) inc->live_max = live;
 
-    if (heap->options.conservative_stacks) conservative_scan(inc, stay_if_young);
+    if (heap->options.conservative_stacks) wn_inc_conservative_scan(inc, stay_if_young);
     if (inc->pinned_young) MAP_EACH(&inc->pins, e) stay_if_young(inc, e->key);
     scan_new(inc, marking);
     if (inc->keep_all) move_all(inc, marking);
@@ -334,6 +334,6 @@ void minor_run(incremental *inc, mutator *m) {
     if (heap->weak.live || inc->shadows.n) bury(inc, m);
     inc->moved_bytes_total += inc->moved_bytes;
     inc->moved_objects_total += inc->moved_objects;
-    nursery_reset(inc);
+    wn_inc_nursery_reset(inc);
     inc->minors++;
 }

@@ -27,7 +27,7 @@ static bool add(stretches *s, char *start, char *end) {
     return true;
 }
 
-bool nursery_init(incremental *inc, size_t bytes) {
+bool wn_inc_nursery_init(incremental *inc, size_t bytes) {
     size_t blocks = bytes >> WN_BLOCK_SHIFT;
     wn_block *first = wn_space_take_blocks(&inc->heap->space, blocks);
     if (!first) return false;
@@ -43,15 +43,15 @@ bool nursery_init(incremental *inc, size_t bytes) {
     return add(&inc->free, inc->nursery, inc->nursery + inc->nursery_size);
 }
 
-void nursery_fini(incremental *inc) {
+void wn_inc_nursery_fini(incremental *inc) {
     if (inc->grey) wn_os_release(inc->grey, inc->nursery_size / WN_SLOT_MIN_ * 2 * sizeof(void *));
     free(inc->free.at);
     free(inc->pieces.at);
-    map_free(&inc->pins);
-    map_free(&inc->shadows);
+    wn_inc_map_free(&inc->pins);
+    wn_inc_map_free(&inc->shadows);
 }
 
-bool nursery_take(incremental *inc, size_t least, bool beyond, stretch *out) {
+bool wn_inc_nursery_take(incremental *inc, size_t least, bool beyond, stretch *out) {
     bool found = false;
     pthread_mutex_lock(&inc->lock);
     size_t left = inc->window > inc->handed && !beyond ? inc->window - inc->handed : 0;
@@ -104,7 +104,7 @@ static void turn(incremental *inc) {
     }
 }
 
-void nursery_reset(incremental *inc) {
+void wn_inc_nursery_reset(incremental *inc) {
     if (inc->heap->options.check)
         for (size_t i = 0; i < inc->pieces.n; i++) {
             /* What moved away is made unusable, so that a reference that was not declared is found out. */
@@ -151,7 +151,7 @@ static void learn(incremental *inc, stretch *p) {
     }
 }
 
-void *nursery_object_at(incremental *inc, const void *address, bool exact) {
+void *wn_inc_nursery_object_at(incremental *inc, const void *address, bool exact) {
     if ((uintptr_t)address % 16 == 0 && wn_is_allocated(address)) return (void *)address;
     void *found = NULL;
     pthread_mutex_lock(&inc->lock);
@@ -169,7 +169,7 @@ void *nursery_object_at(incremental *inc, const void *address, bool exact) {
     return found;
 }
 
-bool nursery_each(const incremental *inc, bool (*visit)(void *object, void *data), void *data) {
+bool wn_inc_nursery_each(const incremental *inc, bool (*visit)(void *object, void *data), void *data) {
     for (size_t i = 0; i < inc->pieces.n; i++)
         for (char *o = inc->pieces.at[i].start; o < inc->pieces.at[i].end && wn_type_of(o);) {
             char *next = o + slot_of(o);
@@ -179,7 +179,7 @@ bool nursery_each(const incremental *inc, bool (*visit)(void *object, void *data
     return true;
 }
 
-void nursery_count(incremental *inc, stretch piece) {
+void wn_inc_nursery_count(incremental *inc, stretch piece) {
     for (char *o = piece.start; o < piece.end && wn_type_of(o);) {
         size_t n = slot_of(o);
         inc->walked_objects++;

@@ -26,7 +26,7 @@ static bool is_born_black(const incremental *inc, wn_block *b) {
     return b->epoch != inc->epoch;
 }
 
-WN_NOINLINE bool old_refill(incremental *inc, unsigned kind, unsigned cls) {
+WN_NOINLINE bool wn_inc_old_refill(incremental *inc, unsigned kind, unsigned cls) {
     wn_buffer_ *b = &inc->room[kind][cls];
     b->cursor = b->limit = NULL;
     if (!wn_space_refill(&inc->heap->space, &inc->block[kind][cls], cls, kind, b)) return false;
@@ -35,7 +35,7 @@ WN_NOINLINE bool old_refill(incremental *inc, unsigned kind, unsigned cls) {
     return true;
 }
 
-void old_retire(incremental *inc, bool disown) {
+void wn_inc_old_retire(incremental *inc, bool disown) {
     for (unsigned kind = 0; kind < WN_KINDS; kind++)
         for (unsigned cls = 0; cls < WN_CLASSES_; cls++) {
             wn_buffer_ *b = &inc->room[kind][cls];
@@ -45,10 +45,10 @@ void old_retire(incremental *inc, bool disown) {
         }
 }
 
-void *old_take(incremental *inc, size_t slot, unsigned kind) {
+void *wn_inc_old_take(incremental *inc, size_t slot, unsigned kind) {
     unsigned cls = wn_class_of_slot_(slot);
     wn_buffer_ *b = &inc->room[kind][cls];
-    if (b->cursor == b->limit && !old_refill(inc, kind, cls)) return NULL;
+    if (b->cursor == b->limit && !wn_inc_old_refill(inc, kind, cls)) return NULL;
     char *o = b->cursor;
     b->cursor += slot;
     wn_meta_(o)[0] = WN_OLD_CLEAN_;
@@ -63,20 +63,22 @@ static void *take_large(incremental *inc, size_t bytes) {
     return o;
 }
 
-void *old_allocate(incremental *inc, const wn_type *type, size_t bytes, unsigned kind) {
+void *wn_inc_old_allocate(incremental *inc, const wn_type *type, size_t bytes, unsigned kind) {
     pthread_mutex_lock(&inc->lock);
-    wn_object *o = bytes > WN_SMALL_MAX_ ? take_large(inc, bytes) : old_take(inc, wn_slot_size_(bytes), kind);
+    wn_object *o = bytes > WN_SMALL_MAX_ ? take_large(inc, bytes) : wn_inc_old_take(inc, wn_slot_size_(bytes), kind);
     if (o) o->type = type;
     pthread_mutex_unlock(&inc->lock);
     return o;
 }
 
 /* What lies in a reserved slot until its object moves there. */
-const wn_type inc_shadow_type = {.name = "(place of a young object)", .size = sizeof(wn_object)};
+const wn_type wn_inc_shadow_type = {.name = "(place of a young object)", .size = sizeof(wn_object)};
 
-void *old_reserve(incremental *inc, size_t bytes) { return old_allocate(inc, &inc_shadow_type, bytes, KIND_PLAIN); }
+void *wn_inc_old_reserve(incremental *inc, size_t bytes) {
+    return wn_inc_old_allocate(inc, &wn_inc_shadow_type, bytes, KIND_PLAIN);
+}
 
-void old_unreserve(incremental *inc, void *slot) {
+void wn_inc_old_unreserve(incremental *inc, void *slot) {
     uint64_t bit, *word = wn_bit_of(slot, WN_MARK_TABLE, &bit);
     *word &= ~bit;
     wn_space_free(&inc->heap->space, &slot, 1);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool stack_grow(stack *s) {
+bool wn_inc_stack_grow(stack *s) {
     stack_segment *fresh = s->spare;
     s->spare = NULL;
     if (!fresh && !(fresh = malloc(sizeof *fresh))) return false;
@@ -14,14 +14,14 @@ bool stack_grow(stack *s) {
     return true;
 }
 
-void stack_shrink(stack *s) {
+void wn_inc_stack_shrink(stack *s) {
     stack_segment *empty = s->top;
     s->top = empty->below;
     free(s->spare);
     s->spare = empty;
 }
 
-void stack_free(stack *s) {
+void wn_inc_stack_free(stack *s) {
     for (stack_segment *below; s->top; s->top = below) {
         below = s->top->below;
         free(s->top);
@@ -30,4 +30,4 @@ void stack_free(stack *s) {
     memset(s, 0, sizeof *s);
 }
 
-void stack_drop_segment(stack_segment *segment) { free(segment); }
+void wn_inc_stack_drop_segment(stack_segment *segment) { free(segment); }

@@ -22,16 +22,16 @@ typedef struct stack {
     size_t n;
 } stack;
 
-bool stack_grow(stack *s);
-void stack_shrink(stack *s);
-void stack_free(stack *s);
+bool wn_inc_stack_grow(stack *s);
+void wn_inc_stack_shrink(stack *s);
+void wn_inc_stack_free(stack *s);
 /* Frees a segment that was taken out of its chain. */
-void stack_drop_segment(stack_segment *segment);
+void wn_inc_stack_drop_segment(stack_segment *segment);
 
 static WN_ALWAYS_INLINE bool stack_push(stack *s, void *word) {
     stack_segment *top = s->top;
     if (__builtin_expect(!top || top->n == STACK_SEGMENT, 0)) {
-        if (!stack_grow(s)) return false;
+        if (!wn_inc_stack_grow(s)) return false;
         top = s->top;
     }
     top->at[top->n++] = word;
@@ -44,7 +44,7 @@ static WN_ALWAYS_INLINE void *stack_pop(stack *s) {
     stack_segment *top = s->top;
     void *word = top->at[--top->n];
     s->n--;
-    if (__builtin_expect(!top->n, 0)) stack_shrink(s);
+    if (__builtin_expect(!top->n, 0)) wn_inc_stack_shrink(s);
     return word;
 }
 

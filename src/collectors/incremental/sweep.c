@@ -9,14 +9,14 @@
 
 #include <string.h>
 
-void sweep_begin(incremental *inc) {
-    old_retire(inc, true);
+void wn_inc_sweep_begin(incremental *inc) {
+    wn_inc_old_retire(inc, true);
     inc->sweep_chunk = inc->heap->space.chunks;
     inc->sweep_block = WN_FIRST_BLOCK;
     inc->freed_objects = inc->freed_bytes = 0;
 }
 
-void sweep_forget_marks(const wn_block *b) {
+void wn_inc_sweep_forget_marks(const wn_block *b) {
     uint64_t *marks = wn_mark_words(b);
     if (b->state == WN_BLOCK_LARGE) {
         if (!(b->flags & BLOCK_FROZEN)) marks[0] = 0;
@@ -61,14 +61,14 @@ static void disown(incremental *inc, wn_block *b) {
 static void sweep_large(incremental *inc, wn_block *b) {
     void *o = wn_block_start(b);
     if (is_marked(o)) {
-        sweep_forget_marks(b);
+        wn_inc_sweep_forget_marks(b);
         b->epoch = inc->epoch;
         return;
     }
     const wn_type *t = wn_type_of(o);
     size_t bytes = b->bytes;
     dead(o, inc);
-    if (has_cards(t, bytes)) memset(card_of(o, 0), 0, (bytes >> card_shift(bytes)) + 1);
+    if (has_cards(t, bytes)) memset(card_of(o, 0), 0, (bytes >> wn_inc_card_shift(bytes)) + 1);
     inc->freed_objects++;
     inc->freed_bytes += bytes;
     wn_space_free_large(&inc->heap->space, o);
@@ -82,10 +82,10 @@ static void sweep_small(incremental *inc, wn_block *b) {
     size_t freed = wn_space_sweep(&inc->heap->space, b, b->kind == KIND_SPECIAL ? dead : NULL, inc);
     inc->freed_objects += freed;
     inc->freed_bytes += freed * slot;
-    if (b->state == WN_BLOCK_SMALL) sweep_forget_marks(b);
+    if (b->state == WN_BLOCK_SMALL) wn_inc_sweep_forget_marks(b);
 }
 
-size_t sweep_next(incremental *inc) {
+size_t wn_inc_sweep_next(incremental *inc) {
     while (inc->sweep_chunk) {
         wn_chunk *c = inc->sweep_chunk;
         unsigned end = c->huge ? WN_FIRST_BLOCK + 1 : c->end;
