@@ -114,10 +114,10 @@ static inline bool wn_has_refs_(const wn_type *t) { return (t->refs | t->item_re
 
 static inline void *wn_new_inline_(wn_mutator *m, const wn_type *type) {
     size_t slot = wn_slot_size_(type->size);
-    wn_buffer_ *b = &m->buffer[wn_class_of_slot_(slot) & m->class_mask & 63];
-    char *p = b->cursor;
     if (WN_UNLIKELY(slot > WN_SMALL_MAX_ || type->finalize || type->release || type->item_size || type->flags & WN_TYPE_PINNED))
         return wn_new_slow_(m, type);
+    wn_buffer_ *b = &m->buffer[wn_class_of_slot_(slot) & m->class_mask];
+    char *p = b->cursor;
     if (WN_UNLIKELY((size_t)(b->limit - p) < slot || __atomic_load_n(&m->poll, __ATOMIC_RELAXED))) return wn_new_slow_(m, type);
     b->cursor = p + slot;
     ((wn_object *)p)->type = type;

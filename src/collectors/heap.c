@@ -32,6 +32,7 @@ const char *wn_phase_name(wn_phase phase) {
 }
 
 wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
+    if (!out) return wn_fail(WN_ERR_ARGUMENT, "wn_heap_new has no place for the heap: pass the address of a wn_heap *");
     *out = NULL;
     wn_options options;
     wn_status status = wn_options_resolve(given, &options);

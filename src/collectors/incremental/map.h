@@ -27,8 +27,8 @@ map_entry *wn_inc_map_enter(map *m, void *key);
 void wn_inc_map_remove(map *m, map_entry *e);
 void wn_inc_map_free(map *m);
 
-#define MAP_EACH(m, e)                                         \
-    for (map_entry *e = (m)->at; e < (m)->at + (m)->size; e++) \
+#define MAP_EACH(m, e)                                                                             \
+    for (map_entry *e = (m)->at, *e##_end = e ? e + (m)->size : e; e < e##_end; e++) /* or none */ \
         if (e->key)
 
 #endif
