@@ -480,9 +480,11 @@ static void poll_snapshot(void) {
         }
     } else if (state == WN_SNAPSHOT_DIED) {
         W.n.fallback_child++;
+        W.at_once = true;
         drop_snapshot();
     } else if ((double)(wn_os_now() - W.snapshot_at) > W.o.snapshot_s * 1e9) {
         W.n.fallback_slow++;
+        W.at_once = true;
         drop_snapshot();
     }
 }
@@ -573,12 +575,13 @@ static void full_start(void) {
             return;
         }
         if (!by_itself) drop_snapshot();
-        if (by_itself && collector_expected_ms() > W.o.budget_ms && start_snapshot()) {
+        if (by_itself && !W.at_once && collector_expected_ms() > W.o.budget_ms && start_snapshot()) {
             W.how = "snapshot taken in";
             nothing_this_time();
             return;
         }
     }
+    W.at_once = false;
     full_at_once(by_itself);
 }
 

@@ -637,6 +637,63 @@ def run_python(*args, **env):
     return subprocess.run([sys.executable, *args], env=e, capture_output=True, text=True, timeout=60)
 
 
+class Extras(unittest.TestCase):
+    def test_a_cycle_is_drawn(self):
+        import io
+
+        from winnow import graph
+
+        a, b = {"name": "a"}, {"name": "b"}
+        a["friend"], b["friend"] = b, a
+        f = io.StringIO()
+        self.assertEqual(graph.write(f, [a], atoms=True), 4)  # and their two strings
+        self.assertIn("o0 -> ", f.getvalue())
+        self.assertEqual(graph.write(io.StringIO(), [a]), 2)
+
+    def test_asyncio_collects_when_idle(self):
+        import asyncio
+
+        from winnow import aio
+
+        async def main():
+            task = aio.when_idle(interval=0.005)
+            await asyncio.sleep(0.05)
+            task.cancel()
+
+        winnow.install("fast")
+        try:
+            asyncio.run(main())
+        finally:
+            winnow.uninstall()
+
+    def test_gunicorns_hooks(self):
+        from winnow import gunicorn
+
+        os.environ["WINNOW_PYTHON"] = "fast"
+        try:
+            gunicorn.when_ready(None)
+            self.assertEqual(winnow.mode(), "fast")
+            gunicorn.post_fork(None, None)
+            gunicorn.post_request(None, None)
+        finally:
+            del os.environ["WINNOW_PYTHON"]
+            winnow.uninstall()
+
+    def test_the_garbage_policy_puts_off_what_finds_nothing(self):
+        gc.collect()
+        winnow.clear_stats()
+        threshold = gc.get_threshold()
+        winnow.install("fast", policy="garbage")
+        gc.set_threshold(100, 2, 2)
+        alive = [[i] for i in range(100000)]
+        gc.set_threshold(*threshold)
+        s = winnow.stats()
+        winnow.uninstall()
+        self.assertGreater(s["deferred"], 0)
+        self.assertLess(s["deferred"], s["full_collections"])
+        del alive
+
+
 class FromOutside(unittest.TestCase):
     def test_run(self):
         p = run_python(

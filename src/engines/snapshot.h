@@ -5,8 +5,8 @@
  * clone without an exit signal, so that neither the program's SIGCHLD handler nor its wait() ever hears of it; it runs
  * no atfork handler, takes no lock and may not use malloc. If it crashes, that is a result like another.
  *
- * Only the thread that made a snapshot may ask after it, and only in the process that made it: after the program
- * itself forks, the new process calls wn_snapshot_forget.
+ * One thread at a time may ask after a snapshot, and only in the process that made it: after the program itself forks,
+ * the new process calls wn_snapshot_forget.
  */
 #ifndef WN_SNAPSHOT_H
 #define WN_SNAPSHOT_H
@@ -23,7 +23,7 @@ typedef enum wn_snapshot_state {
 } wn_snapshot_state;
 
 typedef struct wn_snapshot {
-    pid_t child, owner;
+    pid_t child;
     pid_t leaving[4]; /* children about to end: reaped later, because that can take as long as the fork did */
     void *result;     /* shared with the child; its first word is the engine's own */
     size_t bytes;
