@@ -33,7 +33,7 @@ WORKLOADS = [
     Workload(
         "messages",
         {"kept": 200_000, "pushed": 10_000_000, "bytes": 1024},
-        {"kept": 200_000, "pushed": 1_000_000, "bytes": 1024},
+        {"kept": 200_000, "pushed": 2_000_000, "bytes": 1024},
         frozenset({"libgc-incremental", "libgc-2-markers"}),
         why="messages of 1 KiB in a ring, the oldest dropped",
     ),

@@ -373,10 +373,15 @@ static void *young_slot(mutator *m, size_t slot, bool beyond) {
     return piece.start;
 }
 
+/* Objects of so many bytes without references are born old: a minor would have to copy those that survive, and to mark
+ * and sweep one costs no more than a small one. */
+enum { BORN_OLD = 512 };
+
 static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     incremental *inc = inc_of(m->heap);
     bool special = type->finalize || type->release || type->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON);
     if (special || bytes > WN_SMALL_MAX_ || type->flags & WN_TYPE_PINNED) return born_old(m, type, bytes, special);
+    if (bytes >= BORN_OLD && !wn_has_refs_(type)) return born_old(m, type, bytes, false);
     size_t slot = wn_slot_size_(bytes);
     wn_buffer_ *b = &m->buffers[0];
     wn_object *o = NULL;

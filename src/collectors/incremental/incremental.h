@@ -136,6 +136,7 @@ typedef struct incremental {
     /* what happened, for events, results and statistics; changed with the world stopped */
     size_t freed_objects, freed_bytes; /* by this major's sweep so far */
     size_t bytes_at_start;
+    size_t bytes_at_sweep; /* in use when sweeping began: what lives is that less what is freed */
     uint64_t started_at;
     bool tell_start, tell_stop;
     size_t live_max;                   /* in old slots and the nursery, before a minor */
@@ -251,7 +252,7 @@ size_t wn_inc_major_used(const incremental *inc);
 /* ---- sweep.c; the world is stopped ------------------------------------------------------------------------------- */
 
 void wn_inc_sweep_begin(incremental *inc);
-/* Sweeps the next block; returns about how many bytes it looked at, 0 when none is left. */
+/* Sweeps the next block; returns what that pays of what is owed, 0 when none is left. */
 size_t wn_inc_sweep_next(incremental *inc);
 /* Makes all of a block white but what is frozen. */
 void wn_inc_sweep_forget_marks(const wn_block *b);

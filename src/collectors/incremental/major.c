@@ -284,12 +284,17 @@ static void forget_dead_holders(incremental *inc) {
 
 static void set_threshold(incremental *inc) {
     const wn_options *o = &inc->heap->options;
-    double used = (double)wn_inc_major_used(inc), t = used * o->major_factor;
+    /* What was allocated while the sweep went on is not taken for live, or it would raise the threshold, and a higher
+     * threshold makes for a longer sweep. */
+    size_t now = wn_inc_major_used(inc), lives = inc->bytes_at_sweep - inc->freed_bytes;
+    double used = (double)(inc->bytes_at_sweep > inc->freed_bytes && lives < now ? lives : now),
+           t = used * o->major_factor;
     if (t > used + (double)o->max_delta) t = used + (double)o->max_delta;
     /* Bounded growth keeps a heap that was large for a moment from staying so; but not below what is in use anyway. */
     double from = used > (double)inc->threshold ? used : (double)inc->threshold;
     if (t > from * o->growth) t = from * o->growth;
     if (t < (double)o->min_heap) t = (double)o->min_heap;
+    if (t < (double)(now + inc->nursery_size)) t = (double)(now + inc->nursery_size);
     inc->threshold = (size_t)t;
     inc->heap->space.expected = inc->threshold + inc->nursery_size;
 }
@@ -342,6 +347,7 @@ void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all
                 inc->drop_at = NULL;
                 forget_dead_holders(inc);
                 inc->phase = SWEEPING;
+                inc->bytes_at_sweep = wn_inc_major_used(inc);
                 wn_inc_sweep_begin(inc);
             }
             if (WN_UNLIKELY(inc->marker.failed)) {

@@ -85,6 +85,11 @@ static void sweep_small(incremental *inc, wn_block *b) {
     if (b->state == WN_BLOCK_SMALL) wn_inc_sweep_forget_marks(b);
 }
 
+/* What sweeping a block, and freeing an object in it, pay of what is owed: by the time they take, beside OBJECT_BYTES
+ * for marking one. A block of a few large objects is swept in no time; if it paid for its size, a heap of such blocks
+ * would grow by a quarter while it is swept. */
+enum { SWEEP_BLOCK = 2048, SWEEP_OBJECT = 32 };
+
 size_t wn_inc_sweep_next(incremental *inc) {
     while (inc->sweep_chunk) {
         wn_chunk *c = inc->sweep_chunk;
@@ -99,11 +104,12 @@ size_t wn_inc_sweep_next(incremental *inc) {
                     inc->sweep_block = WN_FIRST_BLOCK;
                 }
                 sweep_large(inc, b);
-                return WN_BLOCK_SIZE;
+                return SWEEP_BLOCK;
             }
             if (b->state == WN_BLOCK_SMALL) {
+                size_t freed = inc->freed_objects;
                 sweep_small(inc, b);
-                return WN_BLOCK_SIZE;
+                return SWEEP_BLOCK + (inc->freed_objects - freed) * SWEEP_OBJECT;
             }
         }
         inc->sweep_chunk = next;
