@@ -271,9 +271,11 @@ void *wn_ephemeron_key(wn_mutator *fast, wn_ephemeron *p) {
 void *wn_ephemeron_value(wn_mutator *fast, wn_ephemeron *p) {
     mutator *m = wn_mutator_of(fast);
     pthread_mutex_lock(&m->heap->weak.lock);
-    /* A value whose key is alive is alive, so the same question answers for both. */
-    void *value = p->key && p->value ? m->heap->collector->weak_get(m, p->value) : NULL;
+    /* The key decides: a value may be alive for other reasons when the key is dead already. */
+    void *key = p->key ? m->heap->collector->weak_get(m, p->key) : NULL, *value = NULL;
+    if (key && p->value) value = m->heap->collector->weak_get(m, p->value);
     pthread_mutex_unlock(&m->heap->weak.lock);
+    wn_release(&m->fast, key);
     return value;
 }
 
