@@ -577,7 +577,7 @@ static wn_chunk *swept(wn_space *space, wn_block *b, size_t freed) {
     if (b->state == WN_BLOCK_LARGE) return freed ? free_large(space, b) : NULL;
     __atomic_fetch_sub(&space->live_bytes, freed * b->slot, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&b->used, (uint32_t)freed, __ATOMIC_RELAXED);
-    settle_block(space, b);
+    if (!space->quarantines || !freed || !b->used) settle_block(space, b);
     return NULL;
 }
 
@@ -618,6 +618,19 @@ bool wn_space_unlist(wn_space *space, size_t n) {
             }
     pthread_mutex_unlock(&space->lock);
     return n == 0;
+}
+
+bool wn_space_list_last(wn_space *space, unsigned kind, unsigned cls) {
+    pthread_mutex_lock(&space->lock);
+    for (wn_chunk *c = space->chunks; c; c = c->next)
+        for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++) {
+            wn_block *b = &c->block[i];
+            if (b->state == WN_BLOCK_SMALL && b->kind == kind && b->cls == cls && b->used < b->slots && wn_space_is_swept(space, b))
+                list_block(space, b);
+        }
+    bool any = space->room[kind][cls];
+    pthread_mutex_unlock(&space->lock);
+    return any;
 }
 
 void wn_space_unlist_frozen(wn_space *space) {

@@ -106,6 +106,7 @@ typedef struct wn_space {
      * listed some. NULL: never. */
     bool (*starved)(struct wn_space *space, unsigned kind, unsigned cls);
     void *owner; /* for `starved` */
+    bool quarantines; /* what a sweep has freed is not handed out before the next sweep, so that misuse is noticed */
 } wn_space;
 
 bool wn_space_init(wn_space *space, size_t limit);
@@ -190,6 +191,8 @@ static inline bool wn_space_is_swept(const wn_space *space, const wn_block *b) {
     return __atomic_load_n(&b->era, __ATOMIC_ACQUIRE) == __atomic_load_n(&space->era, __ATOMIC_RELAXED);
 }
 bool wn_space_unlist(wn_space *space, size_t n);
+/* Lists blocks of a class that have any room at all, for want of better ones; false: there are none. */
+bool wn_space_list_last(wn_space *space, unsigned kind, unsigned cls);
 /* Takes frozen blocks off the lists. */
 void wn_space_unlist_frozen(wn_space *space);
 /* Gives that up: what waits to be swept counts as swept, dead or not, and blocks with room are listed. */

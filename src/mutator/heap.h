@@ -164,6 +164,9 @@ struct wn_collector {
      * marks concurrently keeps the object for this cycle. Any thread, no lock of the collector held. NULL: nothing. */
     void (*shade)(wn_heap *heap, void *object);
 
+    /* The bytes that objects hold outside the heap have grown. No safepoint. NULL: nothing. */
+    void (*external)(mutator *m);
+
     /* Gives back what the mutator caches, so that alloc bits tell the truth; the world is stopped. */
     void (*flush)(mutator *m);
     /* Whether an allocated slot holds an object a walk should show; NULL: every one. The world is stopped. */

@@ -167,7 +167,9 @@ void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
 
 void wn_external(wn_mutator *fast, void *object, ptrdiff_t delta) {
     (void)object;
-    __atomic_fetch_add(&wn_mutator_of(fast)->heap->external_bytes, (size_t)delta, __ATOMIC_RELAXED);
+    mutator *m = wn_mutator_of(fast);
+    __atomic_fetch_add(&m->heap->external_bytes, (size_t)delta, __ATOMIC_RELAXED);
+    if (delta > 0 && m->heap->collector->external) m->heap->collector->external(m);
 }
 
 /* ---- out of the fast paths ----------------------------------------------------------------------------------------------- */

@@ -74,6 +74,7 @@ static bool refill(mutator *m, unsigned kind, unsigned cls, wn_buffer_ *b) {
     /* The rest of a run that is too short for a slot does not exist: runs are whole slots. */
     for (int tries = 0; !wn_space_refill(space, &m->block[kind][cls], cls, kind, b); tries++) {
         b->cursor = b->limit = NULL;
+        if (tries && wn_space_list_last(space, kind, cls)) continue;
         if (tries == 2 || !make_room(m, tries == 1)) {
             note_futile(m);
             return false;

@@ -40,6 +40,7 @@ static wn_status init(wn_heap *heap) {
     heap->space.owner = cc;
     heap->space.starved = wn_cc_starved;
     heap->space.keeps_dirty = true;
+    heap->space.quarantines = heap->options.check;
     cc->trigger =
         heap->options.heap_growth == WN_NEVER ? SIZE_MAX : (size_t)(4 << 20) / 100 * heap->options.heap_growth;
     if (heap->space.limit && cc->trigger > heap->space.limit / 2) cc->trigger = heap->space.limit / 2;
@@ -115,6 +116,7 @@ static void poll(mutator *m) {
         wn_cc_serve(m, ask);
         __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
     }
+    wn_cc_pace(m);
     if (WN_UNLIKELY(__atomic_load_n(&wn_cc_of(m->heap)->due, __ATOMIC_RELAXED)) && !m->heap->options.finalizer_thread)
         wn_cc_run_due(m, 100000);
 }
@@ -265,6 +267,7 @@ static int generation(const wn_heap *heap, const void *object) {
 /* Between the end of marking and the sweep of a block its alloc bits still show the dead. */
 static bool is_live(const wn_heap *heap, const void *object) {
     const wn_cc *cc = wn_cc_of(heap);
+    if (!__atomic_load_n((void *const *)object, __ATOMIC_RELAXED)) return false; /* part of a run, not made yet */
     if (!cc) return true; /* the heap is going: whatever is left must be released */
     switch (wn_cc_phase_of(cc)) {
     case WN_CC_CLOSED: return wn_cc_is_marked(object);
@@ -301,6 +304,7 @@ const wn_collector wn_collector_concurrent = {
     .generation = generation,
     .is_tracked = is_tracked,
     .shade = wn_cc_shade,
+    .external = wn_cc_external,
     .flush = wn_cc_flush,
     .is_live = is_live,
     .stats = stats,

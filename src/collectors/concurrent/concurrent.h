@@ -140,6 +140,7 @@ typedef struct wn_cc {
     wn_vector due_finals;  /* dead but for their finalizer; roots */
     size_t due_finals_next;
     wn_vector due_callbacks; /* weak references whose targets died; roots */
+    uint64_t ran;            /* finalizers and batches of callbacks that have run; atomic */
     uint32_t due;            /* something is in them; atomic */
     bool finalizer_running;  /* the finalizer thread exists; under heap->world */
     pthread_t finalizer;
@@ -252,6 +253,7 @@ void wn_cc_pace_start(wn_cc *cc);
 void wn_cc_pace_end(wn_cc *cc);
 /* After a thread has been handed a run of slots: starts a cycle, or makes the thread help with the one under way. */
 void wn_cc_pace(mutator *m);
+void wn_cc_external(mutator *m);
 void wn_cc_trace(wn_cc *cc);
 
 #endif

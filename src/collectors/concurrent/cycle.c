@@ -411,8 +411,10 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
         result->collected += cc->last_objects;
         result->freed_bytes += cc->last_bytes;
         pthread_mutex_unlock(&m->heap->world);
-        wn_poll(&m->fast);
-        if (!wn_cc_run_due(m, ~(uint64_t)0) || generation < 2) break;
+        uint64_t ran = __atomic_load_n(&cc->ran, __ATOMIC_RELAXED);
+        wn_poll(&m->fast); /* which may run some as well */
+        if (!m->heap->options.finalizer_thread) wn_cc_run_due(m, ~(uint64_t)0);
+        if (__atomic_load_n(&cc->ran, __ATOMIC_RELAXED) == ran || generation < 2) break;
     }
     result->duration_ns = wn_os_now() - start;
     return WN_OK;

@@ -179,15 +179,16 @@ bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
     if (!__atomic_load_n(&cc->due, __ATOMIC_RELAXED) || c->finalizing || m->in_callbacks || m->fast.nested)
         return false;
     uint64_t start = wn_os_now();
-    bool ran = take_callbacks(cc, m);
+    uint64_t ran = take_callbacks(cc, m);
     wn_run_callbacks(m);
     c->finalizing = true;
     for (void *o; (budget_ns == ~(uint64_t)0 || wn_os_now() - start < budget_ns) && (o = next_final(cc));) {
         wn_root(&m->fast, void *, kept, o);
         wn_type_of(kept)->finalize(&m->fast, kept);
-        ran = true;
+        ran++;
     }
     c->finalizing = false;
+    __atomic_fetch_add(&cc->ran, ran, __ATOMIC_RELAXED);
     if (__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
     return ran;
 }

@@ -146,7 +146,7 @@ static bool get_work(tracing *t, bool *busy) {
 
 bool wn_cc_is_dry(wn_cc *cc) {
     pthread_mutex_lock(&cc->lock);
-    bool dry = !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded && !cc->shared && !cc->keys.n;
+    bool dry = !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded && !cc->shared;
     pthread_mutex_unlock(&cc->lock);
     return dry;
 }

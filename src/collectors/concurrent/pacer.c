@@ -17,7 +17,7 @@
 
 #include <stdio.h>
 
-enum { LEAST_ROOM = 4 << 20 };
+enum { LEAST_ROOM = 4 << 20, OVERSHOOT = 32 << 20 };
 
 static size_t at_least(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -101,9 +101,20 @@ void wn_cc_pace(mutator *m) {
         return;
     case WN_CC_MARKING:
         if (behind(cc, used)) wn_cc_assist(m, WN_CC_ASSIST_NS);
-        return;
-    default: return;
+        break;
+    default: break;
     }
+    /* Assists could not hold it, because the markers do not get a processor or the bytes are external: the heap must
+     * not grow without bound. */
+    size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
+    if (WN_UNLIKELY(used > goal + goal / 2 + OVERSHOOT) && wn_may_collect(m)) wn_cc_wait_for_cycle(m, false);
+}
+
+/* The next safepoint looks at the pace. */
+void wn_cc_external(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    if (wn_cc_used(cc) >= __atomic_load_n(&cc->trigger, __ATOMIC_RELAXED))
+        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }
 
 static double ms(uint64_t from, uint64_t to) { return to > from ? (double)(to - from) / 1e6 : 0; }
