@@ -268,10 +268,12 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result) 
         return WN_OK;
     }
     uint64_t since = wn_os_now();
+    wn_world_stop(m->heap, m); /* another thread's minor must not come between this one and what it counted */
     inc->count_all = true;
     minor(m);
     inc->count_all = false;
     result->collected = inc->young_objects > inc->moved_objects ? inc->young_objects - inc->moved_objects : 0;
+    wn_world_start(m->heap, m);
     if (m->heap->options.stress && wn_may_collect(m)) {
         /* Under stress every chance is taken: a major is always under way, a short step at a time. */
         wn_world_stop(m->heap, m);
