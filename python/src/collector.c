@@ -53,6 +53,7 @@ static struct {
     answer *answer;
     size_t next; /* entry */
     uint64_t snapshot_at;
+    bool at_once;         /* a child failed: the next full collection does without */
     size_t slice;         /* objects per slice, adapted to take slice_ms */
     bool no_snapshots;    /* another allocator came over ours: frees cannot be seen any more */
     double ns_per_object; /* of recent searches */
