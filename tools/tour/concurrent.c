@@ -82,7 +82,7 @@ void tour_concurrent(tour *t) {
     tour_count(t, "nodes lost", alive - found);
     tour_claim(t,
                found == alive && moved > 0 && stats->collections > 0 &&
-                   stats->heap_bytes_max < (uint64_t)(alive + n) * sizeof(node) / 2 + (16 << 20),
+                   stats->heap_bytes_max < (uint64_t)(alive + n) * sizeof(node) * 3 / 4 + (16 << 20),
                "The garbage is collected while the program runs, and no living node is lost.");
     if (wn_heap_collector(s.heap) == WN_COLLECTOR_CONCURRENT)
         tour_claim(t, meanwhile > 0, "The collector works while the program goes on.");

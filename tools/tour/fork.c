@@ -178,7 +178,7 @@ static void copy_on_write(tour *t) {
     if (can_measure) show(t, &ice, heap);
     uint64_t frozen_collecting = less(ice.after_collecting, ice.before),
              collecting = less(plain.after_collecting, plain.before);
-    tour_claim(t, ice.ok && ice.sum == plain.sum && (!can_measure || frozen_collecting <= collecting + heap / 100),
+    tour_claim(t, ice.ok && ice.sum == plain.sum && (!can_measure || frozen_collecting <= collecting + heap / 20),
                "With freeze a collection in the worker hardly has anything to write at all.");
     tour_text(t, "garbage that was frozen too: after a collection", "%s", kept ? "still there" : "freed");
     tour_text(t, "... after unfreezing and another", "%s", gone ? "freed" : "still there");

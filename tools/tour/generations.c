@@ -272,7 +272,7 @@ static void the_rule(tour *t) {
             "than some visits per object.");
     } else {
         tour_claim(
-            t, h.fulls >= 2 && h.fulls < 64 && least >= 1.2,
+            t, h.fulls >= 1 && h.fulls < 64 && least >= 1.1,
             "This collector has a rule of the same kind: from one collection to the next the heap grows by a factor.");
     }
     stage_close(t, &s);
