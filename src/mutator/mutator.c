@@ -48,7 +48,9 @@ static void put_spare(mutator *m) {
 }
 
 wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
+    if (!out) return wn_fail(WN_ERR_ARGUMENT, "wn_attach: there is no place to put the mutator: pass the address of a wn_mutator *");
     *out = NULL;
+    if (!heap) return wn_fail(WN_ERR_ARGUMENT, "wn_attach: the heap is NULL: look at what wn_heap_new returned");
     if (wn_current(heap))
         return wn_fail(WN_ERR_STATE, "this thread is attached to the heap already: use wn_current(heap), or wn_detach first");
     mutator *m = take_spare();

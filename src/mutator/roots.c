@@ -21,6 +21,7 @@ void wn_vector_free(wn_vector *v) {
 }
 
 wn_status wn_global(wn_heap *heap, void *variable) {
+    if (!variable) return wn_fail(WN_ERR_ARGUMENT, "wn_global: pass the address of the variable, not NULL");
     pthread_mutex_lock(&heap->roots_lock);
     bool ok = wn_vector_push(&heap->globals, variable);
     pthread_mutex_unlock(&heap->roots_lock);
@@ -43,6 +44,7 @@ wn_status wn_forget_global(wn_mutator *m, void *variable) {
 }
 
 wn_status wn_add_root_scanner(wn_heap *heap, wn_root_scanner scanner, void *data) {
+    if (!scanner) return wn_fail(WN_ERR_ARGUMENT, "wn_add_root_scanner: pass a function, not NULL");
     pthread_mutex_lock(&heap->roots_lock);
     struct wn_root_scanner_entry *s = realloc(heap->scanners, (heap->scanner_count + 1) * sizeof *s);
     if (s) {
@@ -66,6 +68,7 @@ wn_status wn_remove_root_scanner(wn_heap *heap, wn_root_scanner scanner, void *d
 }
 
 wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data) {
+    if (!listener) return wn_fail(WN_ERR_ARGUMENT, "wn_add_listener: pass a function, not NULL");
     pthread_mutex_lock(&heap->roots_lock);
     struct wn_listener_entry *s = realloc(heap->listeners, (heap->listener_count + 1) * sizeof *s);
     if (s) {
