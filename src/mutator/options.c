@@ -175,7 +175,7 @@ wn_status wn_options_set(wn_options *opts, const char *name, const char *value) 
         }
         /* fall through */
     case COUNT:
-        if (!parse_number(value, plain, &v) || v != (double)(uint64_t)v || !in_range(o, v)) return bad_value(o, value);
+        if (!parse_number(value, plain, &v) || !in_range(o, v) || v != (double)(uint64_t)v) return bad_value(o, value);
         if (o->at == AT(pin_limit))
             *(size_t *)at = (size_t)v;
         else

@@ -59,16 +59,15 @@ void wn_rc_free_slot(mutator *m, void *object) {
     meta[0] = 0;
     __atomic_store_n(&meta[1], 0, __ATOMIC_RELAXED);
     if (b->state != WN_BLOCK_LARGE) WN_FORBID(object, b->slot);
-    if (WN_LIKELY(!m->all_slow)) {
+    if (WN_LIKELY(!m->all_slow || b->state == WN_BLOCK_LARGE)) {
         free_large_or_cache(m, object, b);
         return;
     }
-    /* Checked: poisoned, and not reused for a while, so that a late use meets a dead object and not a new one. */
-    if (b->state == WN_BLOCK_SMALL) {
-        WN_ALLOW(object, b->slot);
-        memset(object, 0xDB, b->slot);
-        WN_FORBID(object, b->slot);
-    }
+    /* Checked: poisoned, and not reused for a while, so that a late use meets a dead object and not a new one. Large ones
+     * would hold too much meanwhile; their addresses lead nowhere at once. */
+    WN_ALLOW(object, b->slot);
+    memset(object, 0xDB, b->slot);
+    WN_FORBID(object, b->slot);
     void *oldest = object;
     if (r->quarantine.n < WN_RC_QUARANTINE) {
         if (wn_vector_push(&r->quarantine, object)) return;
