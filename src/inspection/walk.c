@@ -104,9 +104,7 @@ int wn_generation(wn_mutator *m, const void *object) { return wn_heap_of(m)->col
 
 bool wn_is_object(wn_mutator *m, const void *address) {
     wn_heap *heap = wn_heap_of(m);
-    pthread_mutex_lock(&heap->space.lock);
     void *o = wn_heap_object_at(heap, address, true);
-    pthread_mutex_unlock(&heap->space.lock);
     return o && shown(heap, o) && wn_type_of(o);
 }
 

@@ -186,10 +186,13 @@ extern const wn_collector wn_collector_refcount;
 extern const wn_collector wn_collector_incremental;
 extern const wn_collector wn_collector_concurrent;
 
+/* wn_space_object_at under the space's lock, for callers with the world running. */
+void *wn_space_object_at_locked(wn_heap *heap, const void *address, bool exact);
+
 /* The object of a heap that an address points to, or into unless `exact`; NULL when there is none. */
 static inline void *wn_heap_object_at(wn_heap *heap, const void *address, bool exact) {
     return heap->collector->object_at ? heap->collector->object_at(heap, address, exact)
-                                      : wn_space_object_at(&heap->space, address, exact);
+                                      : wn_space_object_at_locked(heap, address, exact);
 }
 
 /* Checked mode: whether an argument is an object of this heap, or NULL; reports it otherwise, as the `role` of `what`. */

@@ -180,6 +180,13 @@ void wn_young_full_(wn_mutator *m) { wn_mutator_of(m)->heap->collector->young_fu
 void wn_count_up_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->collector->count_up(wn_mutator_of(m), o); }
 void wn_count_down_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->collector->count_down(wn_mutator_of(m), o); }
 
+void *wn_space_object_at_locked(wn_heap *heap, const void *address, bool exact) {
+    pthread_mutex_lock(&heap->space.lock);
+    void *o = wn_space_object_at(&heap->space, address, exact);
+    pthread_mutex_unlock(&heap->space.lock);
+    return o;
+}
+
 bool wn_check_object(mutator *m, const void *o, const char *what, const char *role) {
     if (!o) return true;
     if (!wn_heap_object_at(m->heap, o, true)) {

@@ -105,8 +105,8 @@ static void adapt_window(incremental *inc, uint64_t ns) {
     inc->window = w < inc->nursery_size ? w : inc->nursery_size;
 }
 
-/* A minor, unless another thread ran one while this one waited for the world. */
-static void minor(mutator *m) {
+/* A minor, unless another thread ran one while this one waited for the world. `died`: how many objects, if not NULL. */
+static void minor(mutator *m, size_t *died) {
     incremental *inc = inc_of(m->heap);
     uint64_t seen = inc->minors, since = wn_os_now();
     wn_world_stop(m->heap, m);
@@ -114,7 +114,10 @@ static void minor(mutator *m) {
         wn_world_start(m->heap, m);
         return;
     }
+    inc->count_all = died != NULL;
     wn_inc_minor_run(inc, m);
+    inc->count_all = false;
+    if (died && inc->young_objects > inc->moved_objects) *died = inc->young_objects - inc->moved_objects;
     uint64_t ns = wn_os_now() - since;
     if (inc->phase == MARKING) {
         __atomic_fetch_add(&inc->owed, 2 * inc->moved_bytes, __ATOMIC_RELAXED);
@@ -209,7 +212,7 @@ static void pace(mutator *m, size_t bytes) {
         } else if (owed >= inc->heap->options.step_bytes) {
             /* A nursery's worth was allocated elsewhere: what is born old must not put the end of marking off. */
             __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
-            minor(m);
+            minor(m, NULL);
         }
     }
     tell_majors(m);
@@ -268,12 +271,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result) 
         return WN_OK;
     }
     uint64_t since = wn_os_now();
-    wn_world_stop(m->heap, m); /* another thread's minor must not come between this one and what it counted */
-    inc->count_all = true;
-    minor(m);
-    inc->count_all = false;
-    result->collected = inc->young_objects > inc->moved_objects ? inc->young_objects - inc->moved_objects : 0;
-    wn_world_start(m->heap, m);
+    minor(m, &result->collected);
     if (m->heap->options.stress && wn_may_collect(m)) {
         /* Under stress every chance is taken: a major is always under way, a short step at a time. */
         wn_world_stop(m->heap, m);
@@ -300,7 +298,7 @@ static void client_step(mutator *m, uint64_t deadline, size_t owed) {
         if (inc->phase == IDLE) wn_inc_major_start(inc);
         wn_world_start(m->heap, m);
     }
-    if (wn_inc_major_waits_for_minor(inc)) minor(m);
+    if (wn_inc_major_waits_for_minor(inc)) minor(m, NULL);
     __atomic_store_n(&inc->owed, owed, __ATOMIC_RELAXED);
     step(m, deadline, false);
 }
@@ -335,7 +333,7 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
 static void poll(mutator *m) {
     incremental *inc = inc_of(m->heap);
     if (m->fast.nested) return;
-    if (remembered_of(m)->n >= REMEMBERED_MANY) minor(m);
+    if (remembered_of(m)->n >= REMEMBERED_MANY) minor(m, NULL);
     run_due(m, wn_os_now() + inc->target_ns);
     tell_majors(m);
 }
@@ -390,7 +388,7 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     if ((size_t)(b->limit - b->cursor) < slot) pace(m, PIECE);
     o = young_slot(m, slot, false);
     if (!o && !m->fast.nested) {
-        minor(m);
+        minor(m, NULL);
         run_due(m, wn_os_now() + inc->target_ns);
         tell_majors(m);
         o = young_slot(m, slot, false);
@@ -403,6 +401,7 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     if (!o) o = young_slot(m, slot, true);
     if (!o) return born_old(m, type, bytes, false);
     o->type = type;
+    if (WN_UNLIKELY(m->all_slow)) wn_inc_nursery_note(o);
     return o;
 }
 
@@ -493,7 +492,7 @@ static bool is_live(const wn_heap *heap, const void *object) {
 static void *object_at(wn_heap *heap, const void *address, bool exact) {
     incremental *inc = inc_of(heap);
     if (is_young(inc, address)) return wn_inc_nursery_object_at(inc, address, exact);
-    return wn_space_object_at(&heap->space, address, exact);
+    return wn_space_object_at_locked(heap, address, exact);
 }
 static bool each_young(wn_heap *heap, bool (*visit)(void *object, void *data), void *data) {
     return wn_inc_nursery_each(inc_of(heap), visit, data);

@@ -157,11 +157,11 @@ static WN_ALWAYS_INLINE bool is_young(const incremental *inc, const void *o) {
 
 static inline bool is_marked(const void *old) {
     uint64_t bit;
-    return *wn_bit_of(old, WN_MARK_TABLE, &bit) & bit;
+    return __atomic_load_n(wn_bit_of(old, WN_MARK_TABLE, &bit), __ATOMIC_RELAXED) & bit;
 }
 static inline void set_mark(const void *old) {
     uint64_t bit, *word = wn_bit_of(old, WN_MARK_TABLE, &bit);
-    *word |= bit;
+    __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
 }
 static inline bool is_frozen(const void *old) {
     return (wn_meta_(old)[1] & WN_STATE_GENERATION_) == WN_STATE_GENERATION_;
@@ -196,6 +196,9 @@ bool wn_inc_nursery_take(incremental *inc, size_t least, bool beyond, stretch *o
 void wn_inc_nursery_reset(incremental *inc);
 /* The young object that an address points to, or into unless `exact`; NULL when there is none. */
 void *wn_inc_nursery_object_at(incremental *inc, const void *address, bool exact);
+/* In checked and in stress mode, where each allocation comes by: sets the alloc bit of a new object, so that questions
+ * about addresses are answered without a walk. */
+void wn_inc_nursery_note(const void *young);
 bool wn_inc_nursery_each(const incremental *inc, bool (*visit)(void *object, void *data), void *data);
 /* Counts the objects of a piece into walked_objects and walked_bytes. */
 void wn_inc_nursery_count(incremental *inc, stretch piece);

@@ -39,6 +39,7 @@ bool wn_inc_nursery_init(incremental *inc, size_t bytes) {
     inc->grey = wn_os_reserve(words * 2 * sizeof(void *), wn_os_page_size());
     if (!inc->grey || !wn_os_commit(inc->grey, words * 2 * sizeof(void *))) return false;
     inc->grey_top = inc->grey;
+    inc->asked = inc->heap->options.check || inc->heap->options.stress;
     inc->stayed = inc->grey + words;
     return add(&inc->free, inc->nursery, inc->nursery + inc->nursery_size);
 }
@@ -119,7 +120,7 @@ void wn_inc_nursery_reset(incremental *inc) {
             }
         }
     if (inc->asked) memset(wn_alloc_words(wn_block_of(inc->nursery)), 0, inc->nursery_size >> WN_GRANULE_SHIFT_ >> 3);
-    inc->asked = false;
+    inc->asked = inc->heap->options.check || inc->heap->options.stress;
     inc->pieces.n = inc->free.n = inc->free_at = inc->handed = 0;
     char *at = inc->nursery;
     qsort(inc->stayed, inc->stayed_n, sizeof(void *), by_address);
@@ -130,6 +131,7 @@ void wn_inc_nursery_reset(incremental *inc) {
          * not used until the next minor, an object that is not entered is only not walked. */
         if (at < o) add(&inc->free, at, o);
         add(&inc->pieces, o, end);
+        if (inc->asked) wn_inc_nursery_note(o);
         at = end;
     }
     if (at < inc->nursery + inc->nursery_size) add(&inc->free, at, inc->nursery + inc->nursery_size);
@@ -140,13 +142,18 @@ void wn_inc_nursery_reset(incremental *inc) {
 
 /* ---- walking ----------------------------------------------------------------------------------------------------- */
 
-/* Sets the alloc bits of a piece's objects as far as there are some. Nobody needs them but questions about addresses.
- */
+void wn_inc_nursery_note(const void *young) {
+    uint64_t bit, *word = wn_bit_of(young, WN_ALLOC_TABLE, &bit);
+    __atomic_fetch_or(word, bit, __ATOMIC_RELEASE);
+}
+
+/* Sets the alloc bits of a piece's objects as far as there are some, where that was not done when they were made. */
 static void learn(incremental *inc, stretch *p) {
+    const wn_options *o = &inc->heap->options;
+    if (o->check || o->stress) return;
     inc->asked = true;
-    while (p->known < p->end && __atomic_load_n((void **)p->known, __ATOMIC_ACQUIRE)) {
-        uint64_t bit, *word = wn_bit_of(p->known, WN_ALLOC_TABLE, &bit);
-        __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+    while (p->known < p->end && wn_type_of(p->known)) {
+        wn_inc_nursery_note(p->known);
         p->known += slot_of(p->known);
     }
 }
@@ -159,10 +166,13 @@ void *wn_inc_nursery_object_at(incremental *inc, const void *address, bool exact
         stretch *p = &inc->pieces.at[i];
         if ((const char *)address < p->start || (const char *)address >= p->end) continue;
         learn(inc, p);
-        if ((const char *)address >= p->known) break;
         char *o = (char *)((uintptr_t)address & ~(uintptr_t)15);
-        while (!wn_is_allocated(o)) o -= 16;
-        if (!exact || o == address) found = o;
+        if (exact) {
+            if (o == address && wn_is_allocated(o)) found = o;
+            break;
+        }
+        while (o > p->start && !wn_is_allocated(o)) o -= 16;
+        if (wn_is_allocated(o) && (const char *)address < o + slot_of(o)) found = o;
         break;
     }
     pthread_mutex_unlock(&inc->lock);

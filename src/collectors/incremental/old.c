@@ -9,10 +9,20 @@
 
 #include <string.h>
 
+/* Sets or clears the mark bits of a run of slots, a word at a time; atomic, because the barrier and the questions of
+ * weak references read them in other threads. */
 static void change_marks(const wn_buffer_ *b, size_t slot, bool set) {
-    for (char *p = b->cursor; p < b->limit; p += slot) {
-        uint64_t bit, *word = wn_bit_of(p, WN_MARK_TABLE, &bit);
-        *word = set ? *word | bit : *word & ~bit;
+    for (char *p = b->cursor; p < b->limit;) {
+        uint64_t bit, *word = wn_bit_of(p, WN_MARK_TABLE, &bit), bits = 0;
+        for (uint64_t *same = word; p < b->limit && same == word; p += slot) {
+            same = wn_bit_of(p, WN_MARK_TABLE, &bit);
+            if (same != word) break;
+            bits |= bit;
+        }
+        if (set)
+            __atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
+        else
+            __atomic_fetch_and(word, ~bits, __ATOMIC_RELAXED);
     }
 }
 
@@ -80,6 +90,6 @@ void *wn_inc_old_reserve(incremental *inc, size_t bytes) {
 
 void wn_inc_old_unreserve(incremental *inc, void *slot) {
     uint64_t bit, *word = wn_bit_of(slot, WN_MARK_TABLE, &bit);
-    *word &= ~bit;
+    __atomic_fetch_and(word, ~bit, __ATOMIC_RELAXED);
     wn_space_free(&inc->heap->space, &slot, 1);
 }
