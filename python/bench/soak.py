@@ -70,17 +70,19 @@ def main():
         if k % 97 and i % 20 == 0:
             heap[k] = heaps.document(k, r)
         if i % max(1, requests // 40) == 0:
-            samples.append(resident_mb())
+            samples.append((resident_mb(), mode))
     wall = time.perf_counter() - start
     fallbacks = winnow.stats()["fallbacks"] if modes != ["stock"] else {}
     gc.collect()
     ok = True
-    quarter = len(samples) // 4
-    early, late = max(samples[quarter : 2 * quarter]), max(samples[-quarter:])
-    print(f"{wall:.0f} s; resident memory: at most {early:.0f} MB in the second quarter, {late:.0f} MB in the last")
-    if late > early * 1.1 + 5:
-        print("memory grows")
-        ok = False
+    print(f"{wall:.0f} s, {requests / wall:.0f} requests a second")
+    for mode in modes:
+        mine = [mb for mb, m in samples[len(samples) // 4 :] if m == mode]
+        early, late = max(mine[: len(mine) // 2]), max(mine[len(mine) // 2 :])
+        print(f"{mode}: resident memory at most {early:.0f} MB in the first half, {late:.0f} MB in the second")
+        if late > early * 1.1 + 5:
+            print("memory grows")
+            ok = False
     if made - finalized != len({id(j) for j in recent}):
         print(f"{made} objects with finalizers made, {finalized} finalized, {len(recent)} alive")
         ok = False

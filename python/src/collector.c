@@ -650,8 +650,11 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
         note_pause(ns);
         PyObject *collected = PyDict_GetItemWithError(args[1], W.s_collected);
         if (collected) W.n.collected += (uint64_t)PyLong_AsLong(collected);
+        /* Never fewer than a young collection can add to the old, or garbage would come faster than it goes. */
+        size_t least = (size_t)W.gc->generations[0].threshold * 3 / 2;
+        if (least < 200 || least > 1500) least = 1000;
         if ((double)ns > W.o.slice_ms * 8e5)
-            W.slice = W.slice * 3 / 4 > 100 ? W.slice * 3 / 4 : 100;
+            W.slice = W.slice * 3 / 4 > least ? W.slice * 3 / 4 : least;
         else if ((double)ns < W.o.slice_ms * 4e5 && W.slice < 20000)
             W.slice += W.slice / 4;
     }

@@ -172,11 +172,16 @@ def report(file=None):
     print(f"winnow {__version__}: mode {s['mode']}, {s['full_collections']} full collections", file=out)
     print(f"  garbage proposed {s['proposed']}, collected {s['collected']}, snapshots {s['snapshots']}", file=out)
     print(f"  pauses: longest {s['longest_ms']:.2f} ms, in all {s['total_ms']:.1f} ms", file=out)
-    total = sum(n for _, n in s["pauses_us"])
-    seen = 0
+    coarse = {}
     for below, n in s["pauses_us"]:
+        limit = 1.0
+        while limit < below:
+            limit *= 2
+        coarse[limit] = coarse.get(limit, 0) + n
+    total, seen = sum(coarse.values()), 0
+    for limit, n in sorted(coarse.items()):
         seen += n
-        print(f"    up to {below / 1000:8.2f} ms: {n:6d}  {seen / total:7.2%}", file=out)
+        print(f"    up to {limit / 1000:9.3f} ms: {n:6d}  {seen / total:7.2%}", file=out)
     bad = {k: v for k, v in s["fallbacks"].items() if v}
     if bad:
         print("  left to the interpreter or repeated: " + ", ".join(f"{k} {v}" for k, v in bad.items()), file=out)
