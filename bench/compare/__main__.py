@@ -220,7 +220,10 @@ def main():
     path = os.path.join(arguments.output, "index.html")
     kind = "A quick comparison: smaller workloads, few repetitions." if arguments.quick else "A full comparison."
     page.write(path, lines, workloads, where, sweep, kind)
-    print("\n%s\n%s" % (results, path))
+    markdown = os.path.join(arguments.output, "results.md")
+    with open(markdown, "w") as out:
+        out.write(table.markdown(lines, workloads, where, kind))
+    print("\n%s\n%s\n%s" % (results, markdown, path))
     if not agreed:
         print("compare: checksums differ; those runs are refused, see above", file=sys.stderr)
     return 0 if agreed else 1

@@ -86,6 +86,39 @@ def write_goals(out, lines):
         )
 
 
+def markdown(lines, workloads, machine, note):
+    """The same for a document: a row per workload and system, and the goals."""
+    text = ["%s %s" % (note, machine + "."), ""]
+    text.append("| workload | system | wall s | spread | CPU s | collector s | peak MB | stall p99.9 | longest stall | MMU 10 ms | runs |")
+    text.append("| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |")
+    for workload in workloads:
+        for line in rows(lines, workload.name):
+            if "wall_s" not in line:
+                continue
+            cells = [
+                workload.name,
+                line["label"],
+                "%.3f" % line["wall_s"],
+                "%.3f-%.3f" % tuple(line["wall_s_spread"]),
+                "%.3f" % line["cpu_s"],
+                "%.3f" % line["gc_cpu_s"] if "gc_cpu_s" in line else "-",
+                "%.0f" % (line["peak_rss_bytes"] / 2**20),
+                time_us(line["stall_p999_us"]),
+                time_us(line["stall_max_us"]),
+                "%.2f" % line["mmu"]["10"],
+                str(line["repetitions"]),
+            ]
+            text.append("| " + " | ".join(cells) + " |")
+    text += ["", "| goal | figure | Winnow | peer | ratio | at most | |", "| --- | --- | --- | --- | --: | --: | --- |"]
+    for v in verdict.judge(lines):
+        goal = v["goal"]
+        state = "not measured" if v["ratio"] is None else "reached" if v["reached"] else "**missed**"
+        ratio = "-" if v["ratio"] is None else "%.2f" % v["ratio"]
+        cells = [goal.workload, goal.what, v["mine"], v["theirs"], ratio, "%.1f" % goal.most, state]
+        text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"
+
+
 def write_revisions(out, lines, suffixes, tolerance):
     """The canary: two revisions side by side. Returns whether the second is nowhere slower beyond the tolerance."""
     by_name = {(line["workload"], line["system"]): line for line in lines}

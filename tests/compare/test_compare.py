@@ -132,6 +132,10 @@ class Refusals(unittest.TestCase):
         table.write_goals(out, [line for line in lines() if line["system"] != "pypy"])
         self.assertIn("MISSED", out.getvalue())
         self.assertIn("not measured", out.getvalue())
+        text = table.markdown(lines(), WORKLOADS, "a machine", "A note.")
+        self.assertIn("**missed**", text)
+        widths = {row.count("|") for row in text.splitlines() if row.startswith("| lru")}
+        self.assertEqual(widths, {12, 8})
 
     def test_winnow_runs_with_the_peers_parameters(self):
         binary = os.environ.get("WINNOW", "")
