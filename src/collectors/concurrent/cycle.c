@@ -97,7 +97,10 @@ static bool close_marking(wn_cc *cc, uint64_t reads_before, size_t scanners) {
     pthread_mutex_lock(&cc->lock);
     closed = cc->weak_reads == reads_before && !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded &&
              !cc->shared && !cc->keys.n && heap->scanner_count <= scanners && !cc->aborted;
-    if (closed) wn_cc_set_phase(cc, WN_CC_CLOSED);
+    if (closed) {
+        wn_cc_set_phase(cc, WN_CC_CLOSED);
+        __atomic_store_n(&cc->hidden, 0, __ATOMIC_RELAXED); /* the next cycle searches the table anew */
+    }
     pthread_mutex_unlock(&cc->lock);
     pthread_mutex_unlock(&heap->weak.lock);
     pthread_mutex_unlock(&heap->world);

@@ -276,7 +276,12 @@ bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w) {
     pthread_mutex_lock(&cc->heap->weak.lock);
     bool any = cc->heap->weak.ephemerons;
     pthread_mutex_unlock(&cc->heap->weak.lock);
-    if (!any) return false;
+    if (!any) { /* keys that a former cycle's search has led to note mean nothing; one made from now on is shaded */
+        pthread_mutex_lock(&cc->lock);
+        cc->keys.n = 0;
+        pthread_mutex_unlock(&cc->lock);
+        return false;
+    }
     tracing t = {cc, &w->marker, 0};
     bool first;
     void *some[64];
