@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Does the random graph test find bugs? Plants one deliberate mistake at a time into a copy of the library and demands
+# that the test fails on it. Exit status 0 only when the unchanged library passes and every mutant is found.
+#
+#   tests/mutants.sh [--seeds N] [NAME...]      (default: 4 seeds per mutant, all mutants; a few minutes)
+#
+# A mutant is: a name, the collector to run, a file, a sed expression that must change it, and what is wrong with it.
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+seeds=4
+if [ "${1:-}" = --seeds ]; then
+    seeds=$2
+    shift 2
+fi
+wanted=" $* "
+ops=400000
+cc=${CC:-cc}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+mutants=(
+"uncounted-store|refcount|include/winnow/fast.h|s/if (value \&\& !takes_over) wn_count_up_(m, value);//|wn_set does not count the new reference"
+"kept-overwritten|refcount|include/winnow/fast.h|s/if (old) wn_count_down_(m, old);/(void)old;/|an overwritten reference is never released"
+"finalized-twice|refcount|src/collectors/refcount/reclaim.c|s/WN_STATE_FINALIZED_, __ATOMIC_RELAXED) \& WN_STATE_FINALIZED_)/WN_STATE_FINALIZED_, __ATOMIC_RELAXED) \& 0)/|a resurrected object is finalized at its second death"
+"no-release|refcount|src/collectors/refcount/reclaim.c|s/if (t->release) t->release(object);//|release hooks do not run at zero"
+"dirty-slot|refcount|src/collectors/refcount/reclaim.c|s/memset(p, 0, slot);//|a reused slot is not cleared"
+"stale-weak|refcount|src/engines/weak.c|0,/r->target = NULL;/s///|a weak reference keeps its dead target"
+"external-ignored|refcount|src/engines/cycles.h|s/if (c->counts\[rank\] \&\& /if (c->counts[rank] > 1 \&\& /|the cycle search overlooks a single reference from outside"
+"ephemeron-by-key|refcount|src/collectors/refcount/generations.c|s/if (e->value \&\& by_key) visit/if (0 \&\& by_key) visit/|an ephemeron's key does not keep the value"
+"trial-not-undone|refcount|src/collectors/refcount/young.c|0,/meta\[0\]++;/s//(void)meta;/|a young collection does not restore the counts of garbage"
+"young-forgotten|refcount|src/collectors/refcount/young.c|s/if (!(meta\[1\] \& WN_STATE_SCRATCH_)) return;/return;/|what an outside reference reaches is not kept alive"
+"no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& __atomic_load_n/0 \&\& __atomic_load_n/|a store into an old object is not remembered"
+"weak-not-moved|incremental|src/engines/weak.c|/^void wn_weak_moved/,/^}/s/if (e) {/if (0) {/|weak references do not follow an object that moves"
+)
+
+flags=(-std=gnu11 -O1 -w -D_GNU_SOURCE -DWINNOW_CHECK=0)
+
+compile() { # folder source: its object file, unless there is one already
+    local object="$1/$(echo "${2%.c}" | tr / _).o"
+    [ -f "$object" ] || "$cc" "${flags[@]}" -I"$1/include" -I"$1/src" -c "$1/$2" -o "$object"
+}
+
+build() { # folder: compiles what has no object yet, and links
+    local source
+    (cd "$1" && find src tests/random_graph.c -name '*.c') | while read -r source; do
+        compile "$1" "$source" || exit 1
+    done || return 1
+    "$cc" "$1"/*.o -lpthread -lm -o "$1/random_graph"
+}
+
+try() { # folder collector: true when some seed fails; prints the first complaint
+    local seed
+    for seed in $(seq "$seeds"); do
+        if ! WINNOW_COLLECTOR=$2 "$1/random_graph" --seed "$seed" --ops "$ops" --no-shrink --limit 60 >"$1/log" 2>&1; then
+            sed -n 's/^random_graph: FAILED: //p' "$1/log" | head -1
+            return 0
+        fi
+    done
+    return 1
+}
+
+fresh() { # folder: a copy of the sources
+    mkdir -p "$1/tests"
+    cp -r "$root/include" "$root/src" "$1/"
+    cp "$root/tests/random_graph.c" "$1/tests/"
+}
+
+base=$work/base
+fresh "$base"
+build "$base" || { echo "the library does not build"; exit 1; }
+for collector in refcount incremental; do
+    if complaint=$(try "$base" "$collector"); then
+        echo "the unchanged library fails on $collector: $complaint"
+        exit 1
+    fi
+done
+echo "unchanged: passes"
+
+missed=0
+for mutant in "${mutants[@]}"; do
+    name=${mutant%%|*} rest=${mutant#*|}
+    collector=${rest%%|*} rest=${rest#*|}
+    file=${rest%%|*} rest=${rest#*|}
+    what=${rest##*|} edit=${rest%|*}
+    [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]] || continue
+    folder=$work/$name
+    fresh "$folder"
+    sed -i "$edit" "$folder/$file"
+    if cmp -s "$folder/$file" "$root/$file"; then
+        echo "$name: no longer applies to $file: bring it up to date"
+        missed=$((missed + 1))
+        continue
+    fi
+    case $file in
+    *.c) # all other object files are as in the base
+        cp "$base"/*.o "$folder"/
+        rm "$folder/$(echo "${file%.c}" | tr / _).o" ;;
+    esac
+    if ! build "$folder"; then
+        echo "$name: does not compile: bring it up to date"
+        missed=$((missed + 1))
+    elif complaint=$(try "$folder" "$collector"); then
+        echo "$name: found ($what): $complaint"
+    else
+        echo "$name: NOT FOUND ($what)"
+        missed=$((missed + 1))
+    fi
+    rm -rf "$folder"
+done
+[ $missed -eq 0 ] && echo "every mutant was found"
+exit $((missed > 0))
