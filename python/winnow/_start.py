@@ -41,4 +41,5 @@ def start(text):
     if os.environ.get("WINNOW_PYTHON_REPORT", "0") not in ("", "0"):
         import atexit
 
+        atexit.unregister(winnow.report)  # a folder that is on the path by two names brings us here twice
         atexit.register(winnow.report)
