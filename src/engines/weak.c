@@ -19,8 +19,31 @@ bool wn_weak_init(wn_heap *heap) {
     return true; /* the table comes with the first weak reference */
 }
 
+/* A table that grows to millions of entries must not do so in one go: the new one is taken from the system, which zeroes
+ * it page by page as it is used, and entries are moved over a few with each that is added. */
+enum { MOVED_PER_ENTRY = 8, DISCARDED = 1 << 20 };
+
+static size_t table_bytes(size_t size) {
+    size_t page = wn_os_page_size();
+    return (size * sizeof(wn_weak_entry) + page - 1) & ~(page - 1);
+}
+
+static wn_weak_entry *make_table(size_t size) {
+    wn_weak_entry *t = wn_os_reserve(table_bytes(size), wn_os_page_size());
+    if (t && !wn_os_commit(t, table_bytes(size))) {
+        wn_os_release(t, table_bytes(size));
+        return NULL;
+    }
+    return t;
+}
+
+static void drop_table(wn_weak_entry *t, size_t size) {
+    if (t) wn_os_release(t, table_bytes(size));
+}
+
 void wn_weak_fini(wn_heap *heap) {
-    free(heap->weak.entry);
+    drop_table(heap->weak.entry, heap->weak.size);
+    drop_table(heap->weak.old, heap->weak.old_size);
     pthread_mutex_destroy(&heap->weak.lock);
 }
 
@@ -40,33 +63,71 @@ static wn_weak_entry *place(const wn_weak_table *t, const void *target) {
     }
 }
 
+/* The same in the table before it grew; entries that were moved over count as deleted ones. */
+static wn_weak_entry *find_old(const wn_weak_table *t, const void *target) {
+    size_t i = hash(target) & (t->old_size - 1);
+    for (size_t n = 0; n < t->old_size; n++, i = (i + 1) & (t->old_size - 1)) {
+        if (i < t->old_at) continue;
+        if (t->old[i].target == target) return &t->old[i];
+        if (!t->old[i].target) break;
+    }
+    return NULL;
+}
+
 wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target) {
     if (!heap->weak.live) return NULL;
     wn_weak_entry *e = place(&heap->weak, target);
-    return e->target == target ? e : NULL;
+    if (e->target == target) return e;
+    return heap->weak.old ? find_old(&heap->weak, target) : NULL;
 }
 
+static bool settle(wn_weak_table *t, size_t n) {
+    if (!t->old) return true;
+    size_t discarded = t->old_at * sizeof(wn_weak_entry) / DISCARDED;
+    for (; n && t->old_at < t->old_size; n--, t->old_at++) {
+        wn_weak_entry *e = &t->old[t->old_at];
+        if (!e->target || e->target == WN_WEAK_GONE) continue;
+        wn_weak_entry *there = place(t, e->target);
+        if (!there->target) t->used++;
+        *there = *e;
+    }
+    if (t->old_at == t->old_size) {
+        drop_table(t->old, t->old_size);
+        t->old = NULL;
+        return true;
+    }
+    /* What is behind goes back at once, so that dropping the table later is short. */
+    for (; discarded < t->old_at * sizeof(wn_weak_entry) / DISCARDED; discarded++)
+        wn_os_discard((char *)t->old + discarded * DISCARDED, DISCARDED);
+    return false;
+}
+
+bool wn_weak_settle(wn_heap *heap, size_t n) { return settle(&heap->weak, n); }
+
 static bool make_room(wn_weak_table *t) {
+    settle(t, MOVED_PER_ENTRY);
     if ((t->used + 1) * 4 <= t->size * 3) return true;
-    wn_weak_table bigger = *t;
-    bigger.size = 64;
-    while (bigger.size < t->live * 3) bigger.size *= 2;
-    bigger.entry = calloc(bigger.size, sizeof *bigger.entry);
-    if (!bigger.entry) return false;
-    for (size_t i = 0; i < t->size; i++)
-        if (t->entry[i].target && t->entry[i].target != WN_WEAK_GONE) *place(&bigger, t->entry[i].target) = t->entry[i];
-    free(t->entry);
-    t->entry = bigger.entry;
-    t->size = bigger.size;
-    t->used = t->live;
+    while (!settle(t, 4096)) {} /* cannot be: the new table has room for twice what has to be moved */
+    size_t size = 64;
+    while (size < t->live * 3) size *= 2;
+    wn_weak_entry *bigger = make_table(size);
+    if (!bigger) return false;
+    t->old = t->entry;
+    t->old_size = t->size;
+    t->old_at = 0;
+    t->entry = bigger;
+    t->size = size;
+    t->used = 0;
+    settle(t, MOVED_PER_ENTRY);
     return true;
 }
 
 static wn_weak_entry *enter(wn_heap *heap, void *target) {
     wn_weak_table *t = &heap->weak;
     if (!make_room(t)) return NULL;
-    wn_weak_entry *e = place(t, target);
-    if (e->target != target) {
+    wn_weak_entry *e = wn_weak_find(heap, target);
+    if (!e) {
+        e = place(t, target);
         if (!e->target) t->used++;
         t->live++;
         *e = (wn_weak_entry){.target = target};

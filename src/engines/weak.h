@@ -39,6 +39,10 @@ typedef struct wn_weak_entry {
 bool wn_weak_init(wn_heap *heap);
 void wn_weak_fini(wn_heap *heap);
 
+/* Goes on moving entries into a table that has grown, at most n; true when none is left elsewhere. Whoever goes through
+ * the table from end to end calls it until it says so. Under the lock, or with the world stopped. */
+bool wn_weak_settle(wn_heap *heap, size_t n);
+
 /* The entry of a target, or NULL. Under the lock, or with the world stopped. */
 wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target);
 

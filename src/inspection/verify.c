@@ -169,6 +169,7 @@ size_t wn_verify(wn_mutator *fast, FILE *report) {
     verifier v = {.heap = heap, .report = report};
     wn_world_stop(heap, m);
     for (mutator *each = heap->mutators; each; each = each->next) heap->collector->flush(each);
+    wn_weak_settle(heap, (size_t)-1);
     check_blocks(&v);
     wn_each_root(heap, note_root_slot, &v);
     for (size_t i = 0; i < heap->immortals.n; i++) note(&v, heap->immortals.at[i], false);

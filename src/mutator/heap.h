@@ -63,7 +63,9 @@ typedef struct wn_weak_table {
     pthread_mutex_t lock;
     struct wn_weak_entry *entry;
     size_t size, used; /* used: filled and deleted entries */
-    size_t live;
+    struct wn_weak_entry *old; /* the table before it grew, while its entries are moved over a few at a time */
+    size_t old_size, old_at;   /* those before old_at have been */
+    size_t live;               /* in both */
     size_t ephemerons; /* with a key */
 } wn_weak_table;
 

@@ -51,7 +51,8 @@ static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
     for (size_t i = 0; !end && wn_cc_pause(cc, w);) {
         size_t n = 0;
         pthread_mutex_lock(&heap->weak.lock);
-        if (table != heap->weak.entry) i = 0;
+        bool settled = wn_weak_settle(heap, ENTRIES);
+        if (table != heap->weak.entry || !settled) i = 0;
         table = heap->weak.entry;
         for (size_t to = i + ENTRIES; i < to && i < heap->weak.size; i++) {
             wn_weak_entry *e = &heap->weak.entry[i];
@@ -63,7 +64,7 @@ static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
                 dead[n++] = e->target;
             }
         }
-        end = i >= heap->weak.size;
+        end = settled && i >= heap->weak.size;
         pthread_mutex_unlock(&heap->weak.lock);
         for (size_t j = 0; j < n; j++) wn_weak_target_died(&w->me, dead[j], is_marked, NULL, &values);
         values.n = 0; /* dead like their keys, or alive for reasons of their own */

@@ -259,13 +259,14 @@ static bool follow_table(tracing *t, wn_cc_worker *w) {
     const wn_weak_entry *table = NULL;
     for (size_t i = 0;;) {
         pthread_mutex_lock(&heap->weak.lock);
-        if (table != heap->weak.entry) i = 0;
+        bool settled = wn_weak_settle(heap, 256);
+        if (table != heap->weak.entry || !settled) i = 0;
         table = heap->weak.entry;
         size_t to = i + 256 < heap->weak.size ? i + 256 : heap->weak.size;
         for (; i < to; i++)
             if (table[i].target && table[i].target != WN_WEAK_GONE)
                 for (wn_ephemeron *p = table[i].ephemerons; p; p = p->next) follow_one(t, p);
-        bool end = i >= heap->weak.size;
+        bool end = settled && i >= heap->weak.size;
         pthread_mutex_unlock(&heap->weak.lock);
         if (end) return true;
         if (!wn_cc_pause(t->cc, w)) return false;

@@ -166,6 +166,7 @@ static bool weakref_is_alive(void *inc, void *ref) { return !is_found_dead(inc, 
 /* Some entries of the table of weak references; false at its end. */
 static bool clear_weak(incremental *inc, mutator *m) {
     wn_weak_table *t = &inc->heap->weak;
+    if (!wn_weak_settle(inc->heap, FEW)) return true;
     if (t->entry != inc->weak_entries) { /* the table grew meanwhile: again from the start */
         inc->weak_entries = t->entry;
         inc->weak_at = 0;
