@@ -935,8 +935,10 @@ static void check_weaks(wn_mutator *m, bool collected) {
             if (o && collected && !w->target->may_live)
                 wrong("a weak reference to object %llu, which is garbage, is not empty",
                       (unsigned long long)w->target->id);
-            if (!o && w->with_callback && atomic_load(&w->calls) != 1 && (collected || atomic_load(&w->calls)))
-                wrong("the callback of an empty weak reference ran %d times", atomic_load(&w->calls));
+            /* With several threads the callback may still be due on one that stands still. */
+            int calls = atomic_load(&w->calls);
+            if (!o && w->with_callback && calls != 1 && (calls || (collected && set.threads == 1)))
+                wrong("the callback of an empty weak reference ran %d times", calls);
             if (o && atomic_load(&w->calls)) wrong("the callback of a weak reference ran while it has its target");
         }
         for (int i = 0; i < EPHEMERONS; i++) {
