@@ -159,13 +159,16 @@ static void hand_over(PyObject *o) {
     gc_link_before(g, generation(0));
 }
 
-/* Callbacks can be cleared, so a stop may never be heard of. */
+static void canary_take(void);
+
+/* Callbacks can be cleared, and a finalizer can uninstall us, so a stop may never be heard of. */
 static void repair(void) {
     if (W.nested || !W.in_full) return;
     if (!gc_list_empty(search_parked())) {
         unpark();
         W.n.repaired++;
     }
+    canary_take();
     W.in_full = false;
 }
 
@@ -204,6 +207,7 @@ static PyMethodDef canary_method = {"canary_died", canary_died, METH_O, NULL};
 
 static void canary_set(void) {
     if (!canary_call) return;
+    canary_take();
     Py_SET_REFCNT((PyObject *)&canary.ob, 1);
     canary_watch = PyWeakref_NewRef((PyObject *)&canary.ob, canary_call);
     Py_SET_REFCNT((PyObject *)&canary.ob, 1);

@@ -293,6 +293,24 @@ class Robustness(Case):
         pairs(5)
         self.assertGreaterEqual(gc.collect(), 10)
 
+    def test_a_finalizer_uninstalls_and_installs(self):
+        class F:
+            def __init__(self, what):
+                self.me, self.what = self, what
+
+            def __del__(self):
+                self.what()
+
+        for what in (winnow.uninstall, lambda: on(MODES[-1]), lambda: (winnow.uninstall(), on(MODES[0]))):
+            on(MODES[0])
+            for _ in range(3):
+                F(what)
+                pairs(10)
+                gc.collect()
+                pairs(10)
+                self.assertGreaterEqual(gc.collect(), 20)
+            self.assertGreater(len(gc.get_objects()), 1000)
+
     def test_somebody_kept_gc_collect(self):
         kept = gc.collect
         on(MODES[-1], batch=100)
