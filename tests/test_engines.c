@@ -3,6 +3,10 @@
  * simple that it is plainly right: repeated passes over arrays of indices.
  */
 #include <setjmp.h>
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +14,7 @@
 #include <cmocka.h>
 
 #include "engines/cycles.h"
+#include "engines/snapshot.h"
 
 typedef struct toy {
     size_t count; /* references from everywhere, as its owner counts them */
@@ -299,6 +304,56 @@ static void marking_stops_at_its_budget_and_goes_on(void **state) {
     wn_cycles_drop(&c);
 }
 
+/* ---- snapshots
+ * --------------------------------------------------------------------------------------------------------- */
+
+static volatile long present = 1;
+
+static bool tell_the_present(void *context, void *result, size_t bytes) {
+    (void)bytes;
+    *(long *)result = present + *(long *)context;
+    return true;
+}
+static bool crash(void *context, void *result, size_t bytes) {
+    (void)context, (void)result, (void)bytes;
+    kill(getpid(), SIGKILL);
+    return true;
+}
+static bool give_up(void *context, void *result, size_t bytes) {
+    (void)context, (void)result, (void)bytes;
+    return false;
+}
+
+static wn_snapshot_state outcome(wn_snapshot *s) {
+    for (int i = 0; i < 20000; i++) {
+        wn_snapshot_state state = wn_snapshot_poll(s);
+        if (state != WN_SNAPSHOT_RUNNING) return state;
+        usleep(1000);
+    }
+    return WN_SNAPSHOT_RUNNING;
+}
+
+static void a_snapshot_answers_crashes_or_gives_up(void **state) {
+    (void)state;
+    wn_snapshot s = {0};
+    long add = 41;
+    assert_int_equal(wn_snapshot_poll(&s), WN_SNAPSHOT_NONE);
+    for (int round = 0; round < 10; round++) {
+        present = 1;
+        assert_true(wn_snapshot_start(&s, 100, tell_the_present, &add));
+        present = 2; /* too late to be seen */
+        assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+        assert_int_equal(errno, ECHILD); /* the program has no child that it could hear of */
+        assert_int_equal(outcome(&s), WN_SNAPSHOT_DONE);
+        assert_int_equal(*(long *)wn_snapshot_result(&s), 42);
+        wn_snapshot_drop(&s);
+        assert_int_equal(wn_snapshot_poll(&s), WN_SNAPSHOT_NONE);
+        assert_true(wn_snapshot_start(&s, 100, round % 2 ? crash : give_up, &add));
+        assert_int_equal(outcome(&s), WN_SNAPSHOT_DIED);
+        wn_snapshot_drop(&s);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_graphs_agree_with_the_model),
@@ -308,6 +363,7 @@ int main(void) {
         cmocka_unit_test(deep_and_wide_graphs_are_marked_whole),
         cmocka_unit_test(threads_share_the_work),
         cmocka_unit_test(marking_stops_at_its_budget_and_goes_on),
+        cmocka_unit_test(a_snapshot_answers_crashes_or_gives_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
