@@ -577,7 +577,7 @@ static wn_chunk *swept(wn_space *space, wn_block *b, size_t freed) {
     if (b->state == WN_BLOCK_LARGE) return freed ? free_large(space, b) : NULL;
     __atomic_fetch_sub(&space->live_bytes, freed * b->slot, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&b->used, (uint32_t)freed, __ATOMIC_RELAXED);
-    if (!space->quarantines || !freed || !b->used) settle_block(space, b);
+    if (!space->quarantines || !freed) settle_block(space, b);
     return NULL;
 }
 

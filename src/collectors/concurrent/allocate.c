@@ -7,6 +7,8 @@
  */
 #include "collectors/concurrent/concurrent.h"
 
+#include <stdlib.h>
+
 /* ---- black memory ----------------------------------------------------------------------------------------------- */
 
 /* Sets the mark bits of every granule in [from, to): those between slots mean nothing. */
@@ -74,7 +76,7 @@ static bool refill(mutator *m, unsigned kind, unsigned cls, wn_buffer_ *b) {
     /* The rest of a run that is too short for a slot does not exist: runs are whole slots. */
     for (int tries = 0; !wn_space_refill(space, &m->block[kind][cls], cls, kind, b); tries++) {
         b->cursor = b->limit = NULL;
-        if (tries && wn_space_list_last(space, kind, cls)) continue;
+        if (tries < 2 && wn_space_list_last(space, kind, cls)) continue;
         if (tries == 2 || !make_room(m, tries == 1)) {
             note_futile(m);
             return false;
@@ -162,6 +164,7 @@ void wn_cc_store(mutator *m, void *holder, void **slot, void *value, bool takes_
     if (holder && (m->fast.mode & WN_MODE_REMEMBER_) &&
         __atomic_load_n(wn_meta_(holder), __ATOMIC_RELAXED) == WN_OLD_CLEAN_)
         remember(m, holder);
+    if (WN_UNLIKELY(m->heap->options.verify)) wn_cc_announce(wn_cc_of(m->heap), slot, value);
     if (!shades(m)) {
         __atomic_store_n(slot, value, __ATOMIC_RELEASE);
         return;
@@ -170,6 +173,69 @@ void wn_cc_store(mutator *m, void *holder, void **slot, void *value, bool takes_
     void *old = __atomic_exchange_n(slot, value, __ATOMIC_ACQ_REL);
     if (old) wn_cc_shade_own(m, old);                                  /* B2 */
     if (value && wn_cc_of_mutator(m)->grey) wn_cc_shade_own(m, value); /* B3 */
+}
+
+/* ---- checking the barrier ------------------------------------------------------------------------------------------
+ *
+ * A store that skipped the barrier leaves no trace but the difference between what is there and what was announced. */
+
+static struct wn_cc_announced *announced_at(const wn_cc *cc, const void *slot) {
+    size_t i = ((uintptr_t)slot >> 3) * 0x9E3779B97F4A7C15u >> 20 & (cc->announced_size - 1);
+    while (cc->announced[i].slot && cc->announced[i].slot != slot) i = (i + 1) & (cc->announced_size - 1);
+    return &cc->announced[i];
+}
+
+static bool grow_announced(wn_cc *cc) {
+    wn_cc old = {.announced = cc->announced, .announced_size = cc->announced_size};
+    size_t size = old.announced_size ? old.announced_size * 2 : 1024;
+    struct wn_cc_announced *bigger = calloc(size, sizeof *bigger);
+    if (!bigger) return false;
+    cc->announced = bigger;
+    cc->announced_size = size;
+    for (size_t i = 0; i < old.announced_size; i++)
+        if (old.announced[i].slot) *announced_at(cc, old.announced[i].slot) = old.announced[i];
+    free(old.announced);
+    return true;
+}
+
+void wn_cc_announce(wn_cc *cc, void *slot, void *value) {
+    pthread_mutex_lock(&cc->announced_lock);
+    if (cc->announced_used * 2 < cc->announced_size || grow_announced(cc)) {
+        struct wn_cc_announced *a = announced_at(cc, slot);
+        if (!a->slot) cc->announced_used++;
+        *a = (struct wn_cc_announced){slot, value};
+    }
+    pthread_mutex_unlock(&cc->announced_lock);
+}
+
+typedef struct comparison {
+    wn_cc *cc;
+    void *holder;
+    void (*fault)(void *data, const char *format, ...);
+    void *data;
+} comparison;
+
+static void compare(void **slot, void *context) {
+    const comparison *c = context;
+    if (!*slot ||
+        (c->cc->announced_size && announced_at(c->cc, slot)->slot && announced_at(c->cc, slot)->value == *slot))
+        return;
+    c->fault(c->data,
+             "the %s at %p holds a reference at %p that no barrier announced: store references by wn_set or wn_move",
+             wn_type_of(c->holder)->name, c->holder, (void *)slot);
+}
+
+void wn_cc_verify(mutator *m, void (*fault)(void *data, const char *format, ...), void *data) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    if (!m->heap->options.verify) return; /* nothing was noted */
+    WN_EACH_BLOCK(&m->heap->space, chunk, b) {
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            if (!wn_type_of(o)) continue;
+            comparison c = {cc, o, fault, data};
+            wn_each_ref(o, compare, &c);
+        }
+    }
 }
 
 /* With cc->lock. */

@@ -14,6 +14,7 @@ static unsigned workers_for(const wn_options *o) {
 static void init_locks(wn_cc *cc) {
     pthread_mutex_init(&cc->lock, NULL);
     pthread_mutex_init(&cc->lists, NULL);
+    pthread_mutex_init(&cc->announced_lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -70,12 +71,14 @@ static void fini(wn_heap *heap) {
     pthread_cond_destroy(&cc->finalizer_wake);
     pthread_mutex_destroy(&cc->lock);
     pthread_mutex_destroy(&cc->lists);
+    pthread_mutex_destroy(&cc->announced_lock);
+    free(cc->announced);
     free(cc);
     heap->state = NULL;
 }
 
 static uint32_t mode_of(const wn_cc *cc) {
-    uint32_t mode = cc->heap->options.check ? WN_MODE_CHECK_ : 0;
+    uint32_t mode = cc->heap->options.check || cc->heap->options.verify ? WN_MODE_CHECK_ : 0;
     if (__atomic_load_n(&cc->frozen, __ATOMIC_RELAXED)) mode |= WN_MODE_REMEMBER_;
     return mode | (cc->shading ? WN_MODE_SHADE_ : 0);
 }
@@ -311,4 +314,5 @@ const wn_collector wn_collector_concurrent = {
     .before_fork = before_fork,
     .after_fork = after_fork,
     .trim = trim,
+    .verify = wn_cc_verify,
 };

@@ -146,10 +146,18 @@ typedef struct wn_cc {
     pthread_t finalizer;
     pthread_cond_t finalizer_wake;
 
+    /* checking the client (verify): what the barrier has stored where; under `announced_lock` */
+    pthread_mutex_t announced_lock;
+    struct wn_cc_announced {
+        void *slot, *value;
+    } * announced;
+    size_t announced_size, announced_used;
+
     /* the pacer; see pacer.c */
-    size_t trigger, goal; /* bytes in use at which a cycle starts, and at which it should be over; atomic */
-    size_t work_expected; /* of the cycle under way */
-    size_t work_done;     /* atomic */
+    size_t trigger, goal;     /* bytes in use at which a cycle starts, and at which it should be over; atomic */
+    size_t external_at_start; /* bytes held outside when the last cycle started; atomic */
+    size_t work_expected;     /* of the cycle under way */
+    size_t work_done;         /* atomic */
     double ns_per_work, bytes_per_ns;
     uint64_t last_end;
     size_t last_allocated;
@@ -194,6 +202,10 @@ void wn_cc_drop_blocks(mutator *m);
 /* Adds a reference to the thread's buffer; hands the buffer over when full. */
 void wn_cc_shade_own(mutator *m, void *object);
 void wn_cc_hand_over(mutator *m);
+
+/* With the option `verify`: notes a store, and compares every reference there is with what was noted. */
+void wn_cc_announce(wn_cc *cc, void *slot, void *value);
+void wn_cc_verify(mutator *m, void (*fault)(void *data, const char *format, ...), void *data);
 
 /* ---- handshake.c ---- */
 void wn_cc_serve(mutator *m, wn_cc_ask ask);
@@ -254,6 +266,8 @@ void wn_cc_pace_end(wn_cc *cc);
 /* After a thread has been handed a run of slots: starts a cycle, or makes the thread help with the one under way. */
 void wn_cc_pace(mutator *m);
 void wn_cc_external(mutator *m);
+/* Finalizers have given back what was held outside: the goal comes down with it. */
+void wn_cc_pace_down(wn_cc *cc);
 void wn_cc_trace(wn_cc *cc);
 
 #endif

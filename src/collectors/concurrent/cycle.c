@@ -201,7 +201,8 @@ static bool cycle(wn_cc *cc) {
         return false;
     }
     if (heap->options.verify && wn_verify(&w->me.fast, stderr))
-        wn_misuse("verify", "the heap is not sound after marking; the report is on stderr");
+        wn_misuse("verify", "the heap is not sound after marking, for which a store without wn_set or wn_move is the "
+                            "usual reason; the report is on stderr");
     if (!wn_cc_find_dead(cc, w)) return false;
     cc->now.sweep = wn_os_now();
     cc->now.used_at_close = wn_cc_used(cc);

@@ -1,7 +1,7 @@
 /*
  * pacer.c - when a cycle starts, and who must help so that it ends in time.
  *
- * After a cycle the heap may grow by heap_growth percent of what was found alive: that is the goal. The next cycle
+ * After a cycle the heap may grow by heap_growth percent of what was traced as alive: that is the goal. The next cycle
  * starts so much earlier that at the measured rates (time per object marked, bytes allocated per time) it should end at
  * the goal. While it marks, each thread that takes another run of slots looks whether marking is as far as allocation:
  * the work done should be at least the same part of the work expected as the bytes allocated since the start are of the
@@ -32,9 +32,13 @@ static size_t most_in_use(const wn_cc *cc, size_t live) {
 
 static void set_goal(wn_cc *cc, size_t live) {
     unsigned percent = cc->heap->options.heap_growth;
+    /* What was born black while the cycle marked is there, but most of it may be dead: room is earned by what was
+     * traced. */
+    size_t black = cc->now.used_at_close > cc->now.used_at_start ? cc->now.used_at_close - cc->now.used_at_start : 0;
+    size_t traced = live > black + live / 4 ? live - black : live / 4;
     size_t room = SIZE_MAX / 4;
     if (percent != WN_NEVER)
-        room = at_least((size_t)((double)live * percent / 100), (size_t)LEAST_ROOM / 100 * percent);
+        room = at_least((size_t)((double)traced * percent / 100), (size_t)LEAST_ROOM / 100 * percent);
     size_t goal = live + room, most = most_in_use(cc, live);
     if (goal > most) goal = at_least(most, live + live / 8);
     room = goal - live;
@@ -50,6 +54,8 @@ static void set_goal(wn_cc *cc, size_t live) {
 
 void wn_cc_pace_start(wn_cc *cc) {
     cc->now.used_at_start = wn_cc_used(cc);
+    __atomic_store_n(&cc->external_at_start, __atomic_load_n(&cc->heap->external_bytes, __ATOMIC_RELAXED),
+                     __ATOMIC_RELAXED);
     uint64_t now = wn_os_now();
     size_t allocated = __atomic_load_n(&cc->heap->space.allocated_bytes, __ATOMIC_RELAXED);
     if (cc->last_end && now > cc->last_end) {
@@ -75,6 +81,7 @@ void wn_cc_pace_end(wn_cc *cc) {
     cc->last_end = now;
     cc->last_allocated = __atomic_load_n(&cc->heap->space.allocated_bytes, __ATOMIC_RELAXED);
     set_goal(cc, cc->now.live);
+    if (cc->now.freed_bytes) __atomic_store_n(&cc->futile_at, 0, __ATOMIC_RELAXED);
     __atomic_fetch_add(&cc->cpu_total_ns, cc->now.cpu_ns + __atomic_load_n(&cc->now.assist_ns, __ATOMIC_RELAXED),
                        __ATOMIC_RELAXED);
 }
@@ -98,16 +105,30 @@ void wn_cc_pace(mutator *m) {
         pthread_mutex_lock(&m->heap->world);
         if (wn_cc_phase_of(cc) == WN_CC_IDLE && cc->started == cc->finished) wn_cc_want(cc, cc->started + 1);
         pthread_mutex_unlock(&m->heap->world);
-        return;
+        break;
     case WN_CC_MARKING:
         if (behind(cc, used)) wn_cc_assist(m, WN_CC_ASSIST_NS);
         break;
     default: break;
     }
-    /* Assists could not hold it, because the markers do not get a processor or the bytes are external: the heap must
-     * not grow without bound. */
     size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
-    if (WN_UNLIKELY(used > goal + goal / 2 + OVERSHOOT) && wn_may_collect(m)) wn_cc_wait_for_cycle(m, false);
+    if (WN_LIKELY(used <= goal) || !wn_may_collect(m)) return;
+    /* No assist makes up for what is held outside; and assists do not hold the heap when markers get no processor. It
+     * must not grow without bound. */
+    size_t outside = __atomic_load_n(&m->heap->external_bytes, __ATOMIC_RELAXED),
+           before = __atomic_load_n(&cc->external_at_start, __ATOMIC_RELAXED);
+    bool by_outside = outside > before && outside - before > used / 8;
+    if (by_outside || used > goal + goal / 2 + OVERSHOOT) wn_cc_wait_for_cycle(m, false);
+}
+
+void wn_cc_pace_down(wn_cc *cc) {
+    unsigned percent = cc->heap->options.heap_growth;
+    if (percent == WN_NEVER || wn_cc_phase_of(cc) != WN_CC_IDLE) return;
+    size_t used = wn_cc_used(cc);
+    size_t room = at_least((size_t)((double)used * percent / 100), (size_t)LEAST_ROOM / 100 * percent);
+    if (used + room >= __atomic_load_n(&cc->goal, __ATOMIC_RELAXED)) return;
+    __atomic_store_n(&cc->goal, used + room, __ATOMIC_RELAXED);
+    __atomic_store_n(&cc->trigger, used + room - room / 5, __ATOMIC_RELAXED);
 }
 
 /* The next safepoint looks at the pace. */
