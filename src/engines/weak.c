@@ -67,7 +67,7 @@ static wn_weak_entry *place(const wn_weak_table *t, const void *target) {
 static wn_weak_entry *find_old(const wn_weak_table *t, const void *target) {
     size_t i = hash(target) & (t->old_size - 1);
     for (size_t n = 0; n < t->old_size; n++, i = (i + 1) & (t->old_size - 1)) {
-        if (i < t->old_at) continue;
+        if (i < t->old_at) i = t->old_at; /* all deleted up to there */
         if (t->old[i].target == target) return &t->old[i];
         if (!t->old[i].target) break;
     }

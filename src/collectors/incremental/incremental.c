@@ -16,7 +16,7 @@
 #include <string.h>
 
 enum {
-    WINDOW_MIN = 128 << 10,
+    WINDOW_MIN = PIECE,
     OWED_MIN = 64 << 10, /* less is not worth a stop */
     FINALIZE_PASSES = 5  /* of a full collection: finalizers may make new garbage with finalizers */
 };
@@ -90,7 +90,7 @@ static void tell_majors(mutator *m) {
 /* The window follows what minors cost: so long as they stay far below the target it grows, when they exceed it it
  * shrinks, and it is never so large that a minor in which everything survives takes more than twice the target. */
 static void adapt_window(incremental *inc, uint64_t ns) {
-    if (inc->moved_bytes > WINDOW_MIN / 4) {
+    if (inc->moved_bytes > PIECE) {
         double now = (double)ns / (double)inc->moved_bytes;
         inc->ns_per_byte += (now - inc->ns_per_byte) / 8;
     }

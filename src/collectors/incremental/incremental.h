@@ -38,7 +38,7 @@ enum {
     /* state byte: a young object that has a shadow */
     STATE_SHADOWED = WN_STATE_OWN_,
     /* Entries of a remembered set after which the next safepoint runs a minor: scanning them is part of its pause. */
-    REMEMBERED_MANY = 16 << 10,
+    REMEMBERED_MANY = 4 << 10,
     /* block flags: some of its slots are frozen */
     BLOCK_FROZEN = 1
 };

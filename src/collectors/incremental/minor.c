@@ -188,11 +188,15 @@ static void scan_set(incremental *inc, const wn_vector *set, bool marking) {
     for (size_t i = 0; i < set->n; i++) {
         uintptr_t word = (uintptr_t)set->at[i];
         if (i + AHEAD < set->n) {
-            /* The bytes first, the object half-way: each has arrived when it is needed. */
-            WN_PREFETCH(wn_meta_(set->at[i + AHEAD]));
-            const char *soon = set->at[i + AHEAD / 2];
-            WN_PREFETCH(soon);
-            if ((uintptr_t)soon & 1) WN_PREFETCH(soon + 64);
+            /* The side-table bytes first, the object half-way: each has arrived when it is needed. */
+            char *later = set->at[i + AHEAD], *soon = set->at[i + AHEAD / 2];
+            if ((uintptr_t)later & 1) {
+                WN_PREFETCH(later);
+                WN_PREFETCH(later + 64);
+            } else {
+                WN_PREFETCH(wn_meta_(later));
+                WN_PREFETCH(soon);
+            }
         }
         if (word & 1)
             scan_card(inc, (char *)(word & ~(uintptr_t)1), set->at[++i], marking);
