@@ -222,10 +222,8 @@ static void repair_blocks(wn_cc *cc) {
 
 static void after_fork(wn_heap *heap, bool child) {
     wn_cc *cc = wn_cc_of(heap);
-    if (!child) {
-        pthread_mutex_unlock(&cc->lists);
-        return;
-    }
+    pthread_mutex_unlock(&cc->lists);
+    if (!child) return;
     init_locks(cc);
     for (unsigned i = 0; i < cc->workers; i++) cc->worker[i].running = false;
     cc->finalizer_running = false;
