@@ -289,6 +289,11 @@ bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w) {
     size_t n = 0;
     pthread_mutex_lock(&cc->lock);
     first = !cc->hidden;
+    /* A thread that took work before the flag is up would mark a key without noting it, behind the search's back. */
+    if (first && cc->busy > (w->busy ? 1u : 0u)) {
+        pthread_mutex_unlock(&cc->lock);
+        return true;
+    }
     /* Whoever takes work from now on does so under this lock, and so sees the flag. */
     __atomic_store_n(&cc->hidden, 1, __ATOMIC_RELAXED);
     while (n < 64 && cc->keys.n) some[n++] = cc->keys.at[--cc->keys.n];

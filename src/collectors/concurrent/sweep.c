@@ -20,9 +20,12 @@ void wn_cc_clear_marks(wn_cc *cc) {
     for (wn_chunk *c = space->chunks; c;) {
         size_t first = (size_t)WN_FIRST_BLOCK * WN_BLOCK_WORDS,
                last = c->huge ? first + 1 : (size_t)c->committed * WN_BLOCK_WORDS;
-        memset((uint64_t *)((char *)c + WN_MARK_TABLE) + first, 0, (last - first) * sizeof(uint64_t));
+        /* Word by word and atomically: in checked mode threads ask meanwhile whether an object is alive. */
+        uint64_t *words = (uint64_t *)((char *)c + WN_MARK_TABLE);
+        for (size_t i = first; i < last; i++) __atomic_store_n(&words[i], 0, __ATOMIC_RELAXED);
         for (unsigned i = WN_FIRST_BLOCK; cc->frozen && i < (c->huge ? WN_FIRST_BLOCK + 1u : c->committed); i++)
-            if (c->block[i].frozen) memset(wn_mark_words(&c->block[i]), 0xFF, WN_BLOCK_WORDS * sizeof(uint64_t));
+            for (unsigned j = 0; c->block[i].frozen && j < WN_BLOCK_WORDS; j++)
+                __atomic_store_n(&wn_mark_words(&c->block[i])[j], ~(uint64_t)0, __ATOMIC_RELAXED);
         /* Between two chunks others may have the lock. Chunks go only when they are swept, which nobody does now. */
         pthread_mutex_unlock(&space->lock);
         pthread_mutex_lock(&space->lock);
