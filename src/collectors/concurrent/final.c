@@ -45,6 +45,7 @@ static void wake_somebody(wn_cc *cc);
 static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
     wn_heap *heap = cc->heap;
     const wn_weak_entry *table = NULL;
+    bool was_settled = true;
     wn_vector values = {0};
     void *dead[ENTRIES];
     bool end = false;
@@ -52,7 +53,8 @@ static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
         size_t n = 0;
         pthread_mutex_lock(&heap->weak.lock);
         bool settled = wn_weak_settle(heap, ENTRIES);
-        if (table != heap->weak.entry || !settled) i = 0;
+        if (table != heap->weak.entry || !was_settled) i = 0; /* entries came over to places already passed */
+        was_settled = settled;
         table = heap->weak.entry;
         for (size_t to = i + ENTRIES; i < to && i < heap->weak.size; i++) {
             wn_weak_entry *e = &heap->weak.entry[i];

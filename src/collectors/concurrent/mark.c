@@ -257,10 +257,12 @@ static void follow_key(tracing *t, void *o) {
 static bool follow_table(tracing *t, wn_cc_worker *w) {
     wn_heap *heap = t->cc->heap;
     const wn_weak_entry *table = NULL;
+    bool was_settled = true;
     for (size_t i = 0;;) {
         pthread_mutex_lock(&heap->weak.lock);
         bool settled = wn_weak_settle(heap, 256);
-        if (table != heap->weak.entry || !settled) i = 0;
+        if (table != heap->weak.entry || !was_settled) i = 0; /* entries came over to places already passed */
+        was_settled = settled;
         table = heap->weak.entry;
         size_t to = i + 256 < heap->weak.size ? i + 256 : heap->weak.size;
         for (; i < to; i++)
