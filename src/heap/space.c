@@ -204,6 +204,7 @@ static void clean_run(wn_space *space, wn_block *first, size_t n) {
         else
             memset(wn_block_start(&first[i]), 0, WN_BLOCK_SIZE);
         first[i].dirty = 0;
+        wn_chunk_of(first)->dirty_blocks--;
         __atomic_fetch_sub(&space->dirty_blocks, 1, __ATOMIC_RELAXED);
     }
 }
@@ -220,22 +221,28 @@ static void give_run(wn_space *space, wn_block *first, size_t n) {
         c->free_map[i / 64] |= (uint64_t)1 << (i % 64);
     }
     __atomic_fetch_add(&space->dirty_blocks, n, __ATOMIC_RELAXED);
+    c->dirty_blocks += (uint32_t)n;
     c->free_blocks += (uint32_t)n;
     __atomic_fetch_sub(&space->block_bytes, n << WN_BLOCK_SHIFT, __ATOMIC_RELAXED);
 }
 
+/* From the highest address down, while blocks are taken from the lowest up: what goes back is what is used least. */
 static size_t discard(wn_space *space, size_t blocks) {
     size_t done = 0;
-    for (wn_chunk *c = space->chunks; c && done < blocks && space->dirty_blocks; c = c->next) {
-        if (c->huge) continue;
-        for (unsigned i = WN_FIRST_BLOCK; i < c->committed && done < blocks; i++) {
-            unsigned n = 0; /* neighbours go in one call */
-            while (i + n < c->committed && done + n < blocks && c->block[i + n].dirty) c->block[i + n++].dirty = 0;
-            if (!n) continue;
-            wn_os_discard(wn_block_start(&c->block[i]), (size_t)n << WN_BLOCK_SHIFT);
-            done += n;
-            i += n;
+    while (done < blocks) {
+        wn_chunk *last = NULL;
+        for (wn_chunk *c = space->chunks; c; c = c->next)
+            if (c->dirty_blocks) last = c;
+        if (!last) break;
+        size_t before = done;
+        for (unsigned end = last->committed; end > WN_FIRST_BLOCK && done < blocks; end--) {
+            unsigned i = end; /* neighbours go in one call */
+            while (i > WN_FIRST_BLOCK && done < blocks && last->block[i - 1].dirty) last->block[--i].dirty = 0, done++;
+            if (i == end) continue;
+            wn_os_discard(wn_block_start(&last->block[i]), (size_t)(end - i) << WN_BLOCK_SHIFT);
+            end = i;
         }
+        last->dirty_blocks -= (uint32_t)(done - before);
     }
     __atomic_fetch_sub(&space->dirty_blocks, done, __ATOMIC_RELAXED);
     space->returned_bytes += done << WN_BLOCK_SHIFT;

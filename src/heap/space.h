@@ -76,6 +76,7 @@ typedef struct wn_chunk {
     uint32_t committed; /* blocks below this one are committed */
     uint32_t end;       /* blocks in it */
     uint32_t free_blocks;
+    uint32_t dirty_blocks; /* of the free ones */
     bool huge;
     uint64_t free_map[WN_CHUNK_BLOCKS / 64];
     wn_block block[WN_CHUNK_BLOCKS];

@@ -137,6 +137,7 @@ typedef struct incremental {
     size_t freed_objects, freed_bytes; /* by this major's sweep so far */
     size_t bytes_at_start;
     size_t bytes_at_sweep; /* in use when sweeping began: what lives is that less what is freed */
+    size_t blocks_at_sweep;
     uint64_t started_at;
     bool tell_start, tell_stop;
     size_t live_max;                   /* in old slots and the nursery, before a minor */

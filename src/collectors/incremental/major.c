@@ -297,7 +297,9 @@ static void set_threshold(incremental *inc) {
     if (t < (double)o->min_heap) t = (double)o->min_heap;
     if (t < (double)(now + inc->nursery_size)) t = (double)(now + inc->nursery_size);
     inc->threshold = (size_t)t;
-    inc->heap->space.expected = inc->threshold + inc->nursery_size;
+    /* Blocks that the sweep has freed are kept for the next major, which will need as many as this one did. */
+    size_t next = inc->threshold + inc->nursery_size;
+    inc->heap->space.expected = next > inc->blocks_at_sweep ? next : inc->blocks_at_sweep;
 }
 
 void wn_inc_major_finish(incremental *inc) {
@@ -349,6 +351,8 @@ void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all
                 forget_dead_holders(inc);
                 inc->phase = SWEEPING;
                 inc->bytes_at_sweep = wn_inc_major_used(inc);
+                inc->blocks_at_sweep = __atomic_load_n(&inc->heap->space.block_bytes, __ATOMIC_RELAXED);
+                if (inc->heap->space.expected < inc->blocks_at_sweep) inc->heap->space.expected = inc->blocks_at_sweep;
                 wn_inc_sweep_begin(inc);
             }
             if (WN_UNLIKELY(inc->marker.failed)) {

@@ -88,7 +88,7 @@ static void sweep_small(incremental *inc, wn_block *b) {
 /* What sweeping a block, and freeing an object in it, pay of what is owed: by the time they take, beside OBJECT_BYTES
  * for marking one. A block of a few large objects is swept in no time; if it paid for its size, a heap of such blocks
  * would grow by a quarter while it is swept. */
-enum { SWEEP_BLOCK = 2048, SWEEP_OBJECT = 32 };
+enum { SWEEP_BLOCK = 1024, SWEEP_OBJECT = 8 };
 
 size_t wn_inc_sweep_next(incremental *inc) {
     while (inc->sweep_chunk) {
