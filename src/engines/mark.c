@@ -3,9 +3,17 @@
 
 #include <string.h>
 
-enum { SLAB = 1 << 20 };
+/* A pool's first slab is small, for the many markings that need no more; others are of the size of a large page, so
+ * that a deep stack does not cost a page fault for every 4 KiB. */
+enum { SEGMENT_BYTES = 8192, FIRST_SLAB = 64 << 10, SLAB = 2 << 20 };
 
-_Static_assert(sizeof(wn_mark_segment) <= 8192, "segments divide a slab");
+_Static_assert(sizeof(wn_mark_segment) <= SEGMENT_BYTES, "segments divide a slab");
+
+/* At the head of a slab, in the place of its first segment. */
+typedef struct slab {
+    struct slab *next;
+    size_t size;
+} slab;
 
 void wn_mark_pool_make(wn_mark_pool *pool) {
     memset(pool, 0, sizeof *pool);
@@ -15,9 +23,9 @@ void wn_mark_pool_make(wn_mark_pool *pool) {
 }
 
 void wn_mark_pool_drop(wn_mark_pool *pool) {
-    for (void *slab = pool->slabs, *next; slab; slab = next) {
-        next = *(void **)slab;
-        wn_os_release(slab, SLAB);
+    for (slab *s = pool->slabs, *next; s; s = next) {
+        next = s->next;
+        wn_os_release(s, s->size);
     }
     pool->slabs = NULL;
     pool->spare = pool->work = NULL;
@@ -55,15 +63,18 @@ void wn_mark_drop(wn_marker *m) {
 /* With the lock held. */
 static wn_mark_segment *new_segment(wn_mark_pool *pool) {
     if (!pool->spare) {
-        char *slab = wn_os_reserve(SLAB, 4096);
-        if (!slab) return NULL;
-        if (!wn_os_commit(slab, SLAB)) {
-            wn_os_release(slab, SLAB);
+        size_t size = pool->slabs ? SLAB : FIRST_SLAB;
+        slab *fresh = wn_os_reserve(size, size);
+        if (!fresh) return NULL;
+        if (!wn_os_commit(fresh, size)) {
+            wn_os_release(fresh, size);
             return NULL;
         }
-        *(void **)slab = pool->slabs; /* the first segment's place holds the link instead */
-        pool->slabs = slab;
-        for (size_t at = SLAB - 8192; at; at -= 8192) spare(pool, (wn_mark_segment *)(slab + at));
+        if (size == SLAB) wn_os_prefer_large_pages(fresh, size);
+        *fresh = (slab){pool->slabs, size};
+        pool->slabs = fresh;
+        for (size_t at = size - SEGMENT_BYTES; at; at -= SEGMENT_BYTES)
+            spare(pool, (wn_mark_segment *)((char *)fresh + at));
     }
     wn_mark_segment *s = pool->spare;
     pool->spare = s->next;

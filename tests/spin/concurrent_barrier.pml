@@ -11,7 +11,10 @@
  * Each of these variants must be found to be wrong (tests/spin/run.sh checks that it is):
  *   -DBREAK_DELETION   B2 does not shade the overwritten reference
  *   -DBREAK_INSERTION  B3 does not shade the new reference while the writer's stack is grey
- *   -DBREAK_ALLOC      A1 hands out white memory during marking
+ *   -DBREAK_ALLOC      A1 hands out white memory to threads whose stacks are black
+ *   -DBREAK_BIRTH      A1 hands out black memory from H1 on: another thread, still without barrier, stores into it what
+ *                      nobody will ever scan
+ *   -DBREAK_EARLY      tracing begins before H1 is over
  *   -DBREAK_ROUND      H1 and H2 are one handshake: a stack is scanned before every thread has its barrier on
  *   -DBREAK_GLOBAL     a store into a global variable has no barrier
  *   -DBREAK_FLUSH      T2 is left out: marking ends when the marker's own queue is empty
@@ -91,12 +94,16 @@ end:
         holder = 0;
        }
     :: atomic { left > 0 -> left--; thread[m].held = 0 }
-    :: atomic { /* A1: allocate; black while this thread's barrier is on */
+    :: atomic { /* A1: allocate; black as soon as this thread's stack is */
         left > 0 && m == 0 && !(allocated & BIT(OBJECTS)) ->
         left--;
         allocated = allocated | BIT(OBJECTS);
-#ifndef BREAK_ALLOC
+#ifdef BREAK_BIRTH
         if :: thread[m].shading -> marked = marked | BIT(OBJECTS) :: else fi;
+#else
+#ifndef BREAK_ALLOC
+        if :: thread[m].shading && !thread[m].grey -> marked = marked | BIT(OBJECTS) :: else fi;
+#endif
 #endif
         field[OBJECTS] = 0;
         thread[m].held = OBJECTS;
@@ -115,7 +122,7 @@ end:
         fi;
        }
     :: atomic { left > 0 -> left--; /* store: holder.field = value */
-        if :: holder = 0 :: holder = thread[m].held fi;
+        if :: holder = 0 :: holder = thread[m].held :: holder = field[0] fi;
         if :: value = thread[m].held :: value = 0 fi;
         old = field[holder]; /* B1: one exchange, so that no overwritten reference escapes a race of two writers */
         field[holder] = value;
@@ -153,6 +160,9 @@ inline handshake(kind) {
 /* Stacks are scanned while marking goes on already. */
 bool stacks_scanned = false;
 proctype scanner() {
+#ifdef BREAK_EARLY
+    handshake(BARRIER_ON);
+#endif
     handshake(SCAN);
     stacks_scanned = true;
 }
@@ -160,7 +170,9 @@ proctype scanner() {
 proctype marker() {
     byte o, r, reach, n;
     bool again;
+#ifndef BREAK_EARLY
     handshake(BARRIER_ON);
+#endif
 #ifdef BREAK_ROUND
     stacks_scanned = true;
 #else
@@ -218,12 +230,13 @@ proctype marker() {
     }
 }
 
-/* A global that refers to a chain of two objects, the second perhaps in a stack; the third is still to be allocated. */
+/* A global that refers to an object, perhaps to a chain of two, the second perhaps in a stack; the third is still to be
+ * allocated. */
 init {
     atomic {
         allocated = BIT(1) | BIT(2);
         field[0] = 1;
-        field[1] = 2;
+        if :: field[1] = 2 :: field[1] = 0 fi;
         if :: thread[0].held = 0 :: thread[0].held = 2 fi;
         if :: thread[1].held = 0 :: thread[1].held = 2 fi;
         weak_target = 2;

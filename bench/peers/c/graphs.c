@@ -50,7 +50,10 @@ uint64_t biglive(void) {
         }
         if (i % 32 == 0) tick();
     }
-    for (uint64_t i = 0; i < n; i++) h = fold(h, g[i]->c->key);
+    for (uint64_t i = 0; i < n; i++) {
+        h = fold(h, g[i]->c->key);
+        if (i % 16 == 0) tick();
+    }
     return h;
 }
 

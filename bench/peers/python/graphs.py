@@ -55,8 +55,10 @@ def biglive(nodes, allocations, ring, rewire):
             graph[source].c = graph[r.below(nodes)]
         if i % 32 == 0:
             tick()
-    for node in graph:
+    for i, node in enumerate(graph):
         h = h * 31 + node.c.key & 0xFFFFFFFF
+        if i % 16 == 0:
+            tick()
     return h
 
 

@@ -1,9 +1,10 @@
 /*
  * allocate.c - what the program's own threads do for the collector: taking memory, the barrier, weak reads.
  *
- * Invariant: between H1 and H4 the mark bits of whatever a thread can still hand out of its buffers are set (A1), so
- * that a new object is black before anybody can see it. Setting them costs a few words per run of slots, not a bit per
- * object.
+ * Invariant: between its H2 and its H4 the mark bits of whatever a thread can still hand out of its buffers are set
+ * (A1), so that a new object is black before anybody can see it. Not before H2: other threads may still be without
+ * their barrier, and what they store into an object that is black already, nobody would ever scan. Setting them costs a
+ * few words per run of slots, not a bit per object.
  */
 #include "collectors/concurrent/concurrent.h"
 
@@ -52,6 +53,7 @@ void wn_cc_drop_blocks(mutator *m) {
 /* ---- making objects ---------------------------------------------------------------------------------------------- */
 
 static bool shades(const mutator *m) { return m->fast.mode & WN_MODE_SHADE_; }
+static bool allocates_black(const mutator *m) { return shades(m) && !wn_cc_of_mutator(m)->grey; }
 
 /* A request failed: waits for the cycle under way, or at the second try for a whole one. False: not worth it, because
  * the last request failed even so and nothing was handed out since. */
@@ -82,7 +84,7 @@ static bool refill(mutator *m, unsigned kind, unsigned cls, wn_buffer_ *b) {
             return false;
         }
     }
-    if (shades(m)) blacken(b->cursor, b->limit); /* A1 */
+    if (allocates_black(m)) blacken(b->cursor, b->limit); /* A1 */
     return true;
 }
 
@@ -108,7 +110,7 @@ static void *large(mutator *m, const wn_type *type, size_t bytes) {
             return NULL;
         }
     if (!wn_has_refs_(type)) wn_block_of(p)->kind = WN_CC_LEAF;
-    if (shades(m)) wn_cc_claim(p); /* A1 */
+    if (allocates_black(m)) wn_cc_claim(p); /* A1 */
     return p;
 }
 

@@ -83,7 +83,9 @@ static uint32_t mode_of(const wn_cc *cc) {
     return mode | (cc->shading ? WN_MODE_SHADE_ : 0);
 }
 
-/* A thread that comes in the middle of a cycle has an empty stack: it is black from the start. */
+/* A thread that comes in the middle of a cycle has an empty stack, and is black from the start. But while some threads
+ * are still without barrier (H1) what it reads could be hidden from the marking by them: then it is grey, and will be
+ * scanned with the others (H2). */
 static wn_status attach(mutator *m) {
     wn_cc *cc = wn_cc_of(m->heap);
     wn_cc_mutator *c = calloc(1, sizeof *c);
@@ -91,6 +93,7 @@ static wn_status attach(mutator *m) {
     wn_mark_make(&c->assist, &cc->pool);
     m->state_of_collector = c;
     m->fast.mode = mode_of(cc);
+    c->grey = cc->shading && !cc->barrier_is_up;
     return WN_OK;
 }
 

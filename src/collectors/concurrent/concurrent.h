@@ -12,7 +12,8 @@
  *   - every object that the program can reach and that is not marked is reachable from one that waits to be scanned, or
  *     from one that a thread has shaded (its buffer, `shaded`), or from a stack that is not scanned yet, by a path
  * whose every link will be shaded when it is cut;
- *   - mark bits of what a thread's buffers still hold are set: what it allocates is black (A1);
+ *   - once a thread's stack is black, mark bits of what its buffers still hold are set: what it allocates is black
+ * (A1);
  *   - outside of cycles and while sweeping no thread sets a mark bit.
  * While sweeping: a block is swept by whoever claims it from `unswept`; until then nobody allocates from it, and its
  * alloc bits still show the dead. Nothing of the object is read or written, except by release hooks.
@@ -37,8 +38,8 @@ typedef enum wn_cc_phase {
 /* What a handshake asks of a thread. */
 typedef enum wn_cc_ask {
     WN_CC_ASK_NOTHING,
-    WN_CC_ASK_BARRIER, /* H1: turn the barrier on, allocate black */
-    WN_CC_ASK_SCAN,    /* H2: shade what the stack refers to; the stack is black from then on */
+    WN_CC_ASK_BARRIER, /* H1: turn the barrier on */
+    WN_CC_ASK_SCAN,    /* H2: shade what the stack refers to; it is black from then on, and so is what is allocated */
     WN_CC_ASK_FLUSH,   /* H3: hand over what was shaded */
     WN_CC_ASK_SWEEP    /* H4: barrier off; give up blocks that are not swept */
 } wn_cc_ask;
@@ -98,7 +99,9 @@ typedef struct wn_cc_cycle {
 typedef struct wn_cc {
     wn_heap *heap;
     uint32_t phase;      /* wn_cc_phase; changed by the conductor under heap->world and heap->weak.lock; atomic */
-    uint32_t shading;    /* what a thread that attaches must start with; under heap->world */
+    uint32_t shading;    /* whether a thread that attaches must start with its barrier on; under heap->world */
+    bool barrier_is_up;  /* H1 is over: every thread has its barrier on, so that tracing may begin; changed under
+                            heap->world; atomic */
     size_t white_shaded; /* references shaded by threads that turned out not to be marked yet; atomic */
     uint64_t weak_reads; /* W1: white targets that weak reads returned; under heap->weak.lock */
     bool failed;         /* no memory for the marking itself: the cycle frees nothing; atomic */
@@ -220,6 +223,8 @@ void wn_cc_scan_roots(mutator *m);
 /* Scans about a unit of what a worker has or can get; false: there was nothing. */
 bool wn_cc_mark_unit(wn_cc *cc, wn_cc_worker *w);
 void wn_cc_mark_root(wn_cc_worker *w, void *object);
+/* Gives what a marker still holds to the others, and counts it as idle: before it stops looking for work. */
+void wn_cc_lay_down(wn_cc *cc, wn_marker *marker, bool *busy);
 /* Whether no work is left anywhere but in buffers of running threads. */
 bool wn_cc_is_dry(wn_cc *cc);
 void wn_cc_assist(mutator *m, uint64_t budget_ns);
@@ -237,6 +242,8 @@ bool wn_cc_wait_for_cycle(mutator *m, bool fresh);
 wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result);
 /* A look at the world's poll word between units of work; false: the cycle was aborted meanwhile. */
 bool wn_cc_pause(wn_cc *cc, wn_cc_worker *w);
+/* Marks until no work is left anywhere, not even with a thread that took some to help and is late. False: aborted. */
+bool wn_cc_mark_dry(wn_cc *cc);
 /* Gives up the cycle under way if it has not come to sweeping. The world is stopped, or only this thread exists. */
 void wn_cc_abort(wn_cc *cc);
 void wn_cc_stop_threads(wn_cc *cc);

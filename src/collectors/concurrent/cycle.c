@@ -67,18 +67,23 @@ static void mark_tables(wn_cc *cc) {
     pthread_mutex_unlock(&cc->lock);
 }
 
-/* Marks until nothing is left but what running threads have in their buffers. False: aborted. */
-static bool mark_all(wn_cc *cc) {
+bool wn_cc_mark_dry(wn_cc *cc) {
     for (;;) {
         if (!wn_cc_pause(cc, conductor_of(cc))) return false;
         if (mark_meanwhile(cc)) continue;
-        if (!wn_cc_is_dry(cc)) { /* other workers or assisting threads still hold some */
-            __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
-            nanosleep(&(struct timespec){0, 10000}, NULL);
-            continue;
-        }
-        if (!wn_cc_follow_ephemerons(cc, conductor_of(cc))) return wn_cc_pause(cc, conductor_of(cc));
+        if (wn_cc_is_dry(cc)) return true;
+        /* Other workers or assisting threads still hold some. */
+        __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
+        nanosleep(&(struct timespec){0, 10000}, NULL);
     }
+}
+
+/* Marks until nothing is left but what running threads have in their buffers, ephemerons included. False: aborted. */
+static bool mark_all(wn_cc *cc) {
+    do {
+        if (!wn_cc_mark_dry(cc)) return false;
+    } while (wn_cc_follow_ephemerons(cc, conductor_of(cc)));
+    return wn_cc_pause(cc, conductor_of(cc));
 }
 
 static bool scan_stacks(wn_cc *cc, size_t *scanners) {
@@ -181,6 +186,7 @@ static bool cycle(wn_cc *cc) {
     pthread_mutex_lock(&heap->weak.lock);
     __atomic_store_n(&cc->failed, false, __ATOMIC_RELAXED);
     cc->freed_objects = cc->freed_bytes = 0;
+    __atomic_store_n(&cc->barrier_is_up, false, __ATOMIC_RELAXED);
     wn_cc_set_phase(cc, WN_CC_MARKING);
     pthread_mutex_unlock(&heap->weak.lock);
     cc->marking_together = cc->workers > 1;
@@ -335,6 +341,7 @@ static void *work(void *arg) {
             __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
             nanosleep(&(struct timespec){0, 20000}, NULL);
         }
+        wn_cc_lay_down(cc, &w->marker, &w->busy);
         __atomic_fetch_add(&w->cpu_ns, wn_os_thread_cpu() - start, __ATOMIC_RELAXED);
         wn_helper_end(&w->me);
     }
@@ -406,8 +413,8 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
     /* Below the highest there is nothing to do, unless a test wants a collection at every chance. */
     if (generation < 2 && !m->heap->options.stress) return WN_OK;
     uint64_t start = wn_os_now();
-    /* What threads overwrote while a cycle ended was shaded, and the next cycle still takes it for alive: so a collection
-     * that finds one under way runs two. */
+    /* What threads overwrote while a cycle ended was shaded, and the next cycle still takes it for alive: so a
+     * collection that finds one under way runs two. */
     pthread_mutex_lock(&m->heap->world);
     bool under_way = cc->started != cc->finished;
     pthread_mutex_unlock(&m->heap->world);

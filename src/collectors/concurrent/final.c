@@ -81,6 +81,7 @@ static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
 }
 
 static bool find_finals(wn_cc *cc, wn_cc_worker *w) {
+    if (!wn_cc_pause(cc, w)) return false; /* given up already: nothing may be taken off the list */
     pthread_mutex_lock(&cc->lists);
     wn_vector empty = cc->examined;
     cc->examined = cc->finalizable; /* threads go on adding to the other */
@@ -110,9 +111,7 @@ static bool find_finals(wn_cc *cc, wn_cc_worker *w) {
         wn_cc_mark_root(w, cc->dead_finals.at[i]);
         if (i % 64 == 0) wn_cc_mark_unit(cc, w);
     }
-    while (wn_cc_pause(cc, w) && wn_cc_mark_unit(cc, w)) {
-    }
-    if (!wn_cc_pause(cc, w)) return false;
+    if (!wn_cc_mark_dry(cc)) return false;
     wn_cc_make_finals_due(cc);
     return true;
 }

@@ -51,6 +51,14 @@ void wn_cc_scan_roots(mutator *m) {
     }
 }
 
+/* H2: what is on the stack is shaded; from here on it is black, and so is what the thread makes (A1). */
+static void scan_thread(mutator *m) {
+    wn_cc_scan_roots(m);
+    wn_cc_hand_over(m);
+    wn_cc_of_mutator(m)->grey = false;
+    wn_cc_blacken_buffers(m);
+}
+
 void wn_cc_serve(mutator *m, wn_cc_ask ask) {
     wn_cc_mutator *c = wn_cc_of_mutator(m);
     uint64_t start = wn_os_now();
@@ -58,13 +66,8 @@ void wn_cc_serve(mutator *m, wn_cc_ask ask) {
     case WN_CC_ASK_BARRIER: /* H1 */
         m->fast.mode |= WN_MODE_SHADE_;
         c->grey = true;
-        wn_cc_blacken_buffers(m);
         break;
-    case WN_CC_ASK_SCAN: /* H2 */
-        wn_cc_scan_roots(m);
-        wn_cc_hand_over(m);
-        c->grey = false;
-        break;
+    case WN_CC_ASK_SCAN: scan_thread(m); break; /* H2 */
     case WN_CC_ASK_FLUSH: /* H3 */ wn_cc_hand_over(m); break;
     case WN_CC_ASK_SWEEP: /* H4 */
         m->fast.mode &= ~(uint32_t)WN_MODE_SHADE_;
@@ -99,6 +102,7 @@ bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc)) {
     uint64_t start = wn_os_now(), told = 100000000, sleep = 5000;
     pthread_mutex_lock(&heap->world);
     if (ask == WN_CC_ASK_BARRIER) cc->shading = true;
+    if (ask == WN_CC_ASK_SCAN) __atomic_store_n(&cc->barrier_is_up, true, __ATOMIC_RELEASE);
     if (ask == WN_CC_ASK_SWEEP) cc->shading = false;
     for (mutator *m = heap->mutators; m; m = m->next) {
         __atomic_store_n(&wn_cc_of_mutator(m)->ask, ask, __ATOMIC_RELEASE);
@@ -143,12 +147,11 @@ bool wn_cc_scan_stopped(wn_cc *cc) {
     wn_cc_worker *w = &cc->worker[0];
     wn_world_stop(heap, &w->me);
     bool go_on = !cc->aborted;
+    __atomic_store_n(&cc->barrier_is_up, go_on, __ATOMIC_RELEASE);
     uint64_t start = wn_os_now();
     for (mutator *m = heap->mutators; m && go_on; m = m->next) {
         __atomic_store_n(&wn_cc_of_mutator(m)->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
-        wn_cc_scan_roots(m);
-        wn_cc_hand_over(m);
-        wn_cc_of_mutator(m)->grey = false;
+        scan_thread(m);
     }
     struct wn_tracer tracer = {shade_root, w};
     for (size_t i = 0; i < heap->scanner_count && go_on; i++) heap->scanners[i].scan(&tracer, heap->scanners[i].data);

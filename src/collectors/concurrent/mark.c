@@ -116,9 +116,12 @@ static void scan_slice(tracing *t, wn_cc_slice slice) {
     t->array_refs += to - slice.next;
 }
 
-/* Gets something for an empty marker; `*busy` follows whether it may hold work. */
+/* Gets something for an empty marker; `*busy` follows whether it may hold work. Nothing before H1 is over, although
+ * weak reads shade from the beginning of the phase: into an object that is scanned already, a thread without barrier
+ * would store what nobody marks (`BREAK_EARLY`). */
 static bool get_work(tracing *t, bool *busy) {
     wn_cc *cc = t->cc;
+    if (WN_UNLIKELY(!__atomic_load_n(&cc->barrier_is_up, __ATOMIC_ACQUIRE))) return false;
     pthread_mutex_lock(&cc->lock);
     bool got = wn_mark_try_get(t->marker);
     wn_mark_segment *s = NULL;
@@ -142,6 +145,15 @@ static bool get_work(tracing *t, bool *busy) {
     if (s) claim_segment(t, s);
     if (slice.object) scan_slice(t, slice);
     return got;
+}
+
+void wn_cc_lay_down(wn_cc *cc, wn_marker *marker, bool *busy) {
+    if (!*busy) return;
+    wn_mark_give_all(marker);
+    pthread_mutex_lock(&cc->lock);
+    cc->busy--;
+    *busy = false;
+    pthread_mutex_unlock(&cc->lock);
 }
 
 bool wn_cc_is_dry(wn_cc *cc) {
@@ -182,12 +194,7 @@ void wn_cc_assist(mutator *m, uint64_t budget_ns) {
         }
         now = wn_os_now();
     } while (now - start < budget_ns);
-    if (busy) {
-        wn_mark_give_all(&c->assist);
-        pthread_mutex_lock(&cc->lock);
-        cc->busy--;
-        pthread_mutex_unlock(&cc->lock);
-    }
+    wn_cc_lay_down(cc, &c->assist, &busy);
     count_work(cc, done, &t);
     now = wn_os_now();
     __atomic_fetch_add(&cc->now.assist_ns, now - start, __ATOMIC_RELAXED);

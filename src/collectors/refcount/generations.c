@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the young log ------------------------------------------------------------------------------------------------------- */
+/* ---- the young log
+ * ------------------------------------------------------------------------------------------------------- */
 
 size_t wn_rc_young_count(const mutator *m) {
     const wn_rc_mutator *r = wn_rc_of_mutator(m);
@@ -154,7 +155,8 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 
 void wn_rc_young_full(mutator *m) {
     size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
-    if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) && !__atomic_load_n(&wn_rc_of(m->heap)->collecting, __ATOMIC_RELAXED)) {
+    if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) &&
+        !__atomic_load_n(&wn_rc_of(m->heap)->collecting, __ATOMIC_RELAXED)) {
         wn_collect_result result = {0};
         collect(m, due_generation(m->heap), &result, true);
         return;
@@ -183,13 +185,14 @@ void wn_rc_log_young(mutator *m, void *object) {
     if (m->fast.young == m->fast.young_end) wn_rc_young_full(m);
 }
 
-/* ---- the engine's view of this heap ----------------------------------------------------------------------------------------- */
+/* ---- the engine's view of this heap
+ * ----------------------------------------------------------------------------------------- */
 
 typedef struct view {
     wn_heap *heap;
     wn_cycles *cycles;
-    bool ephemerons;  /* there are weak entries: look them up */
-    unsigned held;    /* references the collection itself holds to each candidate */
+    bool ephemerons; /* there are weak entries: look them up */
+    unsigned held;   /* references the collection itself holds to each candidate */
 } view;
 
 typedef struct link {
@@ -254,7 +257,7 @@ static void claim_root(void **slot, void *context) {
     if (*slot && wn_cycles_claim(c, *slot)) wn_mark_push(&c->marker, *slot);
 }
 
-/* Finds the garbage among the candidates; from the roots first when the whole heap is looked at. */
+/* Finds the garbage among the candidates. `from_roots`: what they reach is marked first, ephemerons and all. */
 static bool search(view *v, bool from_roots) {
     wn_cycles *c = v->cycles;
     v->ephemerons = v->heap->weak.ephemerons != 0;
@@ -267,7 +270,8 @@ static bool search(view *v, bool from_roots) {
     return wn_cycles_search(c, count_of, fetch_count, scan, v);
 }
 
-/* ---- one collection ------------------------------------------------------------------------------------------------------------ */
+/* ---- one collection
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Moves valid, distinct entries to the front of `list` and makes them candidates; returns how many. */
 static size_t gather(wn_heap *heap, void **list, size_t n, unsigned generation) {
@@ -282,7 +286,8 @@ static size_t gather(wn_heap *heap, void **list, size_t n, unsigned generation) 
 }
 
 /* Calls each(context, object) for the entries that gather() left in the logs and, from generation 1 on, in `middle`. */
-static WN_ALWAYS_INLINE void each_gathered(wn_heap *heap, size_t middle, void (*each)(void *context, void *object), void *context) {
+static WN_ALWAYS_INLINE void each_gathered(wn_heap *heap, size_t middle, void (*each)(void *context, void *object),
+                                           void *context) {
     for (mutator *m = heap->mutators; m; m = m->next)
         for (void **at = wn_rc_of_mutator(m)->log; at < m->fast.young; at++) each(context, *at);
     for (size_t i = 0; i < middle; i++) each(context, wn_rc_of(heap)->middle.at[i]);
@@ -295,7 +300,8 @@ static void note_tracked(void **slot, void *context) {
 }
 static bool can_untrack(void *object) {
     if (!(wn_type_of(object)->flags & WN_TYPE_IMMUTABLE)) return false;
-    if (wn_meta_(object)[1] & WN_STATE_WEAK_) return false; /* an ephemeron's key may be part of a cycle through its value */
+    if (wn_meta_(object)[1] & WN_STATE_WEAK_)
+        return false; /* an ephemeron's key may be part of a cycle through its value */
     bool tracked = false;
     wn_each_ref(object, note_tracked, &tracked);
     return !tracked;
@@ -324,9 +330,9 @@ static void age(wn_heap *heap, void **list, size_t n, unsigned to, bool into_mid
 typedef struct finds {
     wn_vector objects;
     size_t bytes;
-    bool no_clear;   /* some may not be cleared */
-    bool care;       /* some have finalizers due or clear hooks */
-    bool weak;       /* some are known to weak references or ephemerons */
+    bool no_clear; /* some may not be cleared */
+    bool care;     /* some have finalizers due or clear hooks */
+    bool weak;     /* some are known to weak references or ephemerons */
 } finds;
 
 static bool has_finalizer_due(const void *object) {
@@ -527,6 +533,26 @@ static void gather_all(wn_heap *heap, wn_cycles *c) {
     }
 }
 
+static void add_unreached(void *context, void *object) { wn_cycles_add(context, object); }
+
+/* A full collection's search. Most of a heap is alive and reachable from roots, so that is found first: in the heap's
+ * own mark table, or, where ephemerons make references conditional, with the search's bitmaps. `*candidates` is how
+ * many objects were looked at. */
+static bool search_all(wn_heap *heap, view *v, size_t middle, size_t *candidates) {
+    wn_cycles *c = v->cycles;
+    if (heap->weak.ephemerons) {
+        each_gathered(heap, middle, add_candidate, c);
+        gather_all(heap, c);
+        *candidates = wn_bits_count(&c->bits, WN_CYCLES_ALL);
+        return !c->failed && search(v, true);
+    }
+    each_gathered(heap, middle, clear_scratch, NULL);
+    *candidates = wn_rc_full_begin(heap);
+    bool ok = wn_rc_full_mark(heap, &c->marker);
+    wn_rc_full_end(heap, ok ? add_unreached : NULL, c);
+    return ok && !c->failed && search(v, false);
+}
+
 /* A lost log: its objects are found by walking, and count as middle-aged from now on. */
 static void find_lost_young(wn_heap *heap) {
     wn_rc_heap *rc = wn_rc_of(heap);
@@ -579,14 +605,19 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     size_t middle = generation >= 1 ? gather(heap, rc->middle.at, rc->middle.n, 1) : 0;
     finds found = {0};
     bool ok;
+    size_t candidates = n + middle;
     if (generation < 2 && !heap->weak.ephemerons) {
-        ok = find_young(heap, n + middle, middle, &found);
+        ok = find_young(heap, candidates, middle, &found);
     } else {
         view v = {.heap = heap, .cycles = c};
         wn_cycles_reset(c);
-        each_gathered(heap, middle, add_candidate, c);
-        if (generation == 2) gather_all(heap, c);
-        ok = !c->failed && search(&v, generation == 2) && list_garbage(&v, &found);
+        if (generation == 2) {
+            ok = search_all(heap, &v, middle, &candidates);
+        } else {
+            each_gathered(heap, middle, add_candidate, c);
+            ok = !c->failed && search(&v, false);
+        }
+        ok = ok && list_garbage(&v, &found);
     }
     if (!ok) { /* nothing is garbage */
         each_gathered(heap, middle, clear_scratch, NULL);
@@ -616,7 +647,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     } else {
         rc->count1++;
     }
-    if (generation == 2 && ok) rc->long_lived_total = wn_bits_count(&c->bits, WN_CYCLES_ALL) - garbage.n;
+    if (generation == 2 && ok) rc->long_lived_total = candidates - garbage.n;
     bool care = false;
     if (ok && garbage.n) {
         if (found.no_clear) keep_uncollectable(m, &garbage, result);
@@ -655,8 +686,9 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     heap->stats.collections++;
     pthread_mutex_unlock(&heap->stats_lock);
     if (heap->options.trace)
-        fprintf(stderr, "winnow gc: refcount generation %d: %zu collected, %zu uncollectable, %.3f ms, %.1f MB live\n", generation,
-                result->collected, result->uncollectable, (double)result->duration_ns / 1e6, (double)live_bytes(heap) / 1e6);
+        fprintf(stderr, "winnow gc: refcount generation %d: %zu collected, %zu uncollectable, %.3f ms, %.1f MB live\n",
+                generation, result->collected, result->uncollectable, (double)result->duration_ns / 1e6,
+                (double)live_bytes(heap) / 1e6);
     if (heap->listener_count) {
         event.kind = WN_EVENT_COLLECT_STOP;
         event.result = *result;

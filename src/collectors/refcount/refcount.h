@@ -4,8 +4,8 @@
  * Invariants:
  *   - an object's count byte is the exact number of counted references to it (WN_COUNT_BIG_: the overflow table has
  *     it; WN_COUNT_IMMORTAL_: never counted); 0 means dead or free;
- *   - a dead object is in exactly one mutator's `dead` or `long_dead` list until it is taken apart, or, when it was found in a cycle,
- *     has WN_STATE_SCRATCH_ set and is in a `condemned` batch: then nothing looks at its count any more;
+ *   - a dead object is in exactly one mutator's `dead` or `long_dead` list until it is taken apart, or, when it was
+ * found in a cycle, has WN_STATE_SCRATCH_ set and is in a `condemned` batch: then nothing looks at its count any more;
  *   - a tracked object of generation 0 is in some mutator's log (or `young_lost` says that logs are not complete), one
  *     of generation 1 in `middle`; logs and `middle` may also name objects that are gone, so every entry is checked;
  *   - nothing is ever written into an object that is alive.
@@ -21,11 +21,11 @@
 #define WN_STATE_CANDIDATE_ WN_STATE_OWN_
 
 enum {
-    WN_RC_CACHE = 64,        /* freed slots a mutator keeps per size class, for its next allocations of that size */
-    WN_RC_LOG_MOST = 1 << 20, /* young objects a log holds before it gives up and leaves them to a walk of the heap */
+    WN_RC_CACHE = 64,           /* freed slots a mutator keeps per size class, for its next allocations of that size */
+    WN_RC_LOG_MOST = 1 << 20,   /* young objects a log holds before it gives up and leaves them to a walk of the heap */
     WN_RC_LOG_SHARED = 1 << 16, /* entries of a log that is compacted while other threads run */
     WN_RC_LONG = 1024,          /* items of an array that are dropped in one go */
-    WN_RC_QUARANTINE = 8192  /* freed slots kept from reuse in checked mode */
+    WN_RC_QUARANTINE = 8192     /* freed slots kept from reuse in checked mode */
 };
 
 /* Counts above WN_COUNT_MAX_, by object. */
@@ -34,7 +34,7 @@ typedef struct wn_rc_overflow {
     struct wn_rc_overflow_entry {
         void *object;
         size_t count;
-    } *entry;
+    } * entry;
     size_t size, used, live;
 } wn_rc_overflow;
 
@@ -53,7 +53,7 @@ typedef struct wn_rc_long_dead {
 } wn_rc_long_dead;
 
 typedef struct wn_rc_mutator {
-    void **log;           /* the young log; fast.young is its end */
+    void **log; /* the young log; fast.young is its end */
     size_t log_room;
     void **log_mark;      /* where the log ended when `net` was computed */
     size_t compacted;     /* entries that the last compaction left */
@@ -61,7 +61,7 @@ typedef struct wn_rc_mutator {
     size_t freed_tracked; /* tracked objects freed since */
     void **log_summed;    /* the log's end, and freed_tracked, when they went into the heap's `tracked` */
     size_t freed_summed;
-    wn_vector dead;       /* count zero, not yet taken apart */
+    wn_vector dead;             /* count zero, not yet taken apart */
     wn_rc_long_dead *long_dead; /* a stack, the arrays being taken apart piece by piece */
     size_t long_dead_n, long_dead_room;
     bool reclaiming;
@@ -76,15 +76,15 @@ typedef struct wn_rc_mutator {
 
 typedef struct wn_rc_heap {
     wn_rc_overflow overflow;
-    wn_vector middle;     /* generation 1 */
+    wn_vector middle; /* generation 1 */
     bool young_lost;
     unsigned count1, count2; /* young collections since a middle one, middle ones since a full one */
     size_t long_lived_total, long_lived_pending;
     size_t external_at_full; /* bytes outside the heap when the last full collection ended */
-    size_t frozen;  /* atomic */
-    size_t tracked; /* atomic; without what mutators have not summed */
-    wn_cycles cycles;     /* for full collections */
-    wn_vector candidates; /* for young ones */
+    size_t frozen;           /* atomic */
+    size_t tracked;          /* atomic; without what mutators have not summed */
+    wn_cycles cycles;        /* for full collections */
+    wn_vector candidates;    /* for young ones */
     wn_vector reached;
     bool collecting; /* atomic: set with the world stopped, looked at before stopping it */
 } wn_rc_heap;
@@ -122,6 +122,14 @@ void wn_rc_flush(mutator *m);
 /* Takes SCRATCH from every candidate that something outside keeps alive. All have CANDIDATE and SCRATCH set on entry;
  * `reached` is scratch memory. False: no memory, and nothing was done. The world is stopped. */
 bool wn_rc_search_young(void *const *candidates, size_t n, wn_vector *reached);
+
+/* ---- full.c ---- */
+/* Makes every tracked object a candidate that is neither frozen nor condemned; returns how many there are. */
+size_t wn_rc_full_begin(wn_heap *heap);
+/* Takes out what the roots reach. False: no memory, and nothing may be taken for garbage. Ephemerons are not known. */
+bool wn_rc_full_mark(wn_heap *heap, wn_marker *marker);
+/* Calls each (unless NULL) for the candidates that are left, in address order within a chunk, and forgets them. */
+void wn_rc_full_end(wn_heap *heap, void (*each)(void *context, void *object), void *context);
 
 /* ---- generations.c ---- */
 bool wn_rc_young_init(mutator *m);

@@ -1,0 +1,141 @@
+/*
+ * full.c - the candidates of a full collection, and marking from the roots those that are alive.
+ *
+ * The shared search (engines/cycles.h) keeps bitmaps of its own over any heap. This heap has a bitmap already, the mark
+ * table at the head of each chunk, found from an address by arithmetic alone; and a whole heap's candidates are read
+ * off its side bytes 64 granules at a time instead of one object after another. So a full collection first marks here,
+ * and the search is left with what no root reaches: on a heap without garbage, with nothing.
+ *
+ * Invariant: outside of a full collection every word of the mark table is zero; during one a bit is set for each
+ * candidate that no root is known to reach. A word that is zero already is not written, so that pages of the table that
+ * a forked worker shares stay shared where all objects are frozen. The world is stopped.
+ */
+#include "collectors/refcount/refcount.h"
+
+#include <string.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first byte of a group is its lowest");
+
+#define EACH_BYTE (UINT64_MAX / 255) /* times a byte: eight of it */
+
+static uint64_t eight_bytes(const uint8_t *p) {
+    uint64_t w;
+    memcpy(&w, p, sizeof w);
+    return w;
+}
+
+/* For eight granules, whose first byte is at `meta`: bit i is set when a tracked object that is alive, not frozen and
+ * not condemned would begin at granule i. What is no object's first granule gives a bit without meaning. */
+static uint64_t candidates_of_eight(const uint8_t *meta) {
+    uint64_t counts = eight_bytes(meta), states = eight_bytes(meta + 1);
+    uint64_t counted = (((counts & EACH_BYTE * 127) + EACH_BYTE * 127) | counts) >> 7;
+    uint64_t is = counted & states / WN_STATE_TRACKED_ & ~(states & states >> 1) & ~(states / WN_STATE_SCRATCH_);
+    return (is & EACH_BYTE) * 0x0102040810204080u >> 56; /* gathers the lowest bit of each byte in the highest byte */
+}
+
+static size_t words_of(const wn_block *b) { return b->state == WN_BLOCK_LARGE ? 1 : WN_BLOCK_WORDS; }
+
+size_t wn_rc_full_begin(wn_heap *heap) {
+    size_t n = 0;
+    WN_EACH_BLOCK(&heap->space, chunk, b) {
+        const uint64_t *alloc = wn_alloc_words(b);
+        uint64_t *unmarked = wn_mark_words(b);
+        const uint8_t *meta = wn_meta_(wn_block_start(b));
+        for (size_t i = 0; i < words_of(b); i++, meta += 64) {
+            if (!alloc[i]) continue;
+            uint64_t bits = 0;
+            for (unsigned k = 0; k < 64; k += 8) bits |= candidates_of_eight(meta + k) << k;
+            bits &= alloc[i];
+            if (bits) unmarked[i] = bits;
+            n += (size_t)__builtin_popcountll(bits);
+        }
+    }
+    return n;
+}
+
+/* True when the object was a candidate and nothing had reached it. */
+static WN_ALWAYS_INLINE bool claim(const void *object) {
+    uint64_t bit, *word = wn_bit_of(object, WN_MARK_TABLE, &bit);
+    if (!(*word & bit)) return false;
+    *word &= ~bit;
+    return true;
+}
+
+/* What is being marked. An array's items go on the marker's stack all at once, because objects that one array refers to
+ * often lie in its order, which the processor fetches well ahead. Only arrays so long that the stack would become large
+ * wait in `arrays`, each behind the number of items that are done; one slice is taken when all else is marked. */
+typedef struct marking {
+    wn_marker *marker;
+    wn_vector arrays; /* pairs: object, items done */
+} marking;
+
+enum { SLICE = 1 << 20 }; /* items, of an array that has more: 8 MiB of stack */
+
+static WN_ALWAYS_INLINE void visit(void *m, void *object) {
+    if (claim(object)) wn_mark_push(((marking *)m)->marker, object);
+}
+static WN_ALWAYS_INLINE void visit_slot(void **slot, void *m) {
+    if (*slot) visit(m, *slot);
+}
+static void visit_root(void **slot, void *m) { visit_slot(slot, m); }
+
+static WN_NOINLINE void scan_long(marking *m, void *object, const wn_type *type, size_t n) {
+    if (wn_vector_reserve(&m->arrays, m->arrays.n + 2)) {
+        wn_vector_push(&m->arrays, object);
+        wn_vector_push(&m->arrays, NULL);
+    } else {
+        wn_each_item_ref(object, type, 0, n, visit_slot, m);
+    }
+}
+
+static WN_ALWAYS_INLINE void scan(void *context, void *object, wn_visit_fn *visit_ref, void *arg) {
+    (void)visit_ref, (void)arg;
+    const wn_type *type = wn_type_of(object);
+    wn_each_fixed_ref(object, type, visit_slot, context);
+    if (!type->item_refs) return;
+    size_t n = wn_length_of(object, type);
+    if (WN_LIKELY(n <= SLICE))
+        wn_each_item_ref(object, type, 0, n, visit_slot, context);
+    else
+        scan_long(context, object, type, n);
+}
+static WN_ALWAYS_INLINE void fetch(void *context, void *object, int stage) {
+    (void)context;
+    if (stage == 0) WN_PREFETCH(object);
+}
+
+/* False: no array waits. */
+static bool scan_slice(marking *m) {
+    if (!m->arrays.n) return false;
+    void **pair = &m->arrays.at[m->arrays.n - 2], *object = pair[0];
+    const wn_type *type = wn_type_of(object);
+    size_t from = (size_t)(uintptr_t)pair[1], n = wn_length_of(object, type), to = from + SLICE < n ? from + SLICE : n;
+    if (to < n)
+        pair[1] = (void *)(uintptr_t)to;
+    else
+        m->arrays.n -= 2;
+    wn_each_item_ref(object, type, from, to, visit_slot, m);
+    return true;
+}
+
+bool wn_rc_full_mark(wn_heap *heap, wn_marker *marker) {
+    marking m = {.marker = marker};
+    wn_each_root(heap, visit_root, &m);
+    for (size_t i = 0; i < heap->immortals.n; i++) visit_root(&heap->immortals.at[i], &m);
+    do wn_mark_drain(marker, SIZE_MAX, fetch, scan, &m, visit, &m);
+    while (scan_slice(&m));
+    wn_vector_free(&m.arrays);
+    return !marker->failed;
+}
+
+void wn_rc_full_end(wn_heap *heap, void (*each)(void *context, void *object), void *context) {
+    WN_EACH_BLOCK(&heap->space, chunk, b) {
+        uint64_t *unmarked = wn_mark_words(b);
+        for (size_t i = 0; i < words_of(b); i++) {
+            if (!unmarked[i]) continue;
+            for (uint64_t w = unmarked[i]; w && each; w &= w - 1)
+                each(context, wn_block_start(b) + ((i * 64 + (size_t)__builtin_ctzll(w)) << WN_GRANULE_SHIFT_));
+            unmarked[i] = 0;
+        }
+    }
+}
