@@ -95,10 +95,13 @@ static inline PyDictKeyEntry *dict_entries(PyDictKeysObject *k) {
                                                                     : 8);
     return (PyDictKeyEntry *)(k->dk_indices + bytes);
 }
+#define DICT_BYTES(used) (48 + 24 * (size_t)(used)) /* from the table's start to the end of that many entries, about \
+                                                     */
 #define DICT_VALUES(d) ((d)->ma_values)
 #define DICT_OWNS_VALUES(d) 1
 #else
 #define DICT_VALUES(d) ((d)->ma_values->values)
+#define DICT_BYTES(used) (40 + 16 * (size_t)(used))
 #if PY_VERSION_HEX >= 0x030d0000
 #define DICT_OWNS_VALUES(d) (!(d)->ma_values->embedded) /* embedded: they are the instance's to report */
 #else

@@ -16,7 +16,7 @@
 enum {
     WAYPOINTS = 4096,
     SEGMENT = 8192,  /* objects between waypoints, more when all of them are in use */
-    LANES = 16,      /* segments that a thread walks in turn */
+    LANES = 64,      /* segments that a thread walks in turn: a step waits for memory, up to 400 ns of it */
     ALONE = 60000,   /* with fewer objects a second thread is not worth its start */
     IN_ORDER = 30000 /* young tuples are untracked in the interpreter's order up to this many */
 };
@@ -127,7 +127,7 @@ static void walk(wn_cycles *c, int plane, object_list *split) {
             size_t i = __atomic_fetch_add(&seg.next, 1, __ATOMIC_RELAXED);
             if (!(more = i < seg.n)) break;
             lane[lanes++] = (struct lane){gc_next(seg.begin[i]), 0, seg.distance, i};
-            WN_PREFETCH(lane[lanes - 1].at);
+            ASK(lane[lanes - 1].at);
         }
         if (!lanes) return;
         for (size_t l = 0; l < lanes;) {
@@ -141,7 +141,7 @@ static void walk(wn_cycles *c, int plane, object_list *split) {
                 continue;
             }
             PyGC_Head *next = gc_next(g);
-            WN_PREFETCH(next);
+            ASK(next);
             if (!wn_bits_put(&c->bits, plane, (uintptr_t)object_of(g))) c->failed = true;
             if (__builtin_expect(++a->n == a->split, 0)) {
                 a->split += seg.distance;

@@ -33,9 +33,14 @@
 enum {
     WN_MARK_QUEUE = 32,    /* objects between the first prefetch and the scan; a power of two */
     WN_MARK_STAGE = 16,    /* objects between the first prefetch and fetch() */
-    WN_MARK_NEAR = 256,    /* bytes within which the processor's own prefetching is trusted */
     WN_MARK_SEGMENT = 1022 /* entries of a segment of the stack; a segment is 8 KiB */
 };
+
+/* Bytes within which the processor's own prefetching is trusted. A client whose objects have much of what a scan reads
+ * elsewhere may define another before it includes this; 1: none. */
+#ifndef WN_MARK_NEAR
+#define WN_MARK_NEAR 256
+#endif
 
 typedef struct wn_mark_segment {
     struct wn_mark_segment *next;
