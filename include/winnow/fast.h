@@ -17,7 +17,7 @@ enum {
     WN_GRANULE_SHIFT_ = 4,
     WN_SLOT_MIN_ = 32,
     WN_SMALL_MAX_ = 8192, /* above: a large object with blocks of its own */
-    WN_CLASSES_ = 36,
+    WN_CLASSES_ = 56,
 
     /* wn_mutator.mode, the one word that barriers test */
     WN_MODE_COUNT_ = 1,    /* references are counted, plainly */
@@ -90,17 +90,17 @@ static inline uint8_t *wn_meta_(const void *object) {
     return (uint8_t *)((a & ~mask) + ((a & mask) >> WN_GRANULE_SHIFT_));
 }
 
-/* The slot that holds n bytes: steps of 16 up to 256, then four steps per doubling. Constant when n is. */
+/* The slot that holds n bytes: steps of 16 up to 256, then eight steps per doubling. Constant when n is. */
 static inline size_t wn_slot_size_(size_t n) {
     if (n <= 256) return n <= WN_SLOT_MIN_ ? (size_t)WN_SLOT_MIN_ : (n + 15) & ~(size_t)15;
-    size_t step = (size_t)1 << (61 - __builtin_clzll((unsigned long long)n - 1));
+    size_t step = (size_t)1 << (60 - __builtin_clzll((unsigned long long)n - 1));
     return (n + step - 1) & ~(step - 1);
 }
 /* The size class of a slot size (at most WN_SMALL_MAX_). */
 static inline unsigned wn_class_of_slot_(size_t slot) {
     if (slot <= 256) return (unsigned)(slot / 16 - 1);
     unsigned e = 63u - (unsigned)__builtin_clzll((unsigned long long)slot - 1);
-    return 16 + (e - 8) * 4 + (unsigned)((slot - 1) >> (e - 2)) - 4;
+    return 16 + (e - 8) * 8 + (unsigned)((slot - 1) >> (e - 3)) - 8;
 }
 
 WN_API void wn_poll_slow_(wn_mutator *m);

@@ -4,6 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    COMMIT_BLOCKS = (2 << 20) / WN_BLOCK_SIZE,
+    LARGE_PAGES_FROM = (10 << 20) / WN_BLOCK_SIZE /* in a heap's first chunk: in a small heap they only waste memory */
+};
+
 /* Where the slots of a class begin, as a block's bitmap: the alloc bits of a block that is handed out whole. */
 static uint64_t slot_starts[WN_CLASSES_][WN_BLOCK_WORDS];
 static uint32_t slot_of_class[WN_CLASSES_];
@@ -39,7 +44,8 @@ void wn_space_fini(wn_space *space) {
     pthread_mutex_destroy(&space->lock);
 }
 
-/* ---- which addresses are ours ------------------------------------------------------------------------------------- */
+/* ---- which addresses are ours -------------------------------------------------------------------------------------
+ */
 
 /* An entry is the unit's number and, in the upper half, how many units before it the chunk begins. */
 static size_t known_at(const wn_space *space, uintptr_t unit) {
@@ -102,7 +108,8 @@ void *wn_space_object_at(wn_space *space, const void *address, bool exact) {
     return wn_is_allocated(object) ? object : NULL;
 }
 
-/* ---- chunks ---------------------------------------------------------------------------------------------------------- */
+/* ---- chunks
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
     wn_chunk *c = wn_os_reserve(size, WN_CHUNK_SIZE);
@@ -126,7 +133,7 @@ static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
         memset(c->free_map, 0xFF, sizeof c->free_map);
         for (unsigned i = 0; i < WN_FIRST_BLOCK; i++) c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
     }
-    /* A heap that needs a second chunk is large enough for large pages; a small one would only waste memory by them. */
+    /* A heap that needs a second chunk is large enough for large pages, side tables and all. */
     if (!huge && space->chunks) wn_os_prefer_large_pages(c, size);
     /* Chunks in address order: free blocks are taken from the lowest, so the highest ones empty first. */
     wn_chunk **at = &space->chunks;
@@ -179,10 +186,13 @@ static wn_block *take_run(wn_space *space, size_t n) {
         if (!at) return NULL;
     }
     if (at + n > c->committed) {
-        unsigned upto = (unsigned)((at + n + 31) & ~(size_t)31); /* 1 MiB at a time */
+        /* In whole large pages, or the kernel would fill what is committed by small ones. */
+        unsigned upto = (unsigned)((at + n + COMMIT_BLOCKS - 1) & ~(size_t)(COMMIT_BLOCKS - 1));
         if (upto > c->end) upto = c->end;
         char *from = (char *)c + ((size_t)c->committed << WN_BLOCK_SHIFT);
-        if (!wn_os_commit(from, (size_t)(upto - c->committed) << WN_BLOCK_SHIFT)) return NULL;
+        size_t length = (size_t)(upto - c->committed) << WN_BLOCK_SHIFT;
+        if (!wn_os_commit(from, length)) return NULL;
+        if (c->committed >= LARGE_PAGES_FROM) wn_os_prefer_large_pages(from, length);
         c->committed = upto;
     }
     for (size_t i = at; i < at + n; i++) {
@@ -256,9 +266,9 @@ size_t wn_space_discard(wn_space *space, size_t blocks) {
     return bytes;
 }
 
-/* Keeps the free memory that is not given back below a quarter of what is in use and 2 MiB, or what the collector expects
- * to be in use again before it looks the next time. Called with the lock when
- * blocks were freed; gives back a little at a time, so that no single free pays for many. */
+/* Keeps the free memory that is not given back below a quarter of what is in use and 2 MiB, or what the collector
+ * expects to be in use again before it looks the next time. Called with the lock when blocks were freed; gives back a
+ * little at a time, so that no single free pays for many. */
 static void discard_surplus(wn_space *space) {
     if (space->keeps_dirty) return;
     size_t used = space->block_bytes >> WN_BLOCK_SHIFT, keep = 64 + used / 4, soon = space->expected >> WN_BLOCK_SHIFT;
@@ -284,7 +294,8 @@ void wn_space_give_blocks(wn_space *space, wn_block *first, size_t n) {
     pthread_mutex_unlock(&space->lock);
 }
 
-/* ---- counting -------------------------------------------------------------------------------------------------------- */
+/* ---- counting
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void count_slots(wn_space *space, size_t objects, size_t bytes) {
     __atomic_fetch_add(&space->allocated_objects, objects, __ATOMIC_RELAXED);
@@ -300,7 +311,8 @@ size_t wn_space_bookkeeping(const wn_space *space) {
     return blocks * (WN_BLOCK_GRANULES + 2 * WN_BLOCK_GRANULES / 8 + sizeof(wn_block));
 }
 
-/* ---- blocks with room ------------------------------------------------------------------------------------------------ */
+/* ---- blocks with room
+ * ------------------------------------------------------------------------------------------------ */
 
 static void list_block(wn_space *space, wn_block *b) {
     if (b->listed || b->owned || b->inherited || b->frozen) return;
@@ -337,7 +349,8 @@ static void settle_block(wn_space *space, wn_block *b) {
     }
 }
 
-/* ---- runs of free slots ---------------------------------------------------------------------------------------------- */
+/* ---- runs of free slots
+ * ---------------------------------------------------------------------------------------------- */
 
 /* Sets or clears the alloc bits of `n` slots from number `first`. */
 static void change_bits(wn_block *b, uint32_t first, uint32_t n, bool set) {
@@ -359,7 +372,8 @@ static uint32_t next_run(wn_block *b, uint32_t *first) {
     const uint64_t *words = wn_alloc_words(b);
     size_t step = b->slot >> WN_GRANULE_SHIFT_;
     uint32_t i = b->cursor;
-    /* Acquire: a slot that is free here is one whose last owner, perhaps another thread, is done with it (wn_space_free). */
+    /* Acquire: a slot that is free here is one whose last owner, perhaps another thread, is done with it
+     * (wn_space_free). */
     while (i < b->slots && (__atomic_load_n(&words[i * step >> 6], __ATOMIC_ACQUIRE) >> (i * step & 63)) & 1) i++;
     *first = i;
     while (i < b->slots && !((__atomic_load_n(&words[i * step >> 6], __ATOMIC_ACQUIRE) >> (i * step & 63)) & 1)) i++;
@@ -421,7 +435,8 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
         if (fresh) {
             /* Whole and zero: nothing to search and nothing to clear. */
             uint64_t *words = wn_alloc_words(b);
-            for (size_t i = 0; i < WN_BLOCK_WORDS; i++) __atomic_store_n(&words[i], slot_starts[cls][i], __ATOMIC_RELAXED);
+            for (size_t i = 0; i < WN_BLOCK_WORDS; i++)
+                __atomic_store_n(&words[i], slot_starts[cls][i], __ATOMIC_RELAXED);
             __atomic_store_n(&b->used, b->slots, __ATOMIC_RELAXED);
             b->cursor = b->slots;
             buffer->cursor = wn_block_start(b);
@@ -474,7 +489,8 @@ void wn_space_free(wn_space *space, void *const *slots, size_t n) {
     pthread_mutex_unlock(&space->lock);
 }
 
-/* ---- large objects --------------------------------------------------------------------------------------------------- */
+/* ---- large objects
+ * --------------------------------------------------------------------------------------------------- */
 
 static size_t page_round(size_t bytes) {
     size_t page = wn_os_page_size();
@@ -553,7 +569,8 @@ void wn_space_free_large(wn_space *space, void *object) {
     release_huge(huge);
 }
 
-/* ---- sweeping -------------------------------------------------------------------------------------------------------- */
+/* ---- sweeping
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* Makes the dead slots of one word of a block free; in a large object's block only its side bytes. */
 static size_t sweep_word(wn_block *b, unsigned i, bool quietly, void (*dead)(void *object, void *data), void *data) {
@@ -632,7 +649,8 @@ bool wn_space_list_last(wn_space *space, unsigned kind, unsigned cls) {
     for (wn_chunk *c = space->chunks; c; c = c->next)
         for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++) {
             wn_block *b = &c->block[i];
-            if (b->state == WN_BLOCK_SMALL && b->kind == kind && b->cls == cls && b->used < b->slots && wn_space_is_swept(space, b))
+            if (b->state == WN_BLOCK_SMALL && b->kind == kind && b->cls == cls && b->used < b->slots &&
+                wn_space_is_swept(space, b))
                 list_block(space, b);
         }
     bool any = space->room[kind][cls];
@@ -659,7 +677,8 @@ void wn_space_relist(wn_space *space) {
     pthread_mutex_unlock(&space->lock);
 }
 
-/* ---- fork ------------------------------------------------------------------------------------------------------------ */
+/* ---- fork
+ * ------------------------------------------------------------------------------------------------------------ */
 
 void wn_space_inherit(wn_space *space) {
     for (wn_chunk *c = space->chunks; c; c = c->next)
