@@ -25,6 +25,7 @@ enum {
     WN_MODE_REMEMBER_ = 4, /* the backward barrier: a store into an old (concurrent: a frozen) object is recorded */
     WN_MODE_SHADE_ = 8,    /* the hybrid barrier: marking goes on in another thread */
     WN_MODE_CHECK_ = 16,   /* every call checks its arguments */
+    WN_MODE_YOUNG_ = 32,   /* with REMEMBER: only references into the nursery matter, so the value is looked at first */
 
     /* the count byte under counting */
     WN_COUNT_MAX_ = 253,      /* the largest count that fits */
@@ -62,19 +63,20 @@ typedef struct wn_root_link_ {
 /* The part of a mutator that fast paths use; the rest of it is behind it and private. */
 struct wn_mutator {
     uint32_t mode;       /* WN_MODE_...; changed only by this thread or while it stands still */
-    uint32_t class_mask; /* 0: one buffer for all sizes (a nursery); ~0: a buffer per size class */
     uint32_t poll;       /* somebody wants this thread at a safepoint; atomic */
     uint32_t nested;     /* no-collect scopes and finalizers running */
+    uintptr_t nursery, nursery_size; /* WN_MODE_YOUNG_: what points into it is young */
     wn_root_link_ *roots;
     void **young, **young_end; /* counting: the log of newly tracked objects */
     uint64_t pending_objects;  /* objects made since the statistics were last summed */
+    wn_buffer_ *from[WN_CLASSES_]; /* the buffer that a size class is taken from; several may share one (a nursery) */
     wn_buffer_ buffer[WN_CLASSES_];
 };
 
 #if defined(WN_COLLECTOR) && WN_COLLECTOR == 1
 #define WN_MAY_(bits) ((bits) & (WN_MODE_COUNT_ | WN_MODE_ATOMIC_ | WN_MODE_CHECK_))
 #elif defined(WN_COLLECTOR) && WN_COLLECTOR == 2
-#define WN_MAY_(bits) ((bits) & (WN_MODE_REMEMBER_ | WN_MODE_CHECK_))
+#define WN_MAY_(bits) ((bits) & (WN_MODE_REMEMBER_ | WN_MODE_YOUNG_ | WN_MODE_CHECK_))
 #elif defined(WN_COLLECTOR) && WN_COLLECTOR == 3
 #define WN_MAY_(bits) ((bits) & (WN_MODE_SHADE_ | WN_MODE_REMEMBER_ | WN_MODE_CHECK_))
 #else
@@ -116,7 +118,7 @@ static inline void *wn_new_inline_(wn_mutator *m, const wn_type *type) {
     size_t slot = wn_slot_size_(type->size);
     if (WN_UNLIKELY(slot > WN_SMALL_MAX_ || type->finalize || type->release || type->item_size || type->flags & WN_TYPE_PINNED))
         return wn_new_slow_(m, type);
-    wn_buffer_ *b = &m->buffer[wn_class_of_slot_(slot) & m->class_mask];
+    wn_buffer_ *b = m->from[wn_class_of_slot_(slot)];
     char *p = b->cursor;
     if (WN_UNLIKELY((size_t)(b->limit - p) < slot || __atomic_load_n(&m->poll, __ATOMIC_RELAXED))) return wn_new_slow_(m, type);
     b->cursor = p + slot;
@@ -155,6 +157,12 @@ static inline void wn_count_down_(wn_mutator *m, void *object) {
 
 typedef void *wn_slot_ __attribute__((may_alias)); /* a reference of whatever type the client gave it */
 
+/* Whether a reference to this value may have to be remembered. The value is at hand; the holder's side-table byte may be
+ * a cache miss, and most stores of a program that rewires old objects do without it. */
+static inline bool wn_matters_(const wn_mutator *m, const void *value) {
+    return !wn_mode_(m, WN_MODE_YOUNG_) || (uintptr_t)value - m->nursery < m->nursery_size;
+}
+
 static inline void wn_store_inline_(wn_mutator *m, void *holder, void *slot, void *value, bool takes_over) {
     wn_slot_ *s = (wn_slot_ *)slot;
     if (wn_mode_(m, WN_MODE_SHADE_ | WN_MODE_CHECK_)) {
@@ -164,7 +172,8 @@ static inline void wn_store_inline_(wn_mutator *m, void *holder, void *slot, voi
         if (value && !takes_over) wn_count_up_(m, value);
         *s = value;
         if (old) wn_count_down_(m, old);
-    } else if (wn_mode_(m, WN_MODE_REMEMBER_) && __atomic_load_n(wn_meta_(holder), __ATOMIC_RELAXED) == WN_OLD_CLEAN_) {
+    } else if (wn_mode_(m, WN_MODE_REMEMBER_) && wn_matters_(m, value) &&
+               __atomic_load_n(wn_meta_(holder), __ATOMIC_RELAXED) == WN_OLD_CLEAN_) {
         wn_store_slow_(m, holder, slot, value, takes_over);
     } else {
         __atomic_store_n(s, value, __ATOMIC_RELEASE); /* a plain store on x86-64 */

@@ -37,6 +37,7 @@ typedef struct wn_options {
     size_t step_bytes;           /* marked at least per step; 4 nurseries */
     uint64_t pause_budget_ns;    /* 0: none; else a step and a minor aim to stay below this */
     size_t pin_limit;            /* objects pinned in the nursery at most; 1,000 */
+    unsigned pretenure;          /* objects of a size of which this percentage outlives the nursery are born old; 85 */
 
     /* concurrent */
     unsigned heap_growth;        /* percent, as GOGC; 100. WN_NEVER: only near the limit */

@@ -108,6 +108,12 @@ static void follow(verifier *v) {
     v->holder = NULL;
 }
 
+/* The entry itself is good only until the next look-up, which may make the table larger. */
+static bool is_reached(verifier *v, void *object) {
+    const seen *s = look_up(v, object);
+    return s && s->reached;
+}
+
 /* Values of ephemerons whose key and self were reached, until nothing new comes. */
 static void follow_ephemerons(verifier *v) {
     for (bool more = true; more && !v->failed;) {
@@ -115,8 +121,7 @@ static void follow_ephemerons(verifier *v) {
         WN_EACH_WEAK(v->heap, e) {
             for (wn_ephemeron *p = e->ephemerons; p; p = p->next) {
                 if (!p->value) continue;
-                seen *key = look_up(v, p->key), *self = look_up(v, p), *value = look_up(v, p->value);
-                if (!key || !self || !value || !key->reached || !self->reached || value->reached) continue;
+                if (!is_reached(v, p->key) || !is_reached(v, p) || is_reached(v, p->value)) continue;
                 v->holder = p;
                 note(v, p->value, false);
                 follow(v);

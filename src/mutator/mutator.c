@@ -41,6 +41,7 @@ static mutator *take_spare(void) {
 static void put_spare(mutator *m) {
     memset(m, 0, sizeof *m);
     m->fast.mode = WN_MODE_CHECK_; /* stores, too, must come by the slow path */
+    for (unsigned c = 0; c < WN_CLASSES_; c++) m->fast.from[c] = &m->fast.buffer[c];
     pthread_mutex_lock(&spare_lock);
     m->next = spare;
     spare = m;
@@ -57,7 +58,7 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     if (!m) return wn_fail(WN_ERR_MEMORY, "no memory for a mutator");
     m->thread = pthread_self();
     m->heap = heap;
-    m->fast.class_mask = ~0u;
+    for (unsigned c = 0; c < WN_CLASSES_; c++) m->fast.from[c] = &m->fast.buffer[c];
     m->all_slow = heap->options.stress || heap->options.check;
     m->buffers = m->all_slow ? m->stash : m->fast.buffer;
     m->until_stress = heap->options.stress;

@@ -37,6 +37,7 @@ static const option options[] = {
     {"step_bytes", SIZE, AT(step_bytes), 4 << 10, 1e12, "4 nurseries", "incremental: marked at least per step"},
     {"pause_budget", TIME, AT(pause_budget_ns), 1e4, 1e10, "none", "incremental: steps and minors aim to stay below"},
     {"pin_limit", COUNT, AT(pin_limit), 1, 1e7, "1000", "incremental: objects pinned in the nursery at most"},
+    {"pretenure", COUNT_OR_NEVER, AT(pretenure), 1, 100, "85", "incremental: percent of a size that outlives the nursery for it to be born old"},
     {"heap_growth", COUNT_OR_NEVER, AT(heap_growth), 5, 10000, "100", "concurrent: percent of growth between cycles, as GOGC"},
     {"workers", COUNT, AT(workers), 1, 256, "by cpu_share", "concurrent: marking threads"},
     {"cpu_share", COUNT, AT(cpu_share), 1, 100, "25", "concurrent: percent of the processors for collection"},
@@ -57,6 +58,7 @@ wn_options wn_options_default(void) {
                     .major_factor = 1.82,
                     .growth = 1.4,
                     .pin_limit = 1000,
+                    .pretenure = 85,
                     .heap_growth = 100,
                     .cpu_share = 25};
 #if WINNOW_CHECK

@@ -4,7 +4,9 @@
  * One set serves two purposes (step Store of the model): an old object that may refer to a young one is a root of the
  * next minor; a black object that may refer to a white one must have it shaded before marking ends, which the next
  * minor does. Unlike PyPy's, the barrier looks at the value: a store that creates neither kind of reference leaves no
- * trace, so a program that rewires old objects does not make its minors longer.
+ * trace, so a program that rewires old objects does not make its minors longer. While nothing is marked and nothing is
+ * frozen only young values matter, and the inlined part asks for those first (WN_MODE_YOUNG_): then a store of an old
+ * value does not touch the holder's side table.
  *
  * A long array is not recorded as a whole but by the card of the slot; its count byte stays WN_OLD_CLEAN_. The cards
  * are the side-table bytes of the array's own inner granules, of which there are more than enough.
@@ -21,6 +23,17 @@ unsigned wn_inc_card_shift(size_t bytes) {
     size_t room = (WN_CHUNK_SIZE - WN_CHUNK_HEADER) / 16 - 16;
     while ((bytes >> shift) >= room) shift++;
     return shift;
+}
+
+uint32_t wn_inc_barrier_mode(const incremental *inc) {
+    uint32_t mode = WN_MODE_REMEMBER_;
+    if (!is_marking(inc) && !inc->frozen) mode |= WN_MODE_YOUNG_;
+    if (inc->heap->options.check) mode |= WN_MODE_CHECK_;
+    return mode;
+}
+
+void wn_inc_barrier_adjust(const incremental *inc) {
+    for (mutator *m = inc->heap->mutators; m; m = m->next) m->fast.mode = wn_inc_barrier_mode(inc);
 }
 
 static void lose(incremental *inc) { __atomic_store_n(&inc->remembered_lost, true, __ATOMIC_RELAXED); }

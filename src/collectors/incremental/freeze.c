@@ -34,6 +34,7 @@ void wn_inc_freeze_all(incremental *inc, mutator *m) {
             b->flags |= BLOCK_FROZEN;
         }
     }
+    wn_inc_barrier_adjust(inc);
     /* What refers to a young object that stayed, or has a reserved place in it, must be looked at by a major. */
     for (size_t i = 0; i < inc->kept.n; i++) {
         void *holder = (uintptr_t)inc->kept.at[i] & 1 ? inc->kept.at[++i] : inc->kept.at[i];
@@ -54,4 +55,5 @@ void wn_inc_freeze_undo(incremental *inc, mutator *m) {
     }
     while (inc->written.n) stack_pop(&inc->written);
     inc->frozen = 0;
+    wn_inc_barrier_adjust(inc);
 }

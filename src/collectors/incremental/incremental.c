@@ -377,14 +377,37 @@ static void *young_slot(mutator *m, size_t slot, bool beyond) {
  * and sweep one costs no more than a small one. */
 enum { BORN_OLD = 512 };
 
+/* An old slot of the mutator's own run, or of the next. NULL when memory is out. */
+static void *old_slot(mutator *m, unsigned cls, size_t slot, bool tenured) {
+    wn_buffer_ *b = &m->buffers[cls];
+    if (b->cursor == b->limit) {
+        size_t taken = own_of(m)->taken;
+        own_of(m)->taken = 0;
+        pace(m, taken);
+        if (b->cursor == b->limit && !wn_inc_old_refill_own(m, cls)) return NULL;
+        if (tenured) wn_inc_tenure_spend(inc_of(m->heap), (size_t)(b->limit - b->cursor));
+    }
+    b->cursor += slot;
+    return b->cursor - slot;
+}
+
 static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     incremental *inc = inc_of(m->heap);
     bool special = type->finalize || type->release || type->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON);
     if (special || bytes > WN_SMALL_MAX_ || type->flags & WN_TYPE_PINNED) return born_old(m, type, bytes, special);
-    if (bytes >= BORN_OLD && !wn_has_refs_(type)) return born_old(m, type, bytes, false);
     size_t slot = wn_slot_size_(bytes);
+    unsigned cls = wn_class_of_slot_(slot);
     wn_buffer_ *b = &m->buffers[0];
     wn_object *o = NULL;
+    bool large_leaf = bytes >= BORN_OLD && !wn_has_refs_(type);
+    if (large_leaf || wn_inc_tenure_is_born_old(inc, cls)) {
+        o = old_slot(m, cls, slot, !large_leaf);
+        if (o) o->type = type;
+        if (o) return o;
+        if (large_leaf) return born_old(m, type, bytes, false);
+        wn_inc_tenure_end(inc); /* the nursery's memory is there already */
+    }
+    m->fast.from[cls] = &m->fast.buffer[0];
     if ((size_t)(b->limit - b->cursor) < slot) pace(m, PIECE);
     o = young_slot(m, slot, false);
     if (!o && !m->fast.nested) {
@@ -601,10 +624,14 @@ static void fini(wn_heap *heap) {
 }
 
 static wn_status attach(mutator *m) {
-    m->state_of_collector = calloc(1, sizeof(wn_vector));
+    m->state_of_collector = calloc(1, sizeof(own));
     if (!m->state_of_collector) return wn_fail(WN_ERR_MEMORY, "no memory for a thread's remembered set");
-    m->fast.mode = WN_MODE_REMEMBER_ | (m->heap->options.check ? WN_MODE_CHECK_ : 0);
-    m->fast.class_mask = 0;
+    const incremental *inc = inc_of(m->heap);
+    m->fast.nursery = (uintptr_t)inc->nursery;
+    m->fast.nursery_size = inc->nursery_size;
+    m->fast.mode = wn_inc_barrier_mode(inc);
+    for (unsigned c = 0; c < WN_CLASSES_; c++)
+        m->fast.from[c] = &m->fast.buffer[wn_inc_tenure_is_born_old(inc, c) ? c : 0];
     return WN_OK;
 }
 
@@ -614,12 +641,13 @@ static void detach(mutator *m) {
     for (size_t i = 0; i < r->n; i++)
         if (!wn_vector_push(&inc->kept, r->at[i])) inc->remembered_lost = true;
     wn_vector_free(r);
-    free(r);
+    free(own_of(m));
     m->state_of_collector = NULL;
 }
 
 static void before_fork(wn_heap *heap) {
     incremental *inc = inc_of(heap);
+    wn_inc_old_retire(inc, true); /* nobody could for the threads that the child does not have */
     pthread_mutex_lock(&inc->lock);
     inc->alone_at_fork = heap->mutator_count <= 1;
 }

@@ -65,9 +65,22 @@ typedef struct stretches {
     size_t n, room;
 } stretches;
 
-/* A mutator's remembered set: what its barrier records between two minors. An entry is an object, or the address of
- * a card | 1 followed by the long array it is part of. */
-static inline wn_vector *remembered_of(mutator *m) { return m->state_of_collector; }
+/* A mutator's own part. Its buffer 0 is a piece of the nursery; the others are runs of old slots, of the blocks
+ * block[KIND_PLAIN] of the mutator, for size classes that are born old: count bytes set, black where old.c says so. */
+typedef struct own {
+    /* What its barrier records between two minors: objects, or the address of a card | 1 followed by the long array it
+     * is part of. */
+    wn_vector remembered;
+    size_t taken; /* bytes of runs not yet paid for */
+} own;
+
+static inline own *own_of(mutator *m) { return m->state_of_collector; }
+static inline wn_vector *remembered_of(mutator *m) { return &own_of(m)->remembered; }
+
+/* What sampled pieces of the nursery held of a size class since it was judged, in bytes. */
+typedef struct tenure {
+    uint64_t born, survived;
+} tenure;
 
 typedef struct incremental {
     wn_heap *heap;
@@ -102,6 +115,13 @@ typedef struct incremental {
     bool keep_all;         /* everything young is moved, reached or not: before a freeze */
     bool alone_at_fork;
     uint64_t minors;
+
+    /* tenure.c */
+    tenure seen[WN_CLASSES_];
+    uint64_t born_old;       /* size classes that are born old now, as bits; atomic */
+    uint64_t were_old;       /* ... that are, or were until they were to be judged anew */
+    ptrdiff_t born_old_left; /* bytes until then; atomic */
+    size_t quota;            /* ... when they began */
 
     /* major.c */
     phase phase;
@@ -201,15 +221,17 @@ void *wn_inc_nursery_object_at(incremental *inc, const void *address, bool exact
  * about addresses are answered without a walk. */
 void wn_inc_nursery_note(const void *young);
 bool wn_inc_nursery_each(const incremental *inc, bool (*visit)(void *object, void *data), void *data);
-/* Counts the objects of a piece into walked_objects and walked_bytes. */
-void wn_inc_nursery_count(incremental *inc, stretch piece);
 
 /* ---- old.c: old slots, for minors and for what is born old ------------------------------------------------------- */
 
 bool wn_inc_old_refill(incremental *inc, unsigned kind, unsigned cls);
-/* Gives the unused rest of the runs back, so that alloc bits tell the truth; with `disown` the blocks, too. The world
- * is stopped. */
+/* The same for a mutator's own buffer of a class, whose objects are made by the inlined path: count bytes are set. */
+bool wn_inc_old_refill_own(mutator *m, unsigned cls);
+/* Gives the unused rest of the minors' runs and of all mutators' back, so that alloc bits tell the truth; with `disown`
+ * the blocks, too. The world is stopped. */
 void wn_inc_old_retire(incremental *inc, bool disown);
+/* The same for one block, whoever owns it. */
+void wn_inc_old_retire_block(incremental *inc, wn_block *b);
 /* A small slot whose count byte is set; NULL when memory is out. The world is stopped or the lock held. */
 void *wn_inc_old_take(incremental *inc, size_t slot, unsigned kind);
 /* An object that is born old, zeroed but for its type; NULL when memory is out. */
@@ -218,6 +240,19 @@ void *wn_inc_old_allocate(incremental *inc, const wn_type *type, size_t bytes, u
 void *wn_inc_old_reserve(incremental *inc, size_t bytes);
 void wn_inc_old_unreserve(incremental *inc, void *slot);
 extern const wn_type wn_inc_shadow_type;
+
+/* ---- tenure.c ---------------------------------------------------------------------------------------------------- */
+
+/* At the end of a minor, with the world stopped: counts what was in a piece, which stands for so many, and adds it to
+ * walked_objects and walked_bytes. */
+void wn_inc_tenure_sample(incremental *inc, stretch piece, unsigned stands_for);
+/* ... and decides which classes are born old. */
+void wn_inc_tenure_judge(incremental *inc);
+bool wn_inc_tenure_is_born_old(const incremental *inc, unsigned cls);
+/* All are born young again until the next judgement. */
+void wn_inc_tenure_end(incremental *inc);
+/* A run of a class that is born old was taken. */
+void wn_inc_tenure_spend(incremental *inc, size_t bytes);
 
 /* ---- minor.c; the world is stopped ------------------------------------------------------------------------------- */
 
@@ -228,6 +263,9 @@ void wn_inc_minor_stay(incremental *inc, void *young);
 /* ---- barrier.c --------------------------------------------------------------------------------------------------- */
 
 void wn_inc_barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+/* The mode of mutators now; and, with the world stopped: marking begins or ends, or a freeze, and it is another. */
+uint32_t wn_inc_barrier_mode(const incremental *inc);
+void wn_inc_barrier_adjust(const incremental *inc);
 /* The cards of a large array: how many bytes one covers, as a shift, and the byte of one of them. */
 unsigned wn_inc_card_shift(size_t bytes);
 static inline uint8_t *card_of(void *large, size_t number) { return wn_meta_(large) + 2 + number; }

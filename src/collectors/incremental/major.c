@@ -107,6 +107,7 @@ void wn_inc_major_start(incremental *inc) {
     inc->tell_start = true;
     __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
     inc->phase = SCANNING;
+    wn_inc_barrier_adjust(inc);
 }
 
 /* Words of a stack from the newest to the oldest; NULL at the end. */
@@ -159,6 +160,7 @@ void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
     }
     inc->weak_entries = NULL;
     inc->phase = ENDING;
+    wn_inc_barrier_adjust(inc);
 }
 
 static bool weakref_is_alive(void *inc, void *ref) { return !is_found_dead(inc, ref); }
@@ -313,6 +315,7 @@ void wn_inc_major_abort(incremental *inc) {
     while (inc->slices.n) stack_pop(&inc->slices);
     WN_EACH_BLOCK(&inc->heap->space, c, b) wn_inc_sweep_forget_marks(b);
     inc->phase = IDLE;
+    wn_inc_barrier_adjust(inc);
 }
 
 static void pay(incremental *inc, size_t bytes) {

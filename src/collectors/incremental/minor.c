@@ -256,22 +256,29 @@ static void bury(incremental *inc, mutator *m) {
     inc->values.n = 0;
 }
 
-/* Takes the buffers away and counts what was made in them: one by one while there are few pieces, or when somebody
- * wants to know; else by the average of every sixteenth. */
-static void close_pieces(incremental *inc) {
-    size_t bytes = 0;
+/* Takes the buffers away; returns how much of them was not used. */
+static size_t close_pieces(incremental *inc) {
+    size_t unused = 0;
     for (mutator *each = inc->heap->mutators; each; each = each->next) {
         wn_buffer_ *b = &each->buffers[0];
-        bytes -= (size_t)(b->limit - b->cursor);
+        unused += (size_t)(b->limit - b->cursor);
         b->cursor = b->limit = NULL;
     }
+    return unused;
+}
+
+/* Counts what was made in the pieces, and what of it survived: one by one while there are few pieces, or when somebody
+ * wants to know; else by the average of every sixteenth. */
+static void count_pieces(incremental *inc, size_t unused) {
+    size_t bytes = (size_t)0 - unused;
     inc->young_objects = 0;
     for (size_t i = inc->first_new; i < inc->pieces.n; i++) {
         stretch p = inc->pieces.at[i];
         bytes += (size_t)(p.end - p.start);
-        if (!inc->count_all && inc->pieces_seen++ > 256 && inc->pieces_seen % 16) continue;
+        bool sampling = !inc->count_all && inc->pieces_seen++ > 256;
+        if (sampling && inc->pieces_seen % 16) continue;
         uint64_t objects = inc->walked_objects, walked = inc->walked_bytes;
-        wn_inc_nursery_count(inc, p);
+        wn_inc_tenure_sample(inc, p, sampling ? 16 : 1);
         inc->young_objects += inc->walked_objects - objects;
         inc->nursery_objects += (double)(inc->walked_objects - objects);
         inc->nursery_bytes += (double)(inc->walked_bytes - walked);
@@ -302,7 +309,7 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     bool marking = is_marking(inc);
     inc->moved_bytes = inc->moved_objects = 0;
     inc->no_room = false;
-    close_pieces(inc);
+    size_t unused = close_pieces(inc);
     size_t live = __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED) + inc->handed;
     if (live > inc->live_max) inc->live_max = live;
 
@@ -338,6 +345,8 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     if (heap->weak.live || inc->shadows.n) bury(inc, m);
     inc->moved_bytes_total += inc->moved_bytes;
     inc->moved_objects_total += inc->moved_objects;
+    count_pieces(inc, unused);
+    if (!inc->keep_all) wn_inc_tenure_judge(inc);
     wn_inc_nursery_reset(inc);
     inc->minors++;
 }

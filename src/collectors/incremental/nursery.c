@@ -188,12 +188,3 @@ bool wn_inc_nursery_each(const incremental *inc, bool (*visit)(void *object, voi
         }
     return true;
 }
-
-void wn_inc_nursery_count(incremental *inc, stretch piece) {
-    for (char *o = piece.start; o < piece.end && wn_type_of(o);) {
-        size_t n = slot_of(o);
-        inc->walked_objects++;
-        inc->walked_bytes += n;
-        o += n;
-    }
-}

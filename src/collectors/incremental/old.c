@@ -36,23 +36,48 @@ static bool is_born_black(const incremental *inc, wn_block *b) {
     return b->epoch != inc->epoch;
 }
 
-WN_NOINLINE bool wn_inc_old_refill(incremental *inc, unsigned kind, unsigned cls) {
-    wn_buffer_ *b = &inc->room[kind][cls];
+static bool refill(incremental *inc, wn_block **block, wn_buffer_ *b, unsigned kind, unsigned cls) {
     b->cursor = b->limit = NULL;
-    if (!wn_space_refill(&inc->heap->space, &inc->block[kind][cls], cls, kind, b)) return false;
-    wn_block *block = inc->block[kind][cls];
-    if (is_born_black(inc, block)) change_marks(b, block->slot, true);
+    if (!wn_space_refill(&inc->heap->space, block, cls, kind, b)) return false;
+    if (is_born_black(inc, *block)) change_marks(b, (*block)->slot, true);
     return true;
+}
+
+WN_NOINLINE bool wn_inc_old_refill(incremental *inc, unsigned kind, unsigned cls) {
+    return refill(inc, &inc->block[kind][cls], &inc->room[kind][cls], kind, cls);
+}
+
+bool wn_inc_old_refill_own(mutator *m, unsigned cls) {
+    wn_block **block = &m->block[KIND_PLAIN][cls];
+    wn_buffer_ *b = &m->buffers[cls];
+    if (!refill(inc_of(m->heap), block, b, KIND_PLAIN, cls)) return false;
+    for (char *p = b->cursor; p < b->limit; p += (*block)->slot) wn_meta_(p)[0] = WN_OLD_CLEAN_;
+    own_of(m)->taken += (size_t)(b->limit - b->cursor);
+    return true;
+}
+
+static void retire(incremental *inc, wn_block **block, wn_buffer_ *b, bool disown) {
+    if (*block) {
+        if (b->cursor != b->limit) change_marks(b, (*block)->slot, false);
+        for (char *p = b->cursor; p < b->limit; p += (*block)->slot) wn_meta_(p)[0] = 0;
+        wn_space_retire(&inc->heap->space, (*block)->cls, b);
+        if (disown) wn_space_disown(&inc->heap->space, block);
+    }
 }
 
 void wn_inc_old_retire(incremental *inc, bool disown) {
     for (unsigned kind = 0; kind < WN_KINDS; kind++)
-        for (unsigned cls = 0; cls < WN_CLASSES_; cls++) {
-            wn_buffer_ *b = &inc->room[kind][cls];
-            if (b->cursor != b->limit) change_marks(b, inc->block[kind][cls]->slot, false);
-            wn_space_retire(&inc->heap->space, cls, b);
-            if (disown) wn_space_disown(&inc->heap->space, &inc->block[kind][cls]);
-        }
+        for (unsigned cls = 0; cls < WN_CLASSES_; cls++)
+            retire(inc, &inc->block[kind][cls], &inc->room[kind][cls], disown);
+    for (mutator *m = inc->heap->mutators; m; m = m->next)
+        for (unsigned cls = 1; cls < WN_CLASSES_; cls++)
+            retire(inc, &m->block[KIND_PLAIN][cls], &m->buffers[cls], disown);
+}
+
+void wn_inc_old_retire_block(incremental *inc, wn_block *b) {
+    if (inc->block[b->kind][b->cls] == b) retire(inc, &inc->block[b->kind][b->cls], &inc->room[b->kind][b->cls], true);
+    for (mutator *m = inc->heap->mutators; m && b->owned; m = m->next)
+        if (m->block[KIND_PLAIN][b->cls] == b) retire(inc, &m->block[KIND_PLAIN][b->cls], &m->buffers[b->cls], true);
 }
 
 void *wn_inc_old_take(incremental *inc, size_t slot, unsigned kind) {

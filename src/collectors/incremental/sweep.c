@@ -46,18 +46,6 @@ static void dead(void *o, void *data) {
         t->release(o);
 }
 
-static void disown(incremental *inc, wn_block *b) {
-    wn_buffer_ *rest = &inc->room[b->kind][b->cls];
-    if (rest->cursor != rest->limit) {
-        for (char *p = rest->cursor; p < rest->limit; p += b->slot) {
-            uint64_t bit, *word = wn_bit_of(p, WN_MARK_TABLE, &bit);
-            *word &= ~bit;
-        }
-    }
-    wn_space_retire(&inc->heap->space, b->cls, rest);
-    wn_space_disown(&inc->heap->space, &inc->block[b->kind][b->cls]);
-}
-
 static void sweep_large(incremental *inc, wn_block *b) {
     void *o = wn_block_start(b);
     if (is_marked(o)) {
@@ -75,7 +63,7 @@ static void sweep_large(incremental *inc, wn_block *b) {
 }
 
 static void sweep_small(incremental *inc, wn_block *b) {
-    if (b->owned) disown(inc, b);
+    if (b->owned) wn_inc_old_retire_block(inc, b);
     if (b->state != WN_BLOCK_SMALL) return; /* it was empty */
     size_t slot = b->slot;
     b->epoch = inc->epoch;
