@@ -14,8 +14,7 @@
 #include <string.h>
 #include <winnow.h>
 
-/* ---- values: NULL is the empty list, and false ----------------------------------------------------------------------
- */
+/* ---- values: NULL is the empty list, and false ------------------------------------------------------------------- */
 
 typedef struct cons {
     wn_object head;
@@ -48,8 +47,7 @@ static const wn_type builtin_type = WN_TYPE(builtin);
 static wn_object *car(const wn_object *o) { return o && o->type == &cons_type ? ((const cons *)o)->car : NULL; }
 static wn_object *cdr(const wn_object *o) { return o && o->type == &cons_type ? ((const cons *)o)->cdr : NULL; }
 
-/* ---- the machine ----------------------------------------------------------------------------------------------------
- */
+/* ---- the machine ------------------------------------------------------------------------------------------------- */
 
 enum { STACK = 100000, GLOBALS = 0, SYMBOLS = 1 }; /* the first two entries are the machine's own */
 
@@ -140,8 +138,7 @@ static bool is_symbol(const wn_object *o, const char *name) {
            memcmp(((const symbol *)o)->name, name, strlen(name)) == 0;
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------------------
- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static const char *skip(const char *p) { return p + strspn(p, " \t\n"); }
 
@@ -169,8 +166,7 @@ static const char *read_expression(const char *p) {
     return p + length;
 }
 
-/* ---- evaluating -----------------------------------------------------------------------------------------------------
- */
+/* ---- evaluating -------------------------------------------------------------------------------------------------- */
 
 static long number_at(size_t place) {
     wn_object *o = place < vm.top ? vm.stack[place] : NULL;

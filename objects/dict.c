@@ -45,8 +45,7 @@ const wn_type wn_dict_type = {
 enum { UNINDEXED_MAX = 8 };
 static const size_t ABSENT = SIZE_MAX;
 
-/* ---- the index ----------------------------------------------------------------------------------------------------
- */
+/* ---- the index --------------------------------------------------------------------------------------------------- */
 
 /* Slots for that many entries: a power of two, at most three quarters of it used. */
 static size_t slots_for(size_t capacity) {
@@ -82,8 +81,7 @@ static void index_add(dict_index *x, uint64_t hash, size_t entry) {
     slot_put(x, width, i, entry + 1);
 }
 
-/* ---- looking up ---------------------------------------------------------------------------------------------------
- */
+/* ---- looking up -------------------------------------------------------------------------------------------------- */
 
 /* What is looked for: an object, or a string that is none. */
 typedef struct wanted {
@@ -147,8 +145,7 @@ bool wn_dict_next(const wn_dict *d, size_t *position, void *key, void *value) {
     return true;
 }
 
-/* ---- changing -----------------------------------------------------------------------------------------------------
- */
+/* ---- changing ---------------------------------------------------------------------------------------------------- */
 
 /* Gives the dict other arrays (borrowed). The old ones are held until both are exchanged: letting go of an array may
  * run finalizers, even of objects that have nothing to do with it. */

@@ -24,8 +24,7 @@ wn_kind wn_kind_of(const void *object) {
                                      : WN_KIND_OTHER;
 }
 
-/* ---- hashing ------------------------------------------------------------------------------------------------------
- */
+/* ---- hashing ----------------------------------------------------------------------------------------------------- */
 
 /* Both halves of the 128-bit product in one word: every bit of the result depends on every bit of both factors. */
 static uint64_t fold(uint64_t a, uint64_t b) {
@@ -79,8 +78,7 @@ static uint64_t hash_at(wn_mutator *m, const void *object, int depth) {
 
 uint64_t wn_hash(wn_mutator *m, const void *object) { return hash_at(m, object, 0); }
 
-/* ---- equality -----------------------------------------------------------------------------------------------------
- */
+/* ---- equality ---------------------------------------------------------------------------------------------------- */
 
 typedef struct number {
     bool is_number, is_float;

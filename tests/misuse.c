@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- messages --------------------------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
 
 /* The last error message has these words; NULL ends the list. */
 static void says(const char *first, ...) {
@@ -31,7 +31,7 @@ static client checked(void) {
     return client_open(&o);
 }
 
-/* ---- attaching -------------------------------------------------------------------------------------------------- */
+/* ---- attaching --------------------------------------------------------------------------------------------------- */
 
 static void attaching_twice(void **state) {
     (void)state;
@@ -102,7 +102,7 @@ static void heaps_in_use_are_not_freed(void **state) {
     client_close(&c);
 }
 
-/* ---- types and sizes -------------------------------------------------------------------------------------------- */
+/* ---- types and sizes --------------------------------------------------------------------------------------------- */
 
 static void wrong_type_tables(void **state) {
     (void)state;
@@ -186,7 +186,7 @@ static void absurd_lengths(void **state) {
     client_close(&c);
 }
 
-/* ---- options ---------------------------------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 
 static void options_by_name(void **state) {
     (void)state;
@@ -377,7 +377,7 @@ static void a_heap_limit_too_small_to_work(void **state) {
     }
 }
 
-/* ---- what only checking finds ----------------------------------------------------------------------------------- */
+/* ---- what only checking finds ------------------------------------------------------------------------------------ */
 
 static int report_to;
 static void report(const char *rule, const char *message, void *data) {

@@ -46,7 +46,7 @@ enum {
     SKIPPED = 77
 };
 
-/* ---- random numbers --------------------------------------------------------------------------------------------- */
+/* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t x) {
     x += 0x9e3779b97f4a7c15u;
@@ -55,7 +55,7 @@ static uint64_t mix(uint64_t x) {
     return x ^ (x >> 31);
 }
 
-/* ---- what went wrong -------------------------------------------------------------------------------------------- */
+/* ---- what went wrong --------------------------------------------------------------------------------------------- */
 
 static struct settings {
     uint64_t seed, ops;
@@ -86,7 +86,7 @@ static __attribute__((noreturn, format(printf, 1, 2))) void wrong(const char *fo
     _exit(1);
 }
 
-/* ---- the model -------------------------------------------------------------------------------------------------- */
+/* ---- the model --------------------------------------------------------------------------------------------------- */
 
 typedef struct record record;
 typedef struct universe universe;
@@ -251,7 +251,7 @@ static void edge_removed(record *to) {
     if (to) atomic_fetch_sub_explicit(&to->in_edges, 1, memory_order_relaxed);
 }
 
-/* ---- what the library tells ------------------------------------------------------------------------------------- */
+/* ---- what the library tells -------------------------------------------------------------------------------------- */
 
 static void on_release(void *o) {
     record *r = record_of(o);
@@ -312,7 +312,7 @@ static void on_trace(const void *o, wn_tracer *tracer) {
     for (size_t k = 0; k < 2; k++) wn_visit(tracer, &words[FIRST_WORD + k]);
 }
 
-/* ---- types ------------------------------------------------------------------------------------------------------ */
+/* ---- types ------------------------------------------------------------------------------------------------------- */
 
 static void make_types(void) {
     for (int i = 0; i < TYPES; i++) {
@@ -352,7 +352,7 @@ static size_t count_refs(const wn_type *t, size_t length) {
     return (size_t)__builtin_popcountll(t->refs) + length * (size_t)__builtin_popcountll(t->item_refs);
 }
 
-/* ---- operations ------------------------------------------------------------------------------------------------- */
+/* ---- operations -------------------------------------------------------------------------------------------------- */
 
 typedef enum kind {
     OP_NEW,
@@ -783,7 +783,7 @@ static void lock_in_blocking_section(wn_mutator *m, pthread_mutex_t *lock) {
     wn_block_end(m);
 }
 
-/* ---- comparing -------------------------------------------------------------------------------------------------- */
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
 
 /* Runs over every universe; all other threads stand still. */
 #define EACH_UNIVERSE(u)                                              \
@@ -1048,7 +1048,7 @@ static void compare(wn_mutator *m, bool full) {
     }
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static pthread_barrier_t barrier;
 static void meet(wn_mutator *m) {
@@ -1190,7 +1190,7 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* ---- shrinking -------------------------------------------------------------------------------------------------- */
+/* ---- shrinking --------------------------------------------------------------------------------------------------- */
 
 static void print_script(void) {
     size_t total = 0;
@@ -1283,7 +1283,7 @@ static void read_script(const char *path) {
     fclose(f);
 }
 
-/* ---- command line ----------------------------------------------------------------------------------------------- */
+/* ---- command line ------------------------------------------------------------------------------------------------ */
 
 static uint64_t number(const char *text, const char *option) {
     char *end;

@@ -14,8 +14,7 @@
 #include <winnow.h>
 #include <winnow/objects.h>
 
-/* ---- a heap and a thread ------------------------------------------------------------------------------------------
- */
+/* ---- a heap and a thread ----------------------------------------------------------------------------------------- */
 
 static void test_a_heap_and_a_thread(void **state) {
     (void)state;
@@ -51,8 +50,7 @@ static int teardown(void **state) {
     return wn_detach(m) || wn_heap_free(heap) ? -1 : 0;
 }
 
-/* ---- types --------------------------------------------------------------------------------------------------------
- */
+/* ---- types ------------------------------------------------------------------------------------------------------- */
 
 /* Two references and a number. */
 typedef struct node {
@@ -140,8 +138,7 @@ static void test_types(void **state) {
     assert_int_equal(b->bytes[999], 7);
 }
 
-/* ---- the rule -----------------------------------------------------------------------------------------------------
- */
+/* ---- the rule ---------------------------------------------------------------------------------------------------- */
 
 /* Returns a new reference, or NULL. */
 static node *leaf(wn_mutator *m, long key) {
@@ -199,8 +196,7 @@ static void test_mistakes(void **state) {
     wn_objects_free(m, shared);
 }
 
-/* ---- stores -------------------------------------------------------------------------------------------------------
- */
+/* ---- stores ------------------------------------------------------------------------------------------------------ */
 
 static void test_stores(void **state) {
     (void)state;
@@ -221,8 +217,7 @@ static void test_stores(void **state) {
     assert_ptr_equal(n->right, a->items[6]);
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------------------
- */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 static node *list; /* declared by wn_global; guarded by the lock */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -258,8 +253,7 @@ static void test_threads(void **state) {
     assert_int_equal(wn_forget_global(m, &list), WN_OK);
 }
 
-/* ---- the end of objects -------------------------------------------------------------------------------------------
- */
+/* ---- the end of objects ------------------------------------------------------------------------------------------ */
 
 typedef struct file {
     wn_object head;
@@ -302,8 +296,7 @@ static void test_the_end_of_objects(void **state) {
     assert_int_equal(goodbyes, 1);
 }
 
-/* ---- control ------------------------------------------------------------------------------------------------------
- */
+/* ---- control ----------------------------------------------------------------------------------------------------- */
 
 static void log_collection(wn_mutator *m, const wn_event *event, void *data) {
     (void)m;
@@ -328,8 +321,7 @@ static void test_control(void **state) {
     assert_true(collections > 0);
 }
 
-/* ---- fork ---------------------------------------------------------------------------------------------------------
- */
+/* ---- fork -------------------------------------------------------------------------------------------------------- */
 
 static void test_fork(void **state) {
     (void)state;
@@ -352,8 +344,7 @@ static void test_fork(void **state) {
     assert_int_equal(wn_unfreeze(m), WN_OK);
 }
 
-/* ---- errors -------------------------------------------------------------------------------------------------------
- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static void test_out_of_memory(void **state) {
     (void)state;

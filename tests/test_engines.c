@@ -192,8 +192,7 @@ static void addresses_out_of_reach_are_no_members(void **state) {
     wn_cycles_drop(&c);
 }
 
-/* ---- marking alone: a deep list, a wide array, several threads
- * ------------------------------------------------------- */
+/* ---- marking alone: a deep list, a wide array, several threads --------------------------------------------------- */
 
 static void mark_from(wn_cycles *c, toy *t, size_t n, size_t expected) {
     size_t zero = 0;
@@ -304,8 +303,7 @@ static void marking_stops_at_its_budget_and_goes_on(void **state) {
     wn_cycles_drop(&c);
 }
 
-/* ---- snapshots
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- snapshots --------------------------------------------------------------------------------------------------- */
 
 static volatile long present = 1;
 

@@ -61,8 +61,7 @@ static void assert_repr(const void *object, const char *expected) {
     free(text);
 }
 
-/* ---- shared values ------------------------------------------------------------------------------------------------
- */
+/* ---- shared values ----------------------------------------------------------------------------------------------- */
 
 static void test_shared_values_are_made_once(void **state) {
     (void)state;
@@ -130,8 +129,7 @@ static void test_heaps_share_nothing(void **state) {
     assert_int_equal(wn_heap_free(other), WN_OK);
 }
 
-/* ---- values -------------------------------------------------------------------------------------------------------
- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 static void test_equality_and_hash_go_by_value(void **state) {
     (void)state;
@@ -262,8 +260,7 @@ static void test_repr_reads_like_python(void **state) {
     free(text);
 }
 
-/* ---- list ---------------------------------------------------------------------------------------------------------
- */
+/* ---- list -------------------------------------------------------------------------------------------------------- */
 
 static void test_list_refuses_nonsense(void **state) {
     (void)state;
@@ -339,8 +336,7 @@ static void test_finalizers_may_change_the_list(void **state) {
     assert_int_equal(wn_verify(m, stderr), 0);
 }
 
-/* ---- dict ---------------------------------------------------------------------------------------------------------
- */
+/* ---- dict -------------------------------------------------------------------------------------------------------- */
 
 static void test_dict_refuses_nonsense(void **state) {
     (void)state;
@@ -455,8 +451,7 @@ static void test_two_dicts_in_a_cycle(void **state) {
     assert_null(wn_weakref_get(m, w));
 }
 
-/* ---- against a model ----------------------------------------------------------------------------------------------
- */
+/* ---- against a model --------------------------------------------------------------------------------------------- */
 
 static uint64_t random_state;
 static uint64_t random_next(void) { /* xorshift64* */

@@ -64,8 +64,7 @@ static const wn_type store_type =
     WN_TYPE(store_root, .refs = WN_REF_BITS(store_root, documents, indexes, names, shelf_key, revision_key, constant[0],
                                             constant[1], constant[2]));
 
-/* ---- making things ------------------------------------------------------------------------------------------------
- */
+/* ---- making things ----------------------------------------------------------------------------------------------- */
 
 static void *make(store *s, wn_mutator *m, const wn_type *type) {
     s->bytes += type->size;
@@ -167,8 +166,7 @@ static wn_object *make_value(store *s, wn_mutator *m, const json_t *json, wn_obj
     return &wn_keep(m, s->root->constant[CONSTANT_NULL])->head;
 }
 
-/* ---- the indexes ----------------------------------------------------------------------------------------------------
- */
+/* ---- the indexes ------------------------------------------------------------------------------------------------- */
 
 enum { KEY_MAX = 320 };
 
@@ -240,8 +238,7 @@ static void leave(wn_mutator *m, document *d, unsigned which) {
     wn_set(m, d, index[which], NULL);
 }
 
-/* ---- documents
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- documents --------------------------------------------------------------------------------------------------- */
 
 static size_t document_id(const store *s, uint64_t number, char buf[KEY_MAX]) {
     return (size_t)snprintf(buf, KEY_MAX, "%.256s#%llu", s->sources.source[number % s->sources.n].id,
@@ -432,8 +429,7 @@ uint64_t store_read(wn_mutator *m, document *d_) {
     return read_value(m, &d->root->head);
 }
 
-/* ---- opening and closing
- * --------------------------------------------------------------------------------------------- */
+/* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
 static constant *make_constant(store *s, wn_mutator *m, const char *word) {
     constant *c = make(s, m, &constant_type);

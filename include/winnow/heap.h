@@ -83,7 +83,7 @@ WN_API const char *wn_collector_name(wn_collector_id id);
 /* Whether this build of the library contains the collector. */
 WN_API bool wn_collector_available(wn_collector_id id);
 
-/* ---- collecting ------------------------------------------------------------------------------------------------ */
+/* ---- collecting -------------------------------------------------------------------------------------------------- */
 
 typedef struct wn_collect_result {
     size_t collected;     /* unreachable objects that were freed (counting: those in cycles) */
@@ -136,7 +136,7 @@ WN_API size_t wn_frozen_count(const wn_heap *heap);
 /* Gives memory of empty blocks back to the system at once; returns the bytes given back. */
 WN_API size_t wn_trim(wn_mutator *m);
 
-/* ---- watching -------------------------------------------------------------------------------------------------- */
+/* ---- watching ---------------------------------------------------------------------------------------------------- */
 
 /* Kinds of events that a listener hears. */
 typedef enum wn_event_kind {

@@ -12,7 +12,7 @@
 
 WN_BEGIN
 
-/* ---- threads ---------------------------------------------------------------------------------------------------- */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 /* Attaches the calling thread to a heap. WN_ERR_STATE when it already is, or when the heap is single-threaded and
  * another thread is; WN_ERR_MEMORY. */
@@ -38,7 +38,7 @@ static inline void wn_poll(wn_mutator *m) {
 WN_API void wn_no_collect_begin(wn_mutator *m);
 WN_API void wn_no_collect_end(wn_mutator *m);
 
-/* ---- making objects --------------------------------------------------------------------------------------------- */
+/* ---- making objects ---------------------------------------------------------------------------------------------- */
 
 /* Makes an object of a type without items: a new reference, its bytes zero but for the type word; NULL when memory is
  * out (wn_error_message says which limit). A safepoint. About 8 instructions with 2 tests when `type` is a visible

@@ -159,8 +159,7 @@ WN_API void wn_list_clear(wn_mutator *m, wn_list *l); /* [safepoint] */
     })
 WN_API wn_status wn_list_take_(wn_mutator *m, wn_list *l, void *value);
 
-/* ---- dict: insertion-ordered ---------------------------------------------------------------------------------------
- */
+/* ---- dict: insertion-ordered ------------------------------------------------------------------------------------- */
 
 /* Keys are compared by wn_equal and hashed by wn_hash: numbers, strings and tuples by value, all else by identity. */
 

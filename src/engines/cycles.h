@@ -132,8 +132,7 @@ static WN_ALWAYS_INLINE bool wn_cycles_search(wn_cycles *c, wn_count_fn *count, 
     return true;
 }
 
-/* ---- groups: garbage that hangs together, so that it can be given back in parts
- * -------------------------------------- */
+/* ---- groups: garbage that hangs together, so that it can be given back in parts ---------------------------------- */
 
 /* The weakly connected components of the garbage, in batches of about `target` objects: a component is never divided,
  * because what a batch leaves behind would hold it. Made after the search; false: no memory. */

@@ -176,8 +176,7 @@ bool wn_mark_get_(wn_marker *m) {
     return got;
 }
 
-/* ---- beside a running program
- * ----------------------------------------------------------------------------------------- */
+/* ---- beside a running program ------------------------------------------------------------------------------------ */
 
 bool wn_mark_try_get(wn_marker *m) {
     wn_mark_pool *pool = m->pool;

@@ -148,8 +148,7 @@ void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
     remove_entry(heap, e);
 }
 
-/* ---- deaths and moves ----------------------------------------------------------------------------------------------
- */
+/* ---- deaths and moves -------------------------------------------------------------------------------------------- */
 
 void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context,
                          wn_vector *values) {
@@ -240,8 +239,7 @@ void wn_run_callbacks(mutator *m) {
     m->in_callbacks = false;
 }
 
-/* ---- the public calls ----------------------------------------------------------------------------------------------
- */
+/* ---- the public calls -------------------------------------------------------------------------------------------- */
 
 wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callback, void *data) {
     wn_heap *heap = wn_heap_of(m);

@@ -44,8 +44,7 @@ void wn_space_fini(wn_space *space) {
     pthread_mutex_destroy(&space->lock);
 }
 
-/* ---- which addresses are ours -------------------------------------------------------------------------------------
- */
+/* ---- which addresses are ours ------------------------------------------------------------------------------------ */
 
 /* An entry is the unit's number and, in the upper half, how many units before it the chunk begins. */
 static size_t known_at(const wn_space *space, uintptr_t unit) {
@@ -108,8 +107,7 @@ void *wn_space_object_at(wn_space *space, const void *address, bool exact) {
     return wn_is_allocated(object) ? object : NULL;
 }
 
-/* ---- chunks
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- chunks ------------------------------------------------------------------------------------------------------ */
 
 static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
     wn_chunk *c = wn_os_reserve(size, WN_CHUNK_SIZE);
@@ -294,8 +292,7 @@ void wn_space_give_blocks(wn_space *space, wn_block *first, size_t n) {
     pthread_mutex_unlock(&space->lock);
 }
 
-/* ---- counting
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- counting ---------------------------------------------------------------------------------------------------- */
 
 static void count_slots(wn_space *space, size_t objects, size_t bytes) {
     __atomic_fetch_add(&space->allocated_objects, objects, __ATOMIC_RELAXED);
@@ -311,8 +308,7 @@ size_t wn_space_bookkeeping(const wn_space *space) {
     return blocks * (WN_BLOCK_GRANULES + 2 * WN_BLOCK_GRANULES / 8 + sizeof(wn_block));
 }
 
-/* ---- blocks with room
- * ------------------------------------------------------------------------------------------------ */
+/* ---- blocks with room -------------------------------------------------------------------------------------------- */
 
 static void list_block(wn_space *space, wn_block *b) {
     if (b->listed || b->owned || b->inherited || b->frozen) return;
@@ -349,8 +345,7 @@ static void settle_block(wn_space *space, wn_block *b) {
     }
 }
 
-/* ---- runs of free slots
- * ---------------------------------------------------------------------------------------------- */
+/* ---- runs of free slots ------------------------------------------------------------------------------------------ */
 
 /* Sets or clears the alloc bits of `n` slots from number `first`. */
 static void change_bits(wn_block *b, uint32_t first, uint32_t n, bool set) {
@@ -489,8 +484,7 @@ void wn_space_free(wn_space *space, void *const *slots, size_t n) {
     pthread_mutex_unlock(&space->lock);
 }
 
-/* ---- large objects
- * --------------------------------------------------------------------------------------------------- */
+/* ---- large objects ----------------------------------------------------------------------------------------------- */
 
 static size_t page_round(size_t bytes) {
     size_t page = wn_os_page_size();
@@ -569,8 +563,7 @@ void wn_space_free_large(wn_space *space, void *object) {
     release_huge(huge);
 }
 
-/* ---- sweeping
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- sweeping ---------------------------------------------------------------------------------------------------- */
 
 /* Makes the dead slots of one word of a block free; in a large object's block only its side bytes. */
 static size_t sweep_word(wn_block *b, unsigned i, bool quietly, void (*dead)(void *object, void *data), void *data) {
@@ -677,8 +670,7 @@ void wn_space_relist(wn_space *space) {
     pthread_mutex_unlock(&space->lock);
 }
 
-/* ---- fork
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- fork -------------------------------------------------------------------------------------------------------- */
 
 void wn_space_inherit(wn_space *space) {
     for (wn_chunk *c = space->chunks; c; c = c->next)

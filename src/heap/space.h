@@ -113,7 +113,7 @@ typedef struct wn_space {
 bool wn_space_init(wn_space *space, size_t limit);
 void wn_space_fini(wn_space *space);
 
-/* ---- from address to tables ---------------------------------------------------------------------------------------- */
+/* ---- from address to tables -------------------------------------------------------------------------------------- */
 
 static inline wn_chunk *wn_chunk_of(const void *p) {
     return (wn_chunk *)((uintptr_t)p & ~((uintptr_t)WN_CHUNK_SIZE - 1));
@@ -154,7 +154,7 @@ static inline uint32_t wn_slot_number(const wn_block *b, uint32_t offset) {
     return (uint32_t)(((uint64_t)offset * b->inverse) >> 32);
 }
 
-/* ---- handing out and taking back ----------------------------------------------------------------------------------- */
+/* ---- handing out and taking back --------------------------------------------------------------------------------- */
 
 /* Fills an empty buffer with the next run of free slots of class `cls`, zeroed, alloc bits set, going on in the block
  * `*current` that the caller owns and taking another when that has no more. False when the limit or the system's
@@ -175,7 +175,7 @@ void wn_space_free_large(wn_space *space, void *object);
 wn_block *wn_space_take_blocks(wn_space *space, size_t n);
 void wn_space_give_blocks(wn_space *space, wn_block *first, size_t n);
 
-/* ---- sweeping ------------------------------------------------------------------------------------------------------ */
+/* ---- sweeping ---------------------------------------------------------------------------------------------------- */
 
 /* Makes the slots of a block free whose mark bit is not set: alloc &= mark, word by word; touches no object. Each dead
  * slot is first shown to `dead` when that is not NULL. The block must not be owned. Returns the number freed.
@@ -208,7 +208,7 @@ void wn_space_inherit(wn_space *space);
 /* Bytes of side tables and descriptors that serve the blocks in use. */
 size_t wn_space_bookkeeping(const wn_space *space);
 
-/* ---- walking ------------------------------------------------------------------------------------------------------- */
+/* ---- walking ----------------------------------------------------------------------------------------------------- */
 
 /* Each block in use, in address order within a chunk: WN_EACH_BLOCK(space, c, b) { ... } */
 #define WN_EACH_BLOCK(space, chunk, b)                                                                                 \

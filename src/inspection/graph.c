@@ -41,8 +41,7 @@ typedef struct graph {
     size_t left_out;          /* references from it to what is not drawn */
 } graph;
 
-/* ---- text ---------------------------------------------------------------------------------------------------------
- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 /* Bytes of the UTF-8 character at p, 0 when it is none (a label cut in the middle, or no text at all). */
 static size_t utf8_length(const unsigned char *p) {
@@ -105,8 +104,7 @@ static void write_node(graph *g, size_t i, bool given) {
     fputs("}\"];\n", g->out);
 }
 
-/* ---- finding ------------------------------------------------------------------------------------------------------
- */
+/* ---- finding ----------------------------------------------------------------------------------------------------- */
 
 static size_t *slot_of(graph *g, const void *object) {
     size_t i = (size_t)(((uintptr_t)object >> 4) * 0x9E3779B97F4A7C15u >> 20) & g->mask;

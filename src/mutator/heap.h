@@ -138,7 +138,8 @@ struct wn_collector {
     void (*poll)(mutator *m);
 
     wn_status (*collect)(mutator *m, int generation, wn_collect_result *result);
-    wn_status (*step)(mutator *m, uint64_t budget_ns, wn_step_result *result); /* budget 0: one step */
+    /* Budget 0: one step. NULL: its collections cannot be divided, or need not be; a step is a whole one. */
+    wn_status (*step)(mutator *m, uint64_t budget_ns, wn_step_result *result);
 
     wn_status (*freeze)(mutator *m);   /* the world is stopped */
     wn_status (*unfreeze)(mutator *m); /* the world is stopped */
@@ -202,7 +203,7 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
 
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 
-/* ---- the world ------------------------------------------------------------------------------------------------------- */
+/* ---- the world --------------------------------------------------------------------------------------------------- */
 
 /* Makes every other mutator stand still and keeps new ones out; nests for the same thread. `me` is the calling thread's
  * mutator, NULL for a thread of the collector. While it waits for another stopper the caller itself counts as still. */
@@ -210,6 +211,8 @@ void wn_world_stop(wn_heap *heap, mutator *me);
 void wn_world_start(wn_heap *heap, mutator *me);
 /* Notes what a conservative scan of the calling thread's stack needs while it stands still; nothing when off. */
 void wn_world_spill(mutator *me);
+/* Gives up what a mutator allocates from: its buffers and its blocks. It is the caller's own, or stands still. */
+void wn_drop_blocks(mutator *m);
 /* Stands still while the world is stopped. */
 void wn_world_park(mutator *me);
 /* The same for a thread of the collector, which is on heap->helpers: it begins as still, runs between the first two
@@ -227,7 +230,7 @@ void wn_heap_unregister(wn_heap *heap);
 /* Asks every mutator to come to a safepoint. */
 void wn_world_interrupt(wn_heap *heap);
 
-/* ---- roots ----------------------------------------------------------------------------------------------------------- */
+/* ---- roots ------------------------------------------------------------------------------------------------------- */
 
 static WN_ALWAYS_INLINE void wn_each_local_root(mutator *m, void (*visit)(void **slot, void *context), void *context) {
     for (wn_root_link_ *link = m->fast.roots; link; link = link->up) visit((void **)link->slot, context);
@@ -237,12 +240,12 @@ static WN_ALWAYS_INLINE void wn_each_local_root(mutator *m, void (*visit)(void *
  * garbage list. The world is stopped. */
 void wn_each_root(wn_heap *heap, void (*visit)(void **slot, void *context), void *context);
 
-/* ---- options ---------------------------------------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 
 /* Resolves what a client gave (may be NULL) against the environment, checks it and fills the defaults. */
 wn_status wn_options_resolve(const wn_options *given, wn_options *out);
 
-/* ---- events ---------------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------------------------------------ */
 
 void wn_tell(mutator *m, const wn_event *event);
 /* Adds one pause to the statistics. */

@@ -13,7 +13,7 @@ static _Thread_local mutator *of_thread;
 static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
 static mutator *spare;
 
-/* ---- attaching --------------------------------------------------------------------------------------------------------- */
+/* ---- attaching --------------------------------------------------------------------------------------------------- */
 
 wn_mutator *wn_current(wn_heap *heap) {
     for (mutator *m = of_thread; m; m = m->next_of_thread)
@@ -91,6 +91,12 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     return WN_OK;
 }
 
+void wn_drop_blocks(mutator *m) {
+    m->heap->collector->flush(m);
+    for (unsigned k = 0; k < WN_KINDS; k++)
+        for (unsigned c = 0; c < WN_CLASSES_; c++) wn_space_disown(&m->heap->space, &m->block[k][c]);
+}
+
 wn_status wn_detach(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     if (!m->heap) return wn_fail(WN_ERR_STATE, "this mutator is detached already");
@@ -103,9 +109,7 @@ wn_status wn_detach(wn_mutator *fast) {
         if (heap->collector->poll) heap->collector->poll(m);
     } while (!fast->nested && __atomic_exchange_n(&fast->poll, 0, __ATOMIC_RELAXED));
     wn_world_stop(heap, m);
-    heap->collector->flush(m);
-    for (unsigned k = 0; k < WN_KINDS; k++)
-        for (unsigned c = 0; c < WN_CLASSES_; c++) wn_space_disown(&heap->space, &m->block[k][c]);
+    wn_drop_blocks(m);
     heap->collector->detach(m);
     pthread_mutex_lock(&heap->world);
     mutator **at = &heap->mutators;
@@ -122,7 +126,7 @@ wn_status wn_detach(wn_mutator *fast) {
     return WN_OK;
 }
 
-/* ---- making objects ---------------------------------------------------------------------------------------------------- */
+/* ---- making objects ---------------------------------------------------------------------------------------------- */
 
 /* Whether the calling thread may use m at all; in checked mode also whether it is the right one. */
 static bool usable(mutator *m, const char *what) {
@@ -175,7 +179,7 @@ void wn_external(wn_mutator *fast, void *object, ptrdiff_t delta) {
     if (delta > 0 && m->heap->collector->external) m->heap->collector->external(m);
 }
 
-/* ---- out of the fast paths ----------------------------------------------------------------------------------------------- */
+/* ---- out of the fast paths --------------------------------------------------------------------------------------- */
 
 void wn_young_full_(wn_mutator *m) { wn_mutator_of(m)->heap->collector->young_full(wn_mutator_of(m)); }
 void wn_count_up_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->collector->count_up(wn_mutator_of(m), o); }
@@ -244,7 +248,7 @@ void *wn_load_(wn_mutator *m, const void *slot) {
     return wn_keep_(m, __atomic_load_n((const wn_slot_ *)slot, __ATOMIC_ACQUIRE));
 }
 
-/* ---- collecting ------------------------------------------------------------------------------------------------------------ */
+/* ---- collecting -------------------------------------------------------------------------------------------------- */
 
 void wn_after_collection(mutator *m) {
     if (!m->heap->options.verify || m->fast.nested) return;
@@ -278,7 +282,15 @@ static wn_status step(wn_mutator *fast, uint64_t budget, wn_step_result *result)
     memset(result, 0, sizeof *result);
     if (!usable(m, "wn_collect_step")) return WN_ERR_STATE;
     if (fast->nested) return wn_fail(WN_ERR_STATE, "wn_collect_step inside a no-collect scope or a collection: call it afterwards");
-    return m->heap->collector->step(m, budget, result);
+    if (m->heap->collector->step) return m->heap->collector->step(m, budget, result);
+    wn_collect_result whole = {0};
+    wn_status s = m->heap->collector->collect(m, 2, &whole);
+    result->before = result->after = WN_PHASE_IDLE;
+    result->major_is_done = true;
+    result->freed_objects = whole.collected;
+    result->freed_bytes = whole.freed_bytes;
+    result->duration_ns = whole.duration_ns;
+    return s;
 }
 
 wn_status wn_collect_step(wn_mutator *m, wn_step_result *result) { return step(m, 0, result); }
@@ -305,17 +317,13 @@ wn_status wn_unfreeze(wn_mutator *fast) {
 size_t wn_trim(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     wn_world_stop(m->heap, m);
-    for (mutator *each = m->heap->mutators; each; each = each->next) {
-        m->heap->collector->flush(each);
-        for (unsigned k = 0; k < WN_KINDS; k++)
-            for (unsigned c = 0; c < WN_CLASSES_; c++) wn_space_disown(&m->heap->space, &each->block[k][c]);
-    }
+    for (mutator *each = m->heap->mutators; each; each = each->next) wn_drop_blocks(each);
     if (m->heap->collector->trim) m->heap->collector->trim(m);
     wn_world_start(m->heap, m);
     return wn_space_discard(&m->heap->space, (size_t)-1);
 }
 
-/* ---- single objects -------------------------------------------------------------------------------------------------------- */
+/* ---- single objects ---------------------------------------------------------------------------------------------- */
 
 size_t wn_refcount(wn_mutator *fast, const void *object) {
     mutator *m = wn_mutator_of(fast);

@@ -222,11 +222,7 @@ static void after_in_child(void) {
         pthread_cond_init(&h->world_changed, NULL);
         if (h->collector->after_fork) h->collector->after_fork(h, true);
         /* The rest of a buffer lies on a page that parent and child share: go on in a block of one's own. */
-        for (mutator *m = h->mutators; m; m = m->next) {
-            h->collector->flush(m);
-            for (unsigned k = 0; k < WN_KINDS; k++)
-                for (unsigned c = 0; c < WN_CLASSES_; c++) wn_space_disown(&h->space, &m->block[k][c]);
-        }
+        for (mutator *m = h->mutators; m; m = m->next) wn_drop_blocks(m);
     }
     pthread_mutex_unlock(&all_lock);
 }

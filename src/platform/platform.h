@@ -35,7 +35,7 @@ void __asan_unpoison_memory_region(const volatile void *start, size_t size);
 #define WN_ALLOW(start, size) ((void)(start), (void)(size))
 #endif
 
-/* ---- memory: addresses are reserved first, then committed; discarded pages read as zero ---------------------------- */
+/* ---- memory: addresses are reserved first, then committed; discarded pages read as zero -------------------------- */
 
 /* Reserves `size` bytes of addresses aligned to `align` (a power of two); they count towards RLIMIT_AS but take no
  * memory. NULL when the process may have no more. */
@@ -55,12 +55,12 @@ size_t wn_os_memory_limit(void);
 size_t wn_os_cache_size(void);
 unsigned wn_os_processors(void);
 
-/* ---- clocks, in nanoseconds --------------------------------------------------------------------------------------- */
+/* ---- clocks, in nanoseconds -------------------------------------------------------------------------------------- */
 
 uint64_t wn_os_now(void);        /* monotonic */
 uint64_t wn_os_thread_cpu(void); /* CPU time of the calling thread */
 
-/* ---- registers ---------------------------------------------------------------------------------------------------- */
+/* ---- registers --------------------------------------------------------------------------------------------------- */
 
 /* The callee-saved registers of the caller, spilled explicitly: setjmp is no substitute, glibc mangles some. */
 typedef struct wn_registers {
@@ -70,7 +70,7 @@ void wn_os_spill_registers(wn_registers *into) __attribute__((noinline));
 /* The bounds of the calling thread's C stack: [low, high). */
 bool wn_os_stack_bounds(void **low, void **high);
 
-/* ---- fork ---------------------------------------------------------------------------------------------------------- */
+/* ---- fork -------------------------------------------------------------------------------------------------------- */
 
 /* Called once per process; the hooks run around every fork(). */
 void wn_os_on_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void));

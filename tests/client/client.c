@@ -39,7 +39,7 @@ void client_forget(void) {
     }
 }
 
-/* ---- types ------------------------------------------------------------------------------------------------------ */
+/* ---- types ------------------------------------------------------------------------------------------------------- */
 
 static void mortal_finalize(wn_mutator *m, void *object) {
     mortal *self = object;
@@ -90,7 +90,7 @@ void *client_pair(wn_mutator *m, long id, void *a, void *b) { return fill(m, &pa
 void *client_mortal(wn_mutator *m, long id, void *a, void *b) { return fill(m, &mortal_type, id, a, b); }
 void *client_relic(wn_mutator *m, long id, void *a, void *b) { return fill(m, &relic_type, id, a, b); }
 
-/* ---- heaps ------------------------------------------------------------------------------------------------------ */
+/* ---- heaps ------------------------------------------------------------------------------------------------------- */
 
 client client_open(const wn_options *options) {
     client c;

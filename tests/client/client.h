@@ -44,7 +44,7 @@ size_t client_alive(wn_mutator *m);
 /* A full collection that must succeed. */
 wn_collect_result client_collect(wn_mutator *m);
 
-/* ---- types ------------------------------------------------------------------------------------------------------ */
+/* ---- types ------------------------------------------------------------------------------------------------------- */
 
 /* Two references and a number; no hooks: allocated by the inline path. */
 typedef struct pair {
@@ -96,7 +96,7 @@ void *client_relic(wn_mutator *m, long id, void *a, void *b);
 void *client_new(wn_mutator *m, const wn_type *type);
 void *client_new_array(wn_mutator *m, const wn_type *type, size_t length);
 
-/* ---- the log ---------------------------------------------------------------------------------------------------- */
+/* ---- the log ----------------------------------------------------------------------------------------------------- */
 
 extern _Atomic unsigned client_finalized[CLIENT_IDS], client_released[CLIENT_IDS];
 

@@ -114,7 +114,7 @@ static void children_are_whole_in_a_finalizer(void **state) {
     client_close(&c);
 }
 
-/* ---- resurrection ----------------------------------------------------------------------------------------------- */
+/* ---- resurrection ------------------------------------------------------------------------------------------------ */
 
 static mortal *saved;
 static void save_self(wn_mutator *m, mortal *self) { wn_assign(m, saved, self); }
@@ -214,7 +214,7 @@ static void resurrection_keeps_no_more_than_it_reaches(void **state) {
     client_close(&c);
 }
 
-/* ---- what a finalizer may do ------------------------------------------------------------------------------------ */
+/* ---- what a finalizer may do ------------------------------------------------------------------------------------- */
 
 static wn_weakref *watcher;
 static void ask_watcher(wn_mutator *m, mortal *self) {

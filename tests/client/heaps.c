@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
-/* ---- several heaps ---------------------------------------------------------------------------------------------- */
+/* ---- several heaps ----------------------------------------------------------------------------------------------- */
 
 static void heaps_are_independent(void **state) {
     (void)state;
@@ -65,7 +65,7 @@ static void heaps_come_and_go(void **state) {
     assert_int_equal(wn_heap_free(NULL), WN_OK);
 }
 
-/* ---- threads ---------------------------------------------------------------------------------------------------- */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 enum { THREADS = 4 };
 typedef struct worker {
@@ -429,7 +429,7 @@ static void blocked_threads_hold_nobody_up(void **state) {
     client_close(&c);
 }
 
-/* ---- single-threaded heaps -------------------------------------------------------------------------------------- */
+/* ---- single-threaded heaps --------------------------------------------------------------------------------------- */
 
 static void *attach_second(void *data) {
     worker *w = data;

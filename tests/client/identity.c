@@ -143,7 +143,7 @@ static void the_pin_limit_is_reported(void **state) {
     client_close(&c);
 }
 
-/* ---- immortals -------------------------------------------------------------------------------------------------- */
+/* ---- immortals --------------------------------------------------------------------------------------------------- */
 
 static void immortals_never_die_and_are_never_counted(void **state) {
     (void)state;

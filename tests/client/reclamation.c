@@ -140,7 +140,7 @@ static void allocation_does_not_outrun_reclamation(void **state) {
     client_close(&c);
 }
 
-/* ---- deep structures -------------------------------------------------------------------------------------------- */
+/* ---- deep structures --------------------------------------------------------------------------------------------- */
 
 static void everything_on_a_deep_list(wn_mutator *m, size_t n) {
     wn_root(m, pair *, list, make_list(m, n));

@@ -5,8 +5,7 @@
 
 #include "tour.h"
 
-/* ---- counts -------------------------------------------------------------------------------------------------------
- */
+/* ---- counts ------------------------------------------------------------------------------------------------------ */
 
 static size_t in_a_function(wn_mutator *m, wn_list *argument) { return wn_refcount(m, argument); }
 static size_t in_a_function_that_keeps(wn_mutator *m, wn_list *argument) {
@@ -92,8 +91,7 @@ static void the_last_reference(tour *t) {
     stage_close(t, &s);
 }
 
-/* ---- interning ----------------------------------------------------------------------------------------------------
- */
+/* ---- interning --------------------------------------------------------------------------------------------------- */
 
 static bool same_int_twice(wn_mutator *m, int64_t v) {
     wn_root(m, wn_int *, a, wn_int_new(m, v));
@@ -142,8 +140,7 @@ static void interning(tour *t) {
     stage_close(t, &s);
 }
 
-/* ---- the bookkeeping ----------------------------------------------------------------------------------------------
- */
+/* ---- the bookkeeping --------------------------------------------------------------------------------------------- */
 
 static void space_overhead(tour *t) {
     stage s = stage_open(t, NULL);
@@ -234,8 +231,7 @@ static void execution_overhead(tour *t) {
     stage_close(t, &s);
 }
 
-/* ---- the cascade --------------------------------------------------------------------------------------------------
- */
+/* ---- the cascade ------------------------------------------------------------------------------------------------- */
 
 typedef struct slices {
     uint64_t n;
@@ -309,8 +305,7 @@ static void cascading(tour *t) {
     }
 }
 
-/* ---- fragmentation ------------------------------------------------------------------------------------------------
- */
+/* ---- fragmentation ----------------------------------------------------------------------------------------------- */
 
 static void fragmentation(tour *t) {
     stage s = stage_open(t, NULL);

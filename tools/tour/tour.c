@@ -24,8 +24,7 @@ static void usage(FILE *out) {
           out);
 }
 
-/* ---- the stage ----------------------------------------------------------------------------------------------------
- */
+/* ---- the stage --------------------------------------------------------------------------------------------------- */
 
 wn_options tour_options(const tour *t) { return t->options; }
 
@@ -66,8 +65,7 @@ bool tour_is_instrumented(void) {
 }
 size_t tour_scale(size_t n) { return tour_is_instrumented() ? n / 10 : n; }
 
-/* ---- small things -------------------------------------------------------------------------------------------------
- */
+/* ---- small things ------------------------------------------------------------------------------------------------ */
 
 uint64_t tour_now(void) {
     struct timespec now;
@@ -99,8 +97,7 @@ wn_stats *tour_stats(wn_heap *heap) {
     return &stats;
 }
 
-/* ---- the command --------------------------------------------------------------------------------------------------
- */
+/* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static int usage_error(const char *message) {
     fprintf(stderr, "winnow tour: %s\nTry `winnow tour --help`.\n", message);

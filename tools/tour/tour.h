@@ -14,8 +14,7 @@
 
 typedef struct tour tour;
 
-/* ---- chapters, in the talk's order --------------------------------------------------------------------------------
- */
+/* ---- chapters, in the talk's order ------------------------------------------------------------------------------- */
 
 void tour_counting(tour *t);    /* counts, interning, the good and the bad of counting */
 void tour_threads(tour *t);     /* the first ugly: counts and threads */
@@ -26,8 +25,7 @@ void tour_fork(tour *t);        /* copy-on-write, disable, freeze */
 void tour_steps(tour *t);       /* incremental marking, the write barrier, semi-manual control */
 void tour_concurrent(tour *t);  /* marking beside the program */
 
-/* ---- the stage: a heap with this thread on it ---------------------------------------------------------------------
- */
+/* ---- the stage: a heap with this thread on it -------------------------------------------------------------------- */
 
 typedef struct stage {
     wn_heap *heap;
@@ -52,8 +50,7 @@ size_t tour_scale(size_t n);
 /* Where the picture goes, or NULL. */
 const char *tour_svg(const tour *t);
 
-/* ---- reporting ----------------------------------------------------------------------------------------------------
- */
+/* ---- reporting --------------------------------------------------------------------------------------------------- */
 
 #define TOUR_PRINTF(f) __attribute__((format(printf, f, f + 1)))
 
@@ -75,8 +72,7 @@ void tour_text(tour *t, const char *name, const char *format, ...) TOUR_PRINTF(3
 /* What the measured shows, and whether it does. Returns `holds`. */
 bool tour_claim(tour *t, bool holds, const char *format, ...) TOUR_PRINTF(3);
 
-/* ---- small things every chapter needs -----------------------------------------------------------------------------
- */
+/* ---- small things every chapter needs ---------------------------------------------------------------------------- */
 
 uint64_t tour_now(void); /* nanoseconds */
 

@@ -71,8 +71,7 @@ static inline uint64_t tick(void) {
     return now;
 }
 
-/* ---- parameters, random numbers, workloads --------------------------------------------------------------------------
- */
+/* ---- parameters, random numbers, workloads ----------------------------------------------------------------------- */
 
 /* A parameter by name; the program ends when it is missing. */
 uint64_t param(const char *name);

@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-/* ---- black memory ----------------------------------------------------------------------------------------------- */
+/* ---- black memory ------------------------------------------------------------------------------------------------ */
 
 /* Sets the mark bits of every granule in [from, to): those between slots mean nothing. */
 static void blacken(const char *from, const char *to) {
@@ -42,12 +42,6 @@ void wn_cc_flush(mutator *m) {
         if (m->buffers[i].cursor) wn_space_retire(&m->heap->space, i, &m->buffers[i]);
         if (c->leaf[i].cursor) wn_space_retire(&m->heap->space, i, &c->leaf[i]);
     }
-}
-
-void wn_cc_drop_blocks(mutator *m) {
-    wn_cc_flush(m);
-    for (unsigned k = 0; k < WN_KINDS; k++)
-        for (unsigned i = 0; i < WN_CLASSES_; i++) wn_space_disown(&m->heap->space, &m->block[k][i]);
 }
 
 /* ---- making objects ---------------------------------------------------------------------------------------------- */
@@ -124,8 +118,7 @@ void *wn_cc_allocate(mutator *m, const wn_type *type, size_t bytes) {
     return p;
 }
 
-/* ---- the barrier ---------------------------------------------------------------------------------------------------
- */
+/* ---- the barrier ------------------------------------------------------------------------------------------------- */
 
 void wn_cc_hand_over(mutator *m) {
     wn_cc *cc = wn_cc_of(m->heap);

@@ -127,20 +127,7 @@ static void poll(mutator *m) {
         wn_cc_run_due(m, 100000);
 }
 
-static wn_status step(mutator *m, uint64_t budget_ns, wn_step_result *result) {
-    (void)budget_ns; /* the program goes on meanwhile: there is nothing to divide */
-    wn_collect_result done = {0};
-    wn_status s = wn_cc_collect(m, 2, &done);
-    result->before = result->after = WN_PHASE_IDLE;
-    result->major_is_done = true;
-    result->freed_objects = done.collected;
-    result->freed_bytes = done.freed_bytes;
-    result->duration_ns = done.duration_ns;
-    return s;
-}
-
-/* ---- freezing
- * ---------------------------------------------------------------------------------------------------------
+/* ---- freezing -------------------------------------------------------------------------------------------------------
  *
  * Whole blocks are frozen: they are not allocated from, not swept, and count as marked. What they refer to is frozen
  * too, except where a reference is stored later: the backward barrier (WN_MODE_REMEMBER_, count byte WN_OLD_CLEAN_)
@@ -157,7 +144,7 @@ static wn_status freeze(mutator *me) {
     size_t n = 0;
     wn_cc_abort(cc);
     finish_sweep(cc);
-    for (mutator *m = heap->mutators; m; m = m->next) wn_cc_drop_blocks(m);
+    for (mutator *m = heap->mutators; m; m = m->next) wn_drop_blocks(m);
     pthread_mutex_lock(&heap->space.lock);
     WN_EACH_BLOCK(&heap->space, c, b) {
         if (b->frozen || !b->used) continue;
@@ -199,8 +186,7 @@ static wn_status unfreeze(mutator *me) {
 
 static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&wn_cc_of(heap)->frozen, __ATOMIC_RELAXED); }
 
-/* ---- fork
- * ---------------------------------------------------------------------------------------------------------------
+/* ---- fork -----------------------------------------------------------------------------------------------------------
  *
  * Helpers stand still across fork(), with the world's lock held, so the parent just goes on. In the child there is only
  * the forking thread: what other threads were in the middle of is given up (a cycle) or repaired (blocks they owned,
@@ -248,8 +234,7 @@ static void after_fork(wn_heap *heap, bool child) {
     cc->wanted = cc->finished = cc->started;
 }
 
-/* ---- questions
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- questions --------------------------------------------------------------------------------------------------- */
 
 static void make_immortal(mutator *m, void *object) {
     pthread_mutex_lock(&m->heap->roots_lock);
@@ -296,7 +281,6 @@ const wn_collector wn_collector_concurrent = {
     .store = wn_cc_store,
     .poll = poll,
     .collect = wn_cc_collect,
-    .step = step,
     .freeze = freeze,
     .unfreeze = unfreeze,
     .frozen = frozen,

@@ -201,7 +201,6 @@ void *wn_cc_weak_get(mutator *m, void *target);
 void wn_cc_flush(mutator *m);
 /* Makes what is left of a thread's buffers black. */
 void wn_cc_blacken_buffers(mutator *m);
-void wn_cc_drop_blocks(mutator *m);
 /* Adds a reference to the thread's buffer; hands the buffer over when full. */
 void wn_cc_shade_own(mutator *m, void *object);
 void wn_cc_hand_over(mutator *m);

@@ -137,8 +137,7 @@ static bool mark(wn_cc *cc) {
     }
 }
 
-/* ---- a cycle --------------------------------------------------------------------------------------------------------
- */
+/* ---- a cycle ----------------------------------------------------------------------------------------------------- */
 
 static bool sweep_all(wn_cc *cc) {
     wn_cc_worker *w = conductor_of(cc);
@@ -234,8 +233,7 @@ static bool cycle(wn_cc *cc) {
     return true;
 }
 
-/* ---- giving up
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- giving up --------------------------------------------------------------------------------------------------- */
 
 void wn_cc_abort(wn_cc *cc) {
     wn_cc_phase phase = wn_cc_phase_of(cc);
@@ -261,8 +259,7 @@ void wn_cc_abort(wn_cc *cc) {
     wn_space_relist(&cc->heap->space); /* blocks that wait to be swept are off the lists; they keep their dead */
 }
 
-/* ---- the threads
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the threads ------------------------------------------------------------------------------------------------- */
 
 static void wait_until(wn_cc *cc, uint64_t at) {
     struct timespec t;
@@ -383,8 +380,7 @@ void wn_cc_stop_threads(wn_cc *cc) {
         if (cc->worker[i].running) pthread_join(cc->worker[i].thread, NULL);
 }
 
-/* ---- waiting for a cycle
- * --------------------------------------------------------------------------------------------- */
+/* ---- waiting for a cycle ----------------------------------------------------------------------------------------- */
 
 bool wn_cc_wait_for_cycle(mutator *m, bool fresh) {
     wn_cc *cc = wn_cc_of(m->heap);

@@ -137,8 +137,7 @@ bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w) {
     return true;
 }
 
-/* ---- running what is due
- * --------------------------------------------------------------------------------------------- */
+/* ---- running what is due ----------------------------------------------------------------------------------------- */
 
 void wn_cc_note_finalizable(mutator *m, void *object) {
     wn_cc *cc = wn_cc_of(m->heap);
@@ -196,8 +195,7 @@ bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
     return ran;
 }
 
-/* ---- the finalizer thread
- * -------------------------------------------------------------------------------------------- */
+/* ---- the finalizer thread ---------------------------------------------------------------------------------------- */
 
 static void *run_finalizers(void *arg) {
     wn_cc *cc = arg;

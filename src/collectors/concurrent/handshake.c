@@ -72,15 +72,14 @@ void wn_cc_serve(mutator *m, wn_cc_ask ask) {
     case WN_CC_ASK_SWEEP: /* H4 */
         m->fast.mode &= ~(uint32_t)WN_MODE_SHADE_;
         if (c->buffer) c->buffer->used = 0; /* what it shaded since the end of marking means nothing */
-        wn_cc_drop_blocks(m);
+        wn_drop_blocks(m);
         break;
     case WN_CC_ASK_NOTHING: return;
     }
     wn_note_pause(m->heap, wn_os_now() - start);
 }
 
-/* ---- asking --------------------------------------------------------------------------------------------------------
- */
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 static void say_who_is_waited_for(wn_cc *cc, const mutator *m, wn_cc_ask ask, uint64_t waited) {
     static const char *const names[] = {"", "the barrier", "its stack", "its buffer", "sweeping"};

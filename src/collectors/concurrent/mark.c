@@ -90,8 +90,7 @@ void wn_cc_mark_root(wn_cc_worker *w, void *o) {
     visit(&t, o);
 }
 
-/* ---- finding work
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- finding work ------------------------------------------------------------------------------------------------ */
 
 static void claim_segment(tracing *t, wn_mark_segment *s) {
     size_t found = 0;
@@ -231,8 +230,7 @@ void wn_cc_drop_work(wn_cc *cc) {
     pthread_mutex_unlock(&cc->lock);
 }
 
-/* ---- ephemerons
- * --------------------------------------------------------------------------------------------------------
+/* ---- ephemerons -----------------------------------------------------------------------------------------------------
  *
  * A value lives while both its ephemeron and its key do. When nothing else is left to mark, the table is searched once
  * for keys that are marked; from then on (`hidden`) every object that is marked and is a key or an ephemeron is noted

@@ -34,8 +34,7 @@ void wn_cc_clear_marks(wn_cc *cc) {
     pthread_mutex_unlock(&space->lock);
 }
 
-/* ---- lists of blocks that wait -------------------------------------------------------------------------------------
- */
+/* ---- lists of blocks that wait ----------------------------------------------------------------------------------- */
 
 static void release_dead(void *object, void *data) {
     (void)data;
@@ -104,8 +103,7 @@ bool wn_cc_begin_sweep(wn_cc *cc) {
     return true;
 }
 
-/* ---- sweeping
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- sweeping ---------------------------------------------------------------------------------------------------- */
 
 static bool sweep_next(wn_cc *cc, wn_cc_unswept *list) {
     if (__atomic_load_n(&list->next, __ATOMIC_RELAXED) >= list->blocks.n) return false;
@@ -136,8 +134,7 @@ bool wn_cc_starved(wn_space *space, unsigned kind, unsigned cls) {
     return false;
 }
 
-/* ---- memory back to the system ------------------------------------------------------------------------------------
- */
+/* ---- memory back to the system ----------------------------------------------------------------------------------- */
 
 /* What the next cycles will need again stays: free memory up to the goal. The rest goes back in pieces of 512 KiB, one
  * every 10 ms, so at 50 MB a second, or faster when there is much of it. */

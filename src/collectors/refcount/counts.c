@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the overflow table -------------------------------------------------------------------------------------------- */
+/* ---- the overflow table ------------------------------------------------------------------------------------------ */
 
 bool wn_rc_overflow_init(wn_rc_overflow *o) {
     pthread_mutex_init(&o->lock, NULL);
@@ -73,7 +73,7 @@ void wn_rc_overflow_forget(wn_heap *heap, const void *object) {
     pthread_mutex_unlock(&o->lock);
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 size_t wn_rc_count_of(wn_heap *heap, const void *object) {
     uint8_t c = __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED);
@@ -89,7 +89,7 @@ size_t wn_rc_count_of(wn_heap *heap, const void *object) {
 
 size_t wn_rc_refcount(mutator *m, const void *object) { return wn_rc_count_of(m->heap, object); }
 
-/* ---- up and down ------------------------------------------------------------------------------------------------------- */
+/* ---- up and down ------------------------------------------------------------------------------------------------- */
 
 /* One up for a count that is, or becomes, too large for its byte. */
 static void count_up_big(mutator *m, void *object) {

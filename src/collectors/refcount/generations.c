@@ -13,8 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the young log
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the young log ----------------------------------------------------------------------------------------------- */
 
 size_t wn_rc_young_count(const mutator *m) {
     const wn_rc_mutator *r = wn_rc_of_mutator(m);
@@ -185,8 +184,7 @@ void wn_rc_log_young(mutator *m, void *object) {
     if (m->fast.young == m->fast.young_end) wn_rc_young_full(m);
 }
 
-/* ---- the engine's view of this heap
- * ----------------------------------------------------------------------------------------- */
+/* ---- the engine's view of this heap ------------------------------------------------------------------------------ */
 
 typedef struct view {
     wn_heap *heap;
@@ -270,8 +268,7 @@ static bool search(view *v, bool from_roots) {
     return wn_cycles_search(c, count_of, fetch_count, scan, v);
 }
 
-/* ---- one collection
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- one collection ---------------------------------------------------------------------------------------------- */
 
 /* Moves valid, distinct entries to the front of `list` and makes them candidates; returns how many. */
 static size_t gather(wn_heap *heap, void **list, size_t n, unsigned generation) {

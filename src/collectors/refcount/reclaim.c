@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- freed slots ------------------------------------------------------------------------------------------------------- */
+/* ---- freed slots ------------------------------------------------------------------------------------------------- */
 
 static void count_reuse(mutator *m, size_t slot) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
@@ -90,7 +90,7 @@ void wn_rc_flush(mutator *m) {
     }
 }
 
-/* ---- the dead ----------------------------------------------------------------------------------------------------------- */
+/* ---- the dead ---------------------------------------------------------------------------------------------------- */
 
 static void drop_reference(void **slot, void *context) {
     mutator *m = context;
@@ -185,7 +185,7 @@ static void take_apart(mutator *m, void *object) {
     finish(m, object);
 }
 
-/* ---- the condemned: cyclic garbage, see wn_rc_condemned --------------------------------------------------------------------- */
+/* ---- the condemned: cyclic garbage, see wn_rc_condemned ---------------------------------------------------------- */
 
 static void drop_outside(void **slot, void *context) {
     mutator *m = context;
@@ -231,7 +231,7 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
     return done;
 }
 
-/* ---- slices --------------------------------------------------------------------------------------------------------------- */
+/* ---- slices ------------------------------------------------------------------------------------------------------ */
 
 bool wn_rc_has_work(const mutator *m) {
     const wn_rc_mutator *r = wn_rc_of_mutator(m);
@@ -302,7 +302,7 @@ void wn_rc_object_died(mutator *m, void *object) {
     if (!r->reclaiming) wn_rc_reclaim(m, slice_of(m));
 }
 
-/* ---- making objects --------------------------------------------------------------------------------------------------------- */
+/* ---- making objects ---------------------------------------------------------------------------------------------- */
 
 /* A new object's side-table bytes and its place in the log. */
 static void *born(mutator *m, void *p, const wn_type *type) {

@@ -62,19 +62,7 @@ static void poll(mutator *m) {
     wn_run_callbacks(m);
 }
 
-static wn_status step(mutator *m, uint64_t budget_ns, wn_step_result *result) {
-    (void)budget_ns; /* a collection cannot be divided; reclaiming is bounded by itself */
-    wn_collect_result done = {0};
-    wn_status s = wn_rc_collect(m, 2, &done);
-    result->before = result->after = WN_PHASE_IDLE;
-    result->major_is_done = true;
-    result->freed_objects = done.collected;
-    result->freed_bytes = done.freed_bytes;
-    result->duration_ns = done.duration_ns;
-    return s;
-}
-
-/* ---- freezing ----------------------------------------------------------------------------------------------------- */
+/* ---- freezing ---------------------------------------------------------------------------------------------------- */
 
 static size_t change_generation(wn_heap *heap, bool freeze) {
     size_t n = 0;
@@ -114,7 +102,7 @@ static wn_status unfreeze(mutator *m) {
 
 static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&wn_rc_of(heap)->frozen, __ATOMIC_RELAXED); }
 
-/* ---- fork --------------------------------------------------------------------------------------------------------- */
+/* ---- fork -------------------------------------------------------------------------------------------------------- */
 
 static void before_fork(wn_heap *heap) { pthread_mutex_lock(&wn_rc_of(heap)->overflow.lock); }
 static void after_fork(wn_heap *heap, bool child) {
@@ -123,7 +111,7 @@ static void after_fork(wn_heap *heap, bool child) {
     if (child) wn_rc_of(heap)->collecting = false;
 }
 
-/* ---- questions ------------------------------------------------------------------------------------------------------ */
+/* ---- questions --------------------------------------------------------------------------------------------------- */
 
 static wn_status pin(mutator *m, void *object) { return (void)m, (void)object, WN_OK; }
 static void unpin(mutator *m, void *object) { (void)m, (void)object; }
@@ -186,7 +174,6 @@ const wn_collector wn_collector_refcount = {
     .young_full = wn_rc_young_full,
     .poll = poll,
     .collect = wn_rc_collect,
-    .step = step,
     .freeze = freeze,
     .unfreeze = unfreeze,
     .frozen = frozen,
