@@ -2,32 +2,38 @@
 #include "collector.h"
 
 #include "engines/snapshot.h"
+#include "huge.h"
 #include "search.h"
 
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { NAMES = 64 };
+enum {
+    NAMES = 64,
+    TOGETHER = 64 /* garbage that is never divided between slices, about, where components are small */
+};
 
 typedef enum phase { IDLE, RUNNING, READY } phase;
-
-/* What the child sends: the garbage in batches (the low bit set in the last of each), then what may be untracked. */
-typedef struct entry {
-    uintptr_t object;
-    PyTypeObject *type;
-} entry;
-typedef struct answer {
-    size_t tracked, marked, candidates, garbage, entries, untrackable, segments;
-    uint64_t ns;
-    entry entry[];
-} answer;
 
 typedef struct type_count {
     PyTypeObject *type;
     size_t n;
     char name[48];
 } type_count;
+
+/* What the child sends: the garbage in batches (the low bit set in the last of each), then the objects before which
+ * waypoints are wanted (or, without a type, the numbers of waypoints that are not), then what may be untracked. */
+typedef struct entry {
+    uintptr_t object;
+    PyTypeObject *type;
+} entry;
+typedef struct answer {
+    size_t tracked, marked, candidates, garbage, entries, tending, untrackable, segments, names;
+    uint64_t ns, cpu_ns;
+    type_count types[NAMES]; /* for the log */
+    entry entry[];
+} answer;
 
 static struct {
     bool installed;
@@ -46,7 +52,7 @@ static struct {
     bool in_slice;    /* between start and stop of a collection that reclaims a slice */
     Py_ssize_t extra; /* what nested batches collected */
     size_t survivors; /* objects tracked after the current full collection, about */
-    uint64_t start, dispose_start;
+    uint64_t start, dispose_start, slice_cpu;
 
     phase phase;
     wn_snapshot snapshot;
@@ -57,6 +63,8 @@ static struct {
     size_t slice;         /* objects per slice, adapted to take slice_ms */
     bool no_snapshots;    /* another allocator came over ours: frees cannot be seen any more */
     double ns_per_object; /* of recent searches */
+    bool split;           /* a snapshot has taken pages out of huge ones */
+    size_t collapsed;     /* objects, about, when huge pages were last asked for */
 
     double due; /* proportional: old objects needed, as a part of all, before the next automatic full collection */
 
@@ -404,16 +412,28 @@ double collector_expected_ms(void) {
     return (double)expected_objects() * (W.ns_per_object > 0 ? W.ns_per_object : 40) / 1e6;
 }
 
+typedef struct to_answer {
+    answer *answer;
+    size_t room;
+} to_answer;
+static void note_tending(void *arg, PyObject *before, size_t away) {
+    to_answer *to = arg;
+    answer *a = to->answer;
+    if (a->entries + a->tending < to->room)
+        a->entry[a->entries + a->tending++] =
+            before ? (entry){(uintptr_t)before, Py_TYPE(before)} : (entry){away, NULL};
+}
+
 /* In the child. */
 static bool search_snapshot(void *context, void *result, size_t bytes) {
     (void)context;
     static search s;
     answer *a = result;
-    uint64_t start = wn_os_now();
+    uint64_t start = wn_os_now(), cpu = wn_os_thread_cpu();
     size_t room = (bytes - sizeof *a) / sizeof(entry);
     wn_groups g = {0};
     if (!search_make(&s) || !search_run(&s, W.gc, 1, true)) return false;
-    if (s.cycles.garbage && !wn_cycles_group(&s.cycles, 256, scan_fetch, scan_object, search_scanner(), &g))
+    if (s.cycles.garbage && !wn_cycles_group(&s.cycles, TOGETHER, scan_fetch, scan_object, search_scanner(), &g))
         return false;
     a->tracked = s.tracked;
     a->marked = s.marked;
@@ -425,16 +445,25 @@ static bool search_snapshot(void *context, void *result, size_t bytes) {
             PyObject *o = g.object[i];
             a->entry[a->entries++] = (entry){(uintptr_t)o | (i + 1 == g.end[b]), Py_TYPE(o)};
         }
-    for (size_t i = 0; i < s.untrackable[0].n && a->entries + a->untrackable < room; i++) {
+    search_each_tending(note_tending, &(to_answer){a, room});
+    size_t at = a->entries + a->tending;
+    for (size_t i = 0; i < s.untrackable[0].n && at < room; i++, a->untrackable++) {
         PyObject *o = s.untrackable[0].item[i];
-        a->entry[a->entries + a->untrackable++] = (entry){(uintptr_t)o, Py_TYPE(o)};
+        a->entry[at++] = (entry){(uintptr_t)o, Py_TYPE(o)};
+    }
+    if (W.o.log) {
+        for (size_t i = 0; i < a->entries; i++) count_type(a->entry[i].type);
+        memcpy(a->types, W.types, sizeof a->types);
+        a->names = W.names;
     }
     a->ns = wn_os_now() - start;
+    a->cpu_ns = wn_os_thread_cpu() - cpu;
     return true;
 }
 
 static void drop_snapshot(void) {
     if (W.phase == IDLE) return;
+    W.split = true;
     wn_snapshot_drop(&W.snapshot);
     notes_end();
     W.answer = NULL;
@@ -458,6 +487,16 @@ static bool start_snapshot(void) {
     return true;
 }
 
+/* Huge pages pay when the heap has grown, or after a snapshot; not while one is about, whose pages are shared. */
+static void want_huge_pages(void) {
+    if (!W.o.huge || W.o.mode != MODE_CONCURRENT || W.phase != IDLE) return;
+    size_t now = (size_t)(W.gc->long_lived_total + W.gc->long_lived_pending);
+    if (now < 50000 || (!W.split && now < W.collapsed + W.collapsed / 4)) return;
+    if (!huge_begin()) return;
+    W.split = false;
+    W.collapsed = now;
+}
+
 /* Takes note of a child that has finished, died, or takes too long. */
 static void poll_snapshot(void) {
     if (W.phase != RUNNING) return;
@@ -468,6 +507,7 @@ static void poll_snapshot(void) {
         W.next = 0;
         W.phase = READY;
         W.n.child_ns = a->ns;
+        W.n.child_cpu_ns = a->cpu_ns;
         W.n.tracked = a->tracked;
         W.n.marked = a->marked;
         W.n.candidates = a->candidates;
@@ -476,10 +516,8 @@ static void poll_snapshot(void) {
         if (a->tracked) W.ns_per_object = (double)a->ns / (double)a->tracked;
         W.gc->long_lived_total = (Py_ssize_t)(a->tracked - a->garbage);
         if (W.o.log) {
-            for (size_t i = 0; i < a->entries; i++) {
-                PyObject *o = (PyObject *)(a->entry[i].object & ~(uintptr_t)1);
-                if (!was_freed(o)) count_type(a->entry[i].type);
-            }
+            memcpy(W.types, a->types, sizeof W.types);
+            W.names = a->names;
             W.how = "snapshot searched in";
             log_line(a->ns, a->garbage, a->tracked);
         }
@@ -494,7 +532,7 @@ static void poll_snapshot(void) {
     }
 }
 
-/* Hands over about W.slice of the garbage, whole components; then untracks; then it is over. */
+/* Hands over about W.slice of the garbage, whole components; then tends waypoints; then untracks; then it is over. */
 static void reclaim_slice(void) {
     answer *a = W.answer;
     if (notes.lost || !notes_on_top()) { /* frees went unseen: nothing of it can be trusted */
@@ -519,13 +557,22 @@ static void reclaim_slice(void) {
         W.n.slices++;
         W.in_slice = true;
     }
-    for (; W.next >= a->entries && W.next < a->entries + a->untrackable && looked < 4000; looked++) {
+    size_t tended = a->entries + a->tending, end = tended + a->untrackable;
+    for (; W.next >= a->entries && W.next < tended && looked < 2000; looked += 20) {
+        entry *e = &a->entry[W.next++];
+        PyObject *o = (PyObject *)e->object;
+        if (!e->type)
+            search_tend_one(NULL, e->object);
+        else if (!was_freed(o) && gc_tracked(o) && Py_TYPE(o) == e->type)
+            search_tend_one(o, 0);
+    }
+    for (; W.next >= tended && W.next < end && looked < 2000; looked++) {
         entry *e = &a->entry[W.next++];
         PyObject *o = (PyObject *)e->object;
         if (was_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type) continue;
         W.n.untracked += search_untrack_one(o);
     }
-    if (W.next == a->entries + a->untrackable) drop_snapshot();
+    if (W.next == end) drop_snapshot();
 }
 
 bool collector_step(void) {
@@ -590,6 +637,28 @@ static void full_start(void) {
     full_at_once(by_itself);
 }
 
+/* A snapshot costs no stop to speak of, but garbage lives on while the child searches and while it is reclaimed. So the
+ * automatic collection is begun before the interpreter would ask for it, when old objects have grown by 15 % instead of
+ * 25 %, and the peak of memory stays where it was. */
+static void start_early(void) {
+    gc_state *gc = W.gc;
+    if (W.o.mode != MODE_CONCURRENT || W.o.proportional || W.phase != IDLE || W.at_once || !gc->enabled ||
+        !gc->generations[2].threshold || gc->generations[2].count <= gc->generations[2].threshold ||
+        gc->long_lived_pending < gc->long_lived_total / 20 * 3 || collector_expected_ms() <= W.o.budget_ms)
+        return;
+    W.start = wn_os_now();
+    if (W.o.huge && huge_at_work()) return; /* the fork will be much shorter in a moment */
+    if (!start_snapshot()) return;
+    W.n.early++;
+    gc->generation_stats[2].collections++;
+    gc->long_lived_pending = 0;
+    gc->generations[2].count = 0;
+    uint64_t ns = wn_os_now() - W.start;
+    note_pause(ns);
+    W.how = "snapshot taken early in";
+    log_line(ns, 0, (size_t)gc->long_lived_total);
+}
+
 static void full_stop(PyObject *info) {
     uint64_t now = wn_os_now();
     unpark();
@@ -631,6 +700,7 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
             full_start();
         } else if (W.phase != IDLE) {
             W.start = wn_os_now();
+            W.slice_cpu = wn_os_thread_cpu();
             poll_snapshot();
             if (W.phase == READY) reclaim_slice();
         }
@@ -647,6 +717,8 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
             log_line(ns, 0, (size_t)W.survivors);
     } else if (level == 1) {
         search_append_waypoint(W.gc, (size_t)W.gc->generations[1].threshold * (size_t)W.gc->generations[0].threshold);
+        want_huge_pages();
+        start_early();
     }
     if (W.in_slice && level < 2) {
         uint64_t ns = wn_os_now() - W.start;
@@ -657,9 +729,10 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
         /* Never fewer than a young collection can add to the old, or garbage would come faster than it goes. */
         size_t least = (size_t)W.gc->generations[0].threshold * 3 / 2;
         if (least < 200 || least > 1500) least = 1000;
-        if ((double)ns > W.o.slice_ms * 8e5)
+        double took = (double)(wn_os_thread_cpu() - W.slice_cpu); /* not what others did meanwhile */
+        if (took > W.o.slice_ms * 8e5)
             W.slice = W.slice * 3 / 4 > least ? W.slice * 3 / 4 : least;
-        else if ((double)ns < W.o.slice_ms * 4e5 && W.slice < 20000)
+        else if (took < W.o.slice_ms * 4e5 && W.slice < 20000)
             W.slice += W.slice / 4;
     }
     Py_RETURN_NONE;
@@ -716,6 +789,8 @@ PyObject *collector_find(unsigned threads) {
 static void forked_child(void) {
     if (!W.gc) return;
     W.forked = true;
+    huge_forked();
+    W.split = true;
     wn_snapshot_forget(&W.snapshot);
     notes_end();
     W.answer = NULL;

@@ -27,16 +27,17 @@ typedef struct collector_options {
     double snapshot_s; /* concurrent: patience with a child */
     Py_ssize_t batch;  /* garbage objects handed over at once */
     int proportional;  /* automatic full collections in proportion to what they find */
+    int huge;          /* concurrent: keep the heap in huge pages */
     int log;           /* a line for each full collection on stderr */
 } collector_options;
 
 enum { PAUSES = 96 }; /* buckets of the histogram: four for each doubling, from 1 us */
 
 typedef struct collector_statistics {
-    uint64_t full, slices, snapshots, skipped, deferred;
+    uint64_t full, slices, snapshots, early, skipped, deferred;
     uint64_t fallback_memory, fallback_child, fallback_slow, fallback_fork, fallback_allocator, repaired;
     uint64_t proposed, collected, rejected_stale, untracked, tracked, marked, candidates, waypoints, segments;
-    uint64_t last_ns, walk_ns, mark_ns, trial_ns, dispose_ns, fork_ns, child_ns, max_ns, total_ns;
+    uint64_t last_ns, walk_ns, mark_ns, trial_ns, dispose_ns, fork_ns, child_ns, child_cpu_ns, max_ns, total_ns;
     uint64_t pause[PAUSES];
 } collector_statistics;
 

@@ -95,8 +95,8 @@ static inline PyDictKeyEntry *dict_entries(PyDictKeysObject *k) {
                                                                     : 8);
     return (PyDictKeyEntry *)(k->dk_indices + bytes);
 }
-#define DICT_BYTES(used) (48 + 24 * (size_t)(used)) /* from the table's start to the end of that many entries, about \
-                                                     */
+/* From the table's start to the end of that many entries, about. */
+#define DICT_BYTES(used) (48 + 24 * (size_t)(used))
 #define DICT_VALUES(d) ((d)->ma_values)
 #define DICT_OWNS_VALUES(d) 1
 #else

@@ -1,6 +1,7 @@
 /* module.c - winnow._native: the collector as Python sees it. The package winnow is what people use. */
 #include "collector.h"
 
+#include "huge.h"
 #include "search.h"
 
 #include <string.h>
@@ -10,10 +11,10 @@ static PyObject *m_install(PyObject *self, PyObject *args, PyObject *kwargs) {
     collector_options o = {
         .mode = MODE_FAST, .threads = 1, .budget_ms = 5, .slice_ms = 1, .snapshot_s = 60, .batch = 5000};
     static char *names[] = {"mode",  "threads",      "budget_ms", "slice_ms", "snapshot_s",
-                            "batch", "proportional", "log",       NULL};
+                            "batch", "proportional", "huge",      "log",      NULL};
     int threads = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$idddnpp", names, &o.mode, &threads, &o.budget_ms, &o.slice_ms,
-                                     &o.snapshot_s, &o.batch, &o.proportional, &o.log))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$idddnppp", names, &o.mode, &threads, &o.budget_ms, &o.slice_ms,
+                                     &o.snapshot_s, &o.batch, &o.proportional, &o.huge, &o.log))
         return NULL;
     o.threads = (unsigned)threads;
     if (!collector_install(&o)) return NULL;
@@ -92,6 +93,7 @@ static PyObject *m_stats(PyObject *self, PyObject *ignored) {
     } count[] = {{"full_collections", n->full},
                  {"slices", n->slices},
                  {"snapshots", n->snapshots},
+                 {"early", n->early},
                  {"skipped", n->skipped},
                  {"deferred", n->deferred},
                  {"proposed", n->proposed},
@@ -103,13 +105,15 @@ static PyObject *m_stats(PyObject *self, PyObject *ignored) {
                  {"marked_from_roots", n->marked},
                  {"trial_candidates", n->candidates},
                  {"waypoints", n->waypoints},
-                 {"segments", n->segments}};
+                 {"segments", n->segments},
+                 {"huge_ranges", huge_ranges()}};
     struct {
         const char *name;
         uint64_t ns;
-    } time[] = {{"last_ms", n->last_ns},   {"walk_ms", n->walk_ns},       {"mark_ms", n->mark_ns},
-                {"trial_ms", n->trial_ns}, {"dispose_ms", n->dispose_ns}, {"fork_ms", n->fork_ns},
-                {"child_ms", n->child_ns}, {"longest_ms", n->max_ns},     {"total_ms", n->total_ns}};
+    } time[] = {{"last_ms", n->last_ns},   {"walk_ms", n->walk_ns},           {"mark_ms", n->mark_ns},
+                {"trial_ms", n->trial_ns}, {"dispose_ms", n->dispose_ns},     {"fork_ms", n->fork_ns},
+                {"child_ms", n->child_ns}, {"child_cpu_ms", n->child_cpu_ns}, {"longest_ms", n->max_ns},
+                {"total_ms", n->total_ns}};
     PyObject *d = PyDict_New();
     if (!d) return NULL;
     for (size_t i = 0; i < sizeof count / sizeof *count; i++)

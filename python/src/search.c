@@ -199,6 +199,23 @@ void search_tend(gc_state *gc) {
     way.since = 0;
 }
 
+void search_each_tending(void (*note)(void *arg, PyObject *before, size_t away), void *arg) {
+    for (size_t i = 3; i < seg.n; i++)
+        if (seg.objects[i] < seg.distance / 4) note(arg, NULL, (size_t)((waypoint *)seg.begin[i] - way.slab));
+    for (size_t i = 0; i < seg.split[0].n; i++) {
+        PyGC_Head *after = gc_next((PyGC_Head *)seg.split[0].item[i]);
+        if (!ends_here(after)) note(arg, object_of(after), 0);
+    }
+}
+
+void search_tend_one(PyObject *before, size_t away) {
+    if (before) {
+        if (!search_is_waypoint(gc_prev(gc_of(before)))) link_waypoint(gc_of(before));
+    } else if (away < WAYPOINTS && way.used[away]) {
+        unlink_waypoint(away);
+    }
+}
+
 /* ---- marking
  * ---------------------------------------------------------------------------------------------------------- */
 

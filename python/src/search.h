@@ -30,6 +30,10 @@ void search_reset(search *s);
 bool search_run(search *s, gc_state *gc, unsigned threads, bool child);
 /* After a run: keeps waypoints at even distances. Writes a few links of the lists. */
 void search_tend(gc_state *gc);
+/* The same for a search in a snapshot, whose lists are not the program's: there each change is noted, here it is made.
+ * A waypoint comes to stand before an object, which must be tracked, or one is taken away, by its number. */
+void search_each_tending(void (*note)(void *arg, PyObject *before, size_t away), void *arg);
+void search_tend_one(PyObject *before, size_t away);
 /* A waypoint at the end of the oldest list when many objects have come since the last. */
 void search_append_waypoint(gc_state *gc, size_t new_objects);
 /* Takes all waypoints out of whatever list they are in. */

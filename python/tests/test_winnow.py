@@ -405,6 +405,55 @@ class Concurrent(Case):
                 self.assertEqual(part[0].refs, [])
         self.assertGreater(winnow.stats()["stale_proposals"], 0)
 
+    def test_a_snapshot_tends_waypoints(self):
+        winnow.uninstall()
+        gc.disable()
+        alive = [[i] for i in range(120000)]
+        holds = [[a] for a in alive]  # tracked, and not untracked again
+        gc.collect()
+        on("concurrent")
+        for _ in range(3):
+            self.snapshot()
+            self.drain()
+        self.assertGreater(winnow.stats()["waypoints"], 8)
+        self.assertGreater(winnow.stats()["segments"], 8)
+        del alive, holds[::2]
+        for _ in range(3):
+            self.snapshot()
+            self.drain()
+        self.assertEqual(sum(h[0][0] for h in holds), sum(range(1, 120000, 2)))
+
+    def test_automatic_snapshots_start_early(self):
+        on("concurrent")
+        alive = [[i] for i in range(20000)]
+        gc.collect()
+        gc.set_threshold(200, 3, 3)
+        counted = gc.get_stats()[2]["collections"]
+        for _ in range(40):
+            alive.extend([i] for i in range(1000))
+            if winnow.stats()["early"]:
+                break
+        self.assertGreater(winnow.stats()["early"], 0)
+        self.assertGreater(gc.get_stats()[2]["collections"], counted)
+
+    def test_huge_pages(self):
+        on("concurrent", huge_pages=True)
+        alive = [{i: [i]} for i in range(120000)]
+        gc.set_threshold(200, 3, 3)
+        for _ in range(500):
+            alive.extend([i] for i in range(100))
+            if winnow.stats()["huge_ranges"]:
+                break
+            time.sleep(0.01)
+        else:
+            self.skipTest("this kernel does not collapse pages when asked (before Linux 6.1, or forbidden)")
+        gc.disable()
+        if _native.phase() == "idle":  # else the heap has grown by so much that one was taken already
+            self.snapshot()
+        self.wait()
+        self.drain()
+        self.assertTrue(all(a[i] == [i] for i, a in enumerate(alive[:120000])))
+
     def test_no_child_is_seen_by_wait(self):
         on("concurrent")
         heard = []

@@ -17,6 +17,7 @@ def main(arguments=None):
     run.add_argument("--threads", type=int, choices=(1, 2), help="threads that search (default: 2 on two processors)")
     run.add_argument("--policy", choices=("interpreter", "garbage"), default="interpreter")
     run.add_argument("--budget-ms", type=float, default=5.0, help="concurrent: searches expected to be shorter take no snapshot")
+    run.add_argument("--huge-pages", action="store_true", help="concurrent: memory in huge pages, which makes forks short")
     run.add_argument("--log", action="store_true", help="a line on stderr for each full collection")
     run.add_argument("--report", action="store_true", help="print the statistics at the end")
     run.add_argument("-m", dest="module", action="store_true", help="the program is a module's name")
@@ -24,7 +25,7 @@ def main(arguments=None):
     run.add_argument("arguments", nargs=argparse.REMAINDER)
     o = parser.parse_args(arguments)
     try:
-        winnow.install(o.mode, threads=o.threads, policy=o.policy, budget_ms=o.budget_ms, log=o.log)
+        winnow.install(o.mode, threads=o.threads, policy=o.policy, budget_ms=o.budget_ms, huge_pages=o.huge_pages, log=o.log)
     except winnow.WinnowError as e:
         sys.exit(str(e))
     sys.argv = [o.program, *o.arguments]

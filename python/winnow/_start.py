@@ -11,15 +11,15 @@ def options_from(text):
     kinds = {"threads": int, "budget_ms": float, "slice_ms": float, "snapshot_s": float, "batch": int, "policy": str}
     for part in rest:
         name, _, value = part.partition("=")
-        if name == "log":
-            options["log"] = value not in ("", "0")
+        if name in ("log", "huge_pages"):
+            options[name] = value not in ("", "0")
         elif name in kinds:
             try:
                 options[name] = kinds[name](value)
             except ValueError:
                 raise ValueError(f"{name}={value!r} is not a {kinds[name].__name__}") from None
         else:
-            raise ValueError(f"there is no option {name!r}; there are {', '.join(sorted([*kinds, 'log']))}")
+            raise ValueError(f"there is no option {name!r}; there are {', '.join(sorted([*kinds, 'huge_pages', 'log']))}")
     return options
 
 
