@@ -25,10 +25,11 @@ def timed(call):
     return time.perf_counter() - t, n
 
 
-def measure(containers, aged, garbage, rounds):
+def measure(containers, age, garbage, rounds):
     gc.disable()
     winnow.install("fast", threads=1)
-    heap = heaps.build(containers, aged)
+    make = heaps.in_order if age == "ordered" else heaps.document
+    heap = heaps.build(containers, age == "aged", make=make)
     gc.collect()
     gc.collect()
     times = {"stock": [], "1 thread": [], "2 threads": []}
@@ -37,7 +38,7 @@ def measure(containers, aged, garbage, rounds):
     for i in range(rounds):
         for j, who in enumerate(times):
             if garbage:
-                heaps.drop_some(heap, garbage, 3 * i + j)
+                heaps.drop_some(heap, garbage, 3 * i + j, make)
             if who != "stock":
                 winnow.install("fast", threads=int(who[0]))
             t, n = timed(_native.collect_stock if who == "stock" else gc.collect)
@@ -47,7 +48,7 @@ def measure(containers, aged, garbage, rounds):
                 s = winnow.stats()
                 parts[who] = {k: round(s[k], 2) for k in ("walk_ms", "mark_ms", "trial_ms", "dispose_ms")}
     s = winnow.stats()
-    result = {"containers": s["tracked"], "aged": aged, "garbage": garbage, "freed": freed, "parts": parts,
+    result = {"containers": s["tracked"], "age": age, "garbage": garbage, "freed": freed, "parts": parts,
               "fallbacks": s["fallbacks"]}
     for who, t in times.items():
         result[who] = {"ms": [round(x * 1e3, 3) for x in t], "median": statistics.median(t) * 1e3}
@@ -58,7 +59,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sizes", default="1e5,1e6", help="containers, of each heap (1e7 takes 2 GB and some minutes)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ages", default="fresh,aged")
+    parser.add_argument("--ages", default="ordered,fresh,aged", help="ordered: made in the order in which it is reached; "
+                        "fresh: as parsed and loaded; aged: replaced at random, twice over")
     parser.add_argument("--garbage", default="0,0.1")
     parser.add_argument("--json", help="also write the results there, a line for each heap")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -71,7 +73,7 @@ def main():
     for size in o.sizes.split(","):
         for age in o.ages.split(","):
             for garbage in o.garbage.split(","):
-                one = {"containers": int(float(size)), "aged": age == "aged", "garbage": float(garbage), "rounds": o.rounds}
+                one = {"containers": int(float(size)), "age": age, "garbage": float(garbage), "rounds": o.rounds}
                 p = subprocess.run([sys.executable, __file__, "--one", json.dumps(one)], stdout=subprocess.PIPE, text=True)
                 if p.returncode:
                     sys.exit(f"the measurement of {one} failed")
