@@ -132,7 +132,7 @@ static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
         for (unsigned i = 0; i < WN_FIRST_BLOCK; i++) c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
     }
     /* A heap that needs a second chunk is large enough for large pages, side tables and all. */
-    if (!huge && space->chunks) wn_os_prefer_large_pages(c, size);
+    if (!huge && space->chunks && !space->small_pages) wn_os_prefer_large_pages(c, size);
     /* Chunks in address order: free blocks are taken from the lowest, so the highest ones empty first. */
     wn_chunk **at = &space->chunks;
     while (*at && *at < c) at = &(*at)->next;
@@ -190,7 +190,7 @@ static wn_block *take_run(wn_space *space, size_t n) {
         char *from = (char *)c + ((size_t)c->committed << WN_BLOCK_SHIFT);
         size_t length = (size_t)(upto - c->committed) << WN_BLOCK_SHIFT;
         if (!wn_os_commit(from, length)) return NULL;
-        if (c->committed >= LARGE_PAGES_FROM) wn_os_prefer_large_pages(from, length);
+        if (c->committed >= LARGE_PAGES_FROM && !space->small_pages) wn_os_prefer_large_pages(from, length);
         c->committed = upto;
     }
     for (size_t i = at; i < at + n; i++) {

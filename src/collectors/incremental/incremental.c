@@ -89,15 +89,16 @@ static void tell_majors(mutator *m) {
 
 /* The window follows what minors cost: so long as they stay far below the target it grows, when they exceed it it
  * shrinks, and it is never so large that a minor in which everything survives takes more than twice the target. */
-static void adapt_window(incremental *inc, uint64_t ns) {
+static void adapt_window(incremental *inc, uint64_t ns, size_t handed) {
     if (inc->moved_bytes > PIECE) {
         double now = (double)ns / (double)inc->moved_bytes;
-        inc->ns_per_byte += (now - inc->ns_per_byte) / 8;
+        /* Bad news is believed sooner: where most is born old, minors that move much are few. */
+        inc->ns_per_byte += (now - inc->ns_per_byte) / (now > inc->ns_per_byte ? 2 : 8);
     }
     size_t w = inc->window;
     if (ns > inc->target_ns)
         w = (size_t)((double)w * (double)inc->target_ns / (double)ns);
-    else if (ns < inc->target_ns / 2)
+    else if (ns < inc->target_ns / 2 && handed >= w / 2) /* else it says nothing about a window that is full */
         w += w / 4;
     double most = 2 * (double)inc->target_ns / inc->ns_per_byte;
     if ((double)w > most) w = (size_t)most;
@@ -115,6 +116,7 @@ static void minor(mutator *m, size_t *died) {
         return;
     }
     inc->count_all = died != NULL;
+    size_t handed = inc->handed;
     wn_inc_minor_run(inc, m);
     inc->count_all = false;
     if (died && inc->young_objects > inc->moved_objects) *died = inc->young_objects - inc->moved_objects;
@@ -123,7 +125,7 @@ static void minor(mutator *m, size_t *died) {
         __atomic_fetch_add(&inc->owed, 2 * inc->moved_bytes, __ATOMIC_RELAXED);
         wn_inc_major_try_to_end_marking(inc, since + inc->target_ns);
     }
-    adapt_window(inc, ns);
+    adapt_window(inc, ns, handed);
     wn_event e = {.kind = WN_EVENT_MINOR,
                   .result = {.duration_ns = ns},
                   .bytes_after = wn_inc_major_used(inc),
@@ -577,6 +579,7 @@ static wn_status init(wn_heap *heap) {
     if (!inc) return wn_fail(WN_ERR_MEMORY, "no memory for the incremental collector's state");
     inc->heap = heap;
     heap->state = inc;
+    heap->space.small_pages = true;
     pthread_mutex_init(&inc->lock, NULL);
     wn_mark_pool_make(&inc->pool);
     wn_mark_make(&inc->marker, &inc->pool);
