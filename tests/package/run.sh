@@ -36,7 +36,7 @@ case $way in
         }
         LD_LIBRARY_PATH=$lib expect ./shared
         expect ./static
-        LD_LIBRARY_PATH=$lib ldd ./shared | grep -q "$lib/libwinnow.so" || { echo "./shared is not linked to the shared library"; exit 1; }
+        LD_LIBRARY_PATH=$lib ldd ./shared | grep "$lib/libwinnow.so" >/dev/null || { echo "./shared is not linked to the shared library"; exit 1; }
         ;;
     find-package)
         install_it
