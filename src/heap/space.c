@@ -405,7 +405,7 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
             pthread_mutex_lock(&space->lock);
             b = space->room[kind][cls];
         }
-        bool fresh = !b;
+        bool fresh = !b, untouched = false;
         if (b) {
             unlist_block(space, b);
         } else {
@@ -415,6 +415,7 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
                 *current = NULL;
                 return false;
             }
+            untouched = !b->dirty;
             clean_run(space, b, 1);
             b->state = WN_BLOCK_SMALL;
             b->cls = (uint8_t)cls;
@@ -429,6 +430,7 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
         *current = b;
         if (fresh) {
             /* Whole and zero: nothing to search and nothing to clear. */
+            if (untouched) wn_os_populate(wn_block_start(b), WN_BLOCK_SIZE);
             uint64_t *words = wn_alloc_words(b);
             for (size_t i = 0; i < WN_BLOCK_WORDS; i++)
                 __atomic_store_n(&words[i], slot_starts[cls][i], __ATOMIC_RELAXED);

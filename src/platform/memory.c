@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "platform/platform.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +52,16 @@ void wn_os_discard(void *start, size_t size) {
 void wn_os_prefer_large_pages(void *start, size_t size) {
 #ifdef MADV_HUGEPAGE
     madvise(start, size, MADV_HUGEPAGE);
+#else
+    (void)start, (void)size;
+#endif
+}
+
+void wn_os_populate(void *start, size_t size) {
+#ifdef MADV_POPULATE_WRITE
+    int before = errno; /* a kernel before 5.14 does not know it, and memory that is short shows at the touch */
+    madvise(start, size, MADV_POPULATE_WRITE);
+    errno = before;
 #else
     (void)start, (void)size;
 #endif

@@ -45,6 +45,8 @@ bool wn_os_commit(void *start, size_t size);
 /* Gives the pages back to the system; they stay usable and read as zero. */
 void wn_os_discard(void *start, size_t size);
 void wn_os_release(void *start, size_t size);
+/* Touches committed pages, all at once: one way into the kernel instead of one per page. A wish, no more. */
+void wn_os_populate(void *start, size_t size);
 /* Asks for large pages: fewer page faults and fewer waits for address translation. A wish, no more. */
 void wn_os_prefer_large_pages(void *start, size_t size);
 size_t wn_os_page_size(void);
