@@ -1,0 +1,65 @@
+/* test_space.c - what the heap's space promises and no client can see: which free memory goes back, and what it is
+ * then. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "heap/space.h"
+
+enum { BLOCKS = 64, BACK = 24 };
+
+/* Blocks are taken from the lowest address up and given back from the highest down, so that what is used again next is
+ * what was kept. */
+static void memory_goes_back_from_the_top_down(void **state) {
+    (void)state;
+    wn_space space;
+    assert_true(wn_space_init(&space, 0));
+    space.keeps_dirty = true;
+    wn_block *first = wn_space_take_blocks(&space, BLOCKS);
+    assert_non_null(first);
+    memset(wn_block_start(first), 0x55, (size_t)BLOCKS * WN_BLOCK_SIZE);
+    wn_space_give_blocks(&space, first, BLOCKS);
+    assert_int_equal(space.dirty_blocks, BLOCKS);
+    assert_int_equal(wn_space_discard(&space, BACK), (size_t)BACK * WN_BLOCK_SIZE);
+    assert_int_equal(space.dirty_blocks, BLOCKS - BACK);
+    for (int i = 0; i < BLOCKS; i++) assert_int_equal(first[i].dirty, i < BLOCKS - BACK);
+    assert_int_equal(*wn_block_start(&first[BLOCKS - 1]), 0);
+    /* What is taken next is the memory that was kept, and zero all the same. */
+    wn_block *again = wn_space_take_blocks(&space, 4);
+    assert_ptr_equal(again, first);
+    for (size_t i = 0; i < (size_t)4 * WN_BLOCK_SIZE; i++) assert_int_equal(wn_block_start(again)[i], 0);
+    assert_int_equal(space.dirty_blocks, BLOCKS - BACK - 4);
+    assert_int_equal(wn_space_discard(&space, (size_t)-1), (size_t)(BLOCKS - BACK - 4) * WN_BLOCK_SIZE);
+    assert_int_equal(space.dirty_blocks, 0);
+    wn_space_give_blocks(&space, again, 4);
+    wn_space_fini(&space);
+}
+
+/* A fresh block comes populated: whole, zero, its slots handed out. */
+static void a_fresh_block_is_handed_out_whole(void **state) {
+    (void)state;
+    wn_space space;
+    assert_true(wn_space_init(&space, 0));
+    wn_block *b = NULL;
+    wn_buffer_ buffer = {0};
+    unsigned cls = wn_class_of_slot_(64);
+    assert_true(wn_space_refill(&space, &b, cls, 0, &buffer));
+    assert_int_equal(buffer.limit - buffer.cursor, WN_BLOCK_SIZE);
+    for (char *p = buffer.cursor; p < buffer.limit; p++) assert_int_equal(*p, 0);
+    assert_int_equal(space.allocated_objects, WN_BLOCK_SIZE / 64);
+    wn_space_retire(&space, cls, &buffer);
+    wn_space_disown(&space, &b);
+    assert_int_equal(space.block_bytes, 0);
+    wn_space_fini(&space);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_goes_back_from_the_top_down),
+        cmocka_unit_test(a_fresh_block_is_handed_out_whole),
+    };
+    return cmocka_run_group_tests_name("space", tests, NULL, NULL);
+}
