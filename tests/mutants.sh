@@ -5,6 +5,7 @@
 #   tests/mutants.sh [--seeds N] [NAME...]      (default: 4 seeds per mutant, all mutants; a few minutes)
 #
 # A mutant is: a name, the collector to run, a file, a sed expression that must change it, and what is wrong with it.
+# Mutants of the concurrent collector run with four threads and more seeds: what they break is a race.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 seeds=4
@@ -29,6 +30,9 @@ mutants=(
 "ephemeron-by-key|refcount|src/collectors/refcount/generations.c|s/if (e->value \&\& by_key) visit/if (0 \&\& by_key) visit/|an ephemeron's key does not keep the value"
 "trial-not-undone|refcount|src/collectors/refcount/young.c|0,/meta\[0\]++;/s//(void)meta;/|a young collection does not restore the counts of garbage"
 "young-forgotten|refcount|src/collectors/refcount/young.c|s/if (!(meta\[1\] \& WN_STATE_SCRATCH_)) return;/return;/|what an outside reference reaches is not kept alive"
+"half-the-candidates|refcount|src/collectors/refcount/full.c|s/k < 64; k += 8/k < 32; k += 8/|a full collection overlooks every other 512 bytes"
+"no-deletion-barrier|concurrent|src/collectors/concurrent/allocate.c|s/if (old) wn_cc_shade_own(m, old);//|an overwritten reference is not shaded"
+"born-white|concurrent|src/collectors/concurrent/allocate.c|s/return shades(m) \&\& !wn_cc_of_mutator(m)->grey;/return false;/|what is made while marking goes on is white"
 "no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& __atomic_load_n/0 \&\& __atomic_load_n/|a store into an old object is not remembered"
 "weak-not-moved|incremental|src/engines/weak.c|/^void wn_weak_moved/,/^}/s/if (e) {/if (0) {/|weak references do not follow an object that moves"
 )
@@ -49,9 +53,10 @@ build() { # folder: compiles what has no object yet, and links
 }
 
 try() { # folder collector: true when some seed fails; prints the first complaint
-    local seed
-    for seed in $(seq "$seeds"); do
-        if ! WINNOW_COLLECTOR=$2 "$1/random_graph" --seed "$seed" --ops "$ops" --no-shrink --limit 60 >"$1/log" 2>&1; then
+    local seed threads=1 tries=$seeds
+    [ "$2" = concurrent ] && threads=4 tries=$((seeds * 10))
+    for seed in $(seq "$tries"); do
+        if ! WINNOW_COLLECTOR=$2 "$1/random_graph" --seed "$seed" --ops "$ops" --threads $threads --no-shrink --limit 60 >"$1/log" 2>&1; then
             sed -n 's/^random_graph: FAILED: //p' "$1/log" | head -1
             return 0
         fi
@@ -68,7 +73,7 @@ fresh() { # folder: a copy of the sources
 base=$work/base
 fresh "$base"
 build "$base" || { echo "the library does not build"; exit 1; }
-for collector in refcount incremental; do
+for collector in refcount incremental concurrent; do
     if complaint=$(try "$base" "$collector"); then
         echo "the unchanged library fails on $collector: $complaint"
         exit 1
