@@ -103,7 +103,7 @@ typedef struct wn_cc {
     bool barrier_is_up;  /* H1 is over: every thread has its barrier on, so that tracing may begin; changed under
                             heap->world; atomic */
     size_t white_shaded; /* references shaded by threads that turned out not to be marked yet; atomic */
-    uint64_t weak_reads; /* W1: white targets that weak reads returned; under heap->weak.lock */
+    uint64_t weak_reads; /* W1: white targets that weak reads returned; added to under heap->weak.lock; atomic */
     bool failed;         /* no memory for the marking itself: the cycle frees nothing; atomic */
     bool aborted;        /* the cycle was given up from outside; under heap->world */
 
