@@ -12,8 +12,7 @@
 
 void wn_world_spill(mutator *me) {
     if (WN_LIKELY(!me->heap->options.conservative_stacks)) return;
-    wn_os_spill_registers(&me->registers);
-    me->stack_low = __builtin_frame_address(0);
+    me->stack_low = wn_os_spill_registers(&me->registers, me->stack_high);
 }
 
 static void wait_while_stopped(wn_heap *heap, mutator *me) {

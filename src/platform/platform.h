@@ -64,11 +64,16 @@ uint64_t wn_os_thread_cpu(void); /* CPU time of the calling thread */
 
 /* ---- registers --------------------------------------------------------------------------------------------------- */
 
-/* The callee-saved registers of the caller, spilled explicitly: setjmp is no substitute, glibc mangles some. */
+/* What a conservative scan needs of a thread besides its stack: the callee-saved registers, spilled explicitly (setjmp is
+ * no substitute, glibc mangles some), and a copy of the frames nearest the top. Those are of library functions that may
+ * return before the scan, and what a register of the client's held may be in one of them alone: each function saves
+ * what it is going to use. */
+enum { WN_REGISTERS = 16, WN_TOP_OF_STACK = 128 }; /* words */
 typedef struct wn_registers {
-    uintptr_t word[16];
+    uintptr_t word[WN_REGISTERS + WN_TOP_OF_STACK];
 } wn_registers;
-void wn_os_spill_registers(wn_registers *into) __attribute__((noinline));
+/* Returns where the calling thread's stack ends now; `high` is where it begins. */
+void *wn_os_spill_registers(wn_registers *into, const void *high) __attribute__((noinline));
 /* The bounds of the calling thread's C stack: [low, high). */
 bool wn_os_stack_bounds(void **low, void **high);
 

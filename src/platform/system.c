@@ -13,24 +13,32 @@ static uint64_t read_clock(clockid_t id) {
 uint64_t wn_os_now(void) { return read_clock(CLOCK_MONOTONIC); }
 uint64_t wn_os_thread_cpu(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
 
-void wn_os_spill_registers(wn_registers *into) {
+/* A sanitizer's guards lie between the words of a frame: they are read all the same. */
+__attribute__((no_sanitize("address", "thread", "undefined"))) void *wn_os_spill_registers(wn_registers *into,
+                                                                                           const void *high) {
+    const uintptr_t *top;
 #if defined(__x86_64__)
     __asm__ volatile("movq %%rbx, 0(%0)\n\tmovq %%rbp, 8(%0)\n\tmovq %%r12, 16(%0)\n\tmovq %%r13, 24(%0)\n\t"
                      "movq %%r14, 32(%0)\n\tmovq %%r15, 40(%0)"
                      :
                      : "r"(into->word)
                      : "memory");
-    for (int i = 6; i < 16; i++) into->word[i] = 0;
+    __asm__ volatile("movq %%rsp, %0" : "=r"(top));
+    for (int i = 6; i < WN_REGISTERS; i++) into->word[i] = 0;
 #elif defined(__aarch64__)
     __asm__ volatile("stp x19, x20, [%0, 0]\n\tstp x21, x22, [%0, 16]\n\tstp x23, x24, [%0, 32]\n\t"
                      "stp x25, x26, [%0, 48]\n\tstp x27, x28, [%0, 64]\n\tstp x29, x30, [%0, 80]"
                      :
                      : "r"(into->word)
                      : "memory");
-    for (int i = 12; i < 16; i++) into->word[i] = 0;
+    __asm__ volatile("mov %0, sp" : "=r"(top));
+    for (int i = 12; i < WN_REGISTERS; i++) into->word[i] = 0;
 #else
 #error "conservative stack scanning needs the callee-saved registers of this processor: spill them here"
 #endif
+    for (size_t i = 0; i < WN_TOP_OF_STACK; i++)
+        into->word[WN_REGISTERS + i] = top + i < (const uintptr_t *)high ? top[i] : 0;
+    return (void *)(uintptr_t)top;
 }
 
 bool wn_os_stack_bounds(void **low, void **high) {

@@ -4,6 +4,9 @@
  */
 #include "client.h"
 
+#include <pthread.h>
+#include <time.h>
+
 static void once_then_released(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -411,6 +414,45 @@ static void the_end_of_the_heap_releases_but_does_not_finalize(void **state) {
     saved = NULL;
 }
 
+/* finalizer_thread=on: where there is such a thread, no finalizer runs on the program's own; the same ones run. */
+static pthread_t program;
+static _Atomic unsigned elsewhere, resurrected;
+static void note_the_thread(wn_mutator *m, mortal *self) {
+    if (!pthread_equal(pthread_self(), program)) atomic_fetch_add(&elsewhere, 1);
+    if (self->id % 10 == 0) { /* and it may use the heap like any thread */
+        wn_root(m, pair *, p, client_pair(m, self->id, self, NULL));
+        if (p->a == self) atomic_fetch_add(&resurrected, 1);
+    }
+}
+static __attribute__((noinline)) void drop_watched(wn_mutator *m, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        wn_root(m, mortal *, o, client_mortal(m, (long)i, NULL, NULL));
+        o->will = note_the_thread;
+    }
+}
+
+static void on_a_thread_of_their_own(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.finalizer_thread = true;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(5000);
+    program = pthread_self();
+    atomic_store(&elsewhere, 0);
+    atomic_store(&resurrected, 0);
+    drop_watched(m, n);
+    for (int i = 0; i < 4000 && client_total(EVENT_FINALIZE) < n; i++) {
+        if (i % 100 == 0) client_collect(m);
+        wn_poll(m);
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    for (size_t i = 0; i < n; i++) assert_int_equal(client_finalized[i], 1);
+    assert_int_equal(resurrected, (n + 9) / 10);
+    assert_int_equal(elsewhere, wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT ? n : 0);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(once_then_released),
@@ -427,6 +469,7 @@ int main(void) {
         cmocka_unit_test(finalizers_may_make_finalizable_garbage),
         cmocka_unit_test(a_resurrected_object_can_be_watched_again),
         cmocka_unit_test(many_that_die_together),
+        cmocka_unit_test(on_a_thread_of_their_own),
         cmocka_unit_test(the_end_of_the_heap_releases_but_does_not_finalize),
     };
     return CLIENT_MAIN("finalizers", tests);

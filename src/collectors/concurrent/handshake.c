@@ -45,9 +45,9 @@ void wn_cc_scan_roots(mutator *m) {
         scan_words(m, m->stack_low, m->stack_high);
     } else {
         wn_registers here;
-        wn_os_spill_registers(&here);
+        const uintptr_t *low = wn_os_spill_registers(&here, m->stack_high);
         scan_words(m, here.word, here.word + sizeof here.word / sizeof here.word[0]);
-        scan_words(m, (uintptr_t *)__builtin_frame_address(0), m->stack_high);
+        scan_words(m, low, m->stack_high);
     }
 }
 

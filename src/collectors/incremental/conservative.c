@@ -38,9 +38,9 @@ void wn_inc_conservative_scan(incremental *inc, found_fn *found) {
         if (!m->stack_high) continue;
         if (pthread_equal(m->thread, pthread_self())) {
             wn_registers here;
-            wn_os_spill_registers(&here);
+            const void *low = wn_os_spill_registers(&here, m->stack_high);
             scan_words(inc, here.word, here.word + sizeof here.word / sizeof here.word[0], found);
-            scan_stack(inc, __builtin_frame_address(0), m->stack_high, found);
+            scan_stack(inc, low, m->stack_high, found);
         } else {
             scan_words(inc, m->registers.word,
                        m->registers.word + sizeof m->registers.word / sizeof m->registers.word[0], found);
