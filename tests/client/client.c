@@ -20,7 +20,12 @@ void client_note(char kind, long id) {
 
 size_t client_events(void) { return log_length; }
 client_event client_event_at(size_t i) { return log_entries[i]; }
-unsigned client_total(char kind) { return log_totals[(unsigned char)kind]; }
+unsigned client_total(char kind) {
+    pthread_mutex_lock(&log_lock);
+    unsigned n = log_totals[(unsigned char)kind];
+    pthread_mutex_unlock(&log_lock);
+    return n;
+}
 
 long client_when(char kind, long id) {
     for (size_t i = 0; i < log_length; i++)
