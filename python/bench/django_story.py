@@ -1,10 +1,10 @@
-"""The Instagram story with real parts: Django under gunicorn (or uWSGI), four workers forked after the application is
+"""The Instagram story with real parts: Django under gunicorn and uWSGI, four workers forked after the application is
 loaded, requests that leak cycles; memory, throughput and latency for the interpreter's collector, gc.disable(),
 gc.freeze(), winnow, and winnow with gc.freeze().
 
-    python python/bench/django_story.py [--requests 3000] [--server gunicorn|uwsgi] [--plot FILE.svg] [--json FILE]
+    python python/bench/django_story.py [--requests 3000] [--servers gunicorn,uwsgi] [--plot FILE.svg] [--json FILE]
 
-Makes a virtual environment with Django, the server, matplotlib and this tree's winnow, in ~/.cache/winnow-django or --venv.
+Makes a virtual environment with Django, the servers, matplotlib and this tree's winnow, in ~/.cache/winnow-django or --venv.
 """
 
 import argparse
@@ -24,12 +24,12 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 HOWS = ("stock", "disable", "freeze", "winnow", "winnow+freeze")
 
 
-def prepare(folder, server):
+def prepare(folder, servers):
     python = os.path.join(folder, "bin", "python")
     if not os.path.exists(python):
         print(f"making a virtual environment in {folder}", flush=True)
         venv.create(folder, with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "django", server, "matplotlib", ROOT],
+    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "django", *servers, "matplotlib", ROOT],
                    check=True)
     return python
 
@@ -135,13 +135,16 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 rows = json.loads(sys.argv[1])
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.6))
-names = [r["how"] for r in rows]
-for axis, key, title in zip(axes, ("pss_mb", "per_second", "p999_ms"),
-                            ("proportional memory of the workers, MB", "requests per second", "99.9th percentile of latency, ms")):
-    axis.bar(names, [r[key] for r in rows], color=["#888888", "#bbbbbb", "#999977", "#2f6f9f", "#2f9f6f"][:len(rows)])
-    axis.set_title(title, fontsize=9)
-    axis.tick_params(axis="x", labelsize=7, rotation=20)
+servers = sys.argv[3:]
+figure, axes = plt.subplots(len(servers), 3, figsize=(12, 3.6 * len(servers)), squeeze=False)
+for row, server in zip(axes, servers):
+    mine = [r for r in rows if r["server"] == server]
+    for axis, key, title in zip(row, ("pss_mb", "per_second", "p999_ms"),
+                                ("proportional memory of the workers, MB", "requests per second", "99.9th percentile of latency, ms")):
+        axis.bar([r["how"] for r in mine], [r[key] for r in mine],
+                 color=["#888888", "#bbbbbb", "#999977", "#2f6f9f", "#2f9f6f"][:len(mine)])
+        axis.set_title(f"{server}: {title}", fontsize=9)
+        axis.tick_params(axis="x", labelsize=7, rotation=20)
 figure.tight_layout()
 figure.savefig(sys.argv[2])
 """
@@ -149,7 +152,7 @@ figure.savefig(sys.argv[2])
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--server", choices=("gunicorn", "uwsgi"), default="gunicorn")
+    parser.add_argument("--servers", default="gunicorn,uwsgi")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--requests", type=int, default=3000, help="for each worker")
     parser.add_argument("--catalogue", type=float, default=5e5, help="containers that the application loads before the fork")
@@ -158,22 +161,25 @@ def main():
     parser.add_argument("--plot", default="django-story.svg")
     parser.add_argument("--json")
     o = parser.parse_args()
-    python = prepare(o.venv, o.server)
-    print(f"Django under {o.server}, {o.workers} workers, {o.requests} requests each")
-    print(f"{'':>14} {'resident':>10} {'proportional':>13} {'private':>10} {'requests/s':>11} {'p50':>8} {'p99':>8} {'p99.9':>8} "
+    servers = o.servers.split(",")
+    if not set(servers) <= {"gunicorn", "uwsgi"}:
+        parser.error(f"the servers are gunicorn and uwsgi, not {o.servers}")
+    python = prepare(o.venv, servers)
+    print(f"Django, {o.workers} workers, {o.requests} requests each")
+    print(f"{'':>22} {'resident':>10} {'proportional':>13} {'private':>10} {'requests/s':>11} {'p50':>8} {'p99':>8} {'p99.9':>8} "
           f"{'longest':>9}  full collections")
     rows = []
-    for how in o.hows.split(","):
-        r = measure(python, o.server, how, o.workers, o.requests, o.catalogue)
+    for server, how in ((server, how) for server in servers for how in o.hows.split(",")):
+        r = measure(python, server, how, o.workers, o.requests, o.catalogue)
         rows.append(r)
-        print(f"{how:>14} {r['rss_mb']:7.0f} MB {r['pss_mb']:10.0f} MB {r['private_mb']:7.0f} MB {r['per_second']:11.0f} "
+        print(f"{server:>8} {how:>13} {r['rss_mb']:7.0f} MB {r['pss_mb']:10.0f} MB {r['private_mb']:7.0f} MB {r['per_second']:11.0f} "
               f"{r['p50_ms']:5.1f} ms {r['p99_ms']:5.1f} ms {r['p999_ms']:5.1f} ms {r['max_ms']:6.1f} ms  {r['full_in_a_worker']}",
               flush=True)
         if o.json:
             with open(o.json, "a") as f:
                 f.write(json.dumps(r) + "\n")
     if o.plot:
-        subprocess.run([python, "-c", PLOT, json.dumps(rows), os.path.abspath(o.plot)], check=True)
+        subprocess.run([python, "-c", PLOT, json.dumps(rows), os.path.abspath(o.plot), *servers], check=True)
         print(f"plot: {o.plot}")
 
 

@@ -44,14 +44,15 @@ static struct {
     search search;
     bool searching_ready; /* the search's memory has been made */
 
-    bool in_full;     /* between start and stop of a full collection */
-    bool nested;      /* a batch before the last */
-    bool asked;       /* gc.collect was called, by its name */
-    bool bypass;      /* this collection is the interpreter's alone */
-    bool forked;      /* this process is a forked child of the one that installed */
-    bool in_slice;    /* between start and stop of a collection that reclaims a slice */
-    Py_ssize_t extra; /* what nested batches collected */
-    size_t survivors; /* objects tracked after the current full collection, about */
+    bool in_full;       /* between start and stop of a full collection */
+    bool nested;        /* a batch before the last */
+    bool asked;         /* gc.collect was called, by its name */
+    bool bypass;        /* this collection is the interpreter's alone */
+    bool forked;        /* this process is a forked child of the one that installed */
+    bool in_slice;      /* between start and stop of a collection that reclaims a slice */
+    Py_ssize_t extra;   /* what nested batches collected */
+    Py_ssize_t pending; /* of a full collection put off: objects that had grown old */
+    size_t survivors;   /* objects tracked after the current full collection, about */
     uint64_t start, dispose_start, slice_cpu;
 
     phase phase;
@@ -604,18 +605,23 @@ static void nothing_this_time(void) {
     park();
 }
 
+/* As if it had not been asked for: it will be again. The interpreter forgets how many objects have grown old, so that
+ * is put back when it has stopped. */
+static void put_off(void) {
+    W.pending = W.gc->long_lived_pending;
+    W.n.deferred++;
+    W.how = "full collection put off";
+    nothing_this_time();
+    W.survivors = (size_t)W.gc->long_lived_total;
+}
+
 static void full_start(void) {
     bool by_itself = automatic();
     if (W.bypass) return;
     W.n.full++;
     if (W.o.proportional && by_itself && W.phase == IDLE &&
         (double)W.gc->long_lived_pending < W.due * (double)W.gc->long_lived_total) {
-        Py_ssize_t pending = W.gc->long_lived_pending;
-        W.n.deferred++;
-        W.how = "full collection put off";
-        nothing_this_time();
-        W.survivors = (size_t)W.gc->long_lived_total;
-        W.gc->long_lived_pending = pending;
+        put_off();
         return;
     }
     if (W.o.mode == MODE_CONCURRENT) {
@@ -624,6 +630,11 @@ static void full_start(void) {
             W.n.skipped++;
             W.how = "full collection while one goes on";
             nothing_this_time();
+            return;
+        }
+        /* The fork will be much shorter once the huge pages are there; but garbage does not wait for ever. */
+        if (by_itself && W.o.huge && huge_at_work() && W.gc->long_lived_pending < W.gc->long_lived_total / 2) {
+            put_off();
             return;
         }
         if (!by_itself) drop_snapshot();
@@ -665,6 +676,8 @@ static void full_stop(PyObject *info) {
     canary_take();
     W.in_full = false;
     W.gc->long_lived_total = (Py_ssize_t)W.survivors;
+    W.gc->long_lived_pending += W.pending;
+    W.pending = 0;
     PyObject *collected = PyDict_GetItemWithError(info, W.s_collected);
     long n = collected ? PyLong_AsLong(collected) : 0;
     if (n == -1 && PyErr_Occurred()) PyErr_Clear();

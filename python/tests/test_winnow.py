@@ -752,11 +752,17 @@ class Extras(unittest.TestCase):
         threshold = gc.get_threshold()
         winnow.install("fast", policy="garbage")
         gc.set_threshold(100, 2, 2)
-        alive = [[i] for i in range(100000)]
+        alive, put_off, pending = [], 0, []
+        for i in range(1000):
+            alive.extend([i] for i in range(100))
+            s = winnow.stats()
+            if s["deferred"] > put_off:
+                put_off = s["deferred"]
+                pending.append(_native.pending())
         gc.set_threshold(*threshold)
-        s = winnow.stats()
         winnow.uninstall()
         self.assertGreater(s["deferred"], 0)
+        self.assertGreater(min(pending), 1000, "what has grown old is not forgotten when a collection is put off")
         self.assertLess(s["deferred"], s["full_collections"])
         del alive
 
