@@ -33,7 +33,7 @@ mutants=(
 "half-the-candidates|refcount|src/collectors/refcount/full.c|s/k < 64; k += 8/k < 32; k += 8/|a full collection overlooks every other 512 bytes"
 "no-deletion-barrier|concurrent|src/collectors/concurrent/allocate.c|s/if (old) wn_cc_shade_own(m, old);//|an overwritten reference is not shaded"
 "born-white|concurrent|src/collectors/concurrent/allocate.c|s/return shades(m) \&\& !wn_cc_of_mutator(m)->grey;/return false;/|what is made while marking goes on is white"
-"no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& __atomic_load_n/0 \&\& __atomic_load_n/|a store into an old object is not remembered"
+"no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& wn_matters_(m, value)/0/|a store into an old object is not remembered"
 "weak-not-moved|incremental|src/engines/weak.c|/^void wn_weak_moved/,/^}/s/if (e) {/if (0) {/|weak references do not follow an object that moves"
 )
 
