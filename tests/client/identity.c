@@ -193,6 +193,35 @@ static void immortals_never_die_and_are_never_counted(void **state) {
     client_close(&c);
 }
 
+/* An immortal object that is pinned while it is young stays behind when younger immortals move on. */
+static void pinned_immortals_are_not_forgotten(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, wn_weakref *, w, NULL);
+        {
+            wn_root(m, pair *, pinned, client_pair(m, 1, NULL, NULL));
+            wn_root(m, pair *, other, client_pair(m, 2, NULL, NULL));
+            assert_int_equal(wn_pin(m, pinned), WN_OK);
+            wn_make_immortal(m, pinned);
+            wn_make_immortal(m, other);
+            wn_take(m, w, wn_weakref_new(m, pinned, NULL, NULL));
+            wn_collect(m, 0, NULL);
+            wn_unpin(m, pinned);
+        }
+        for (int i = 0; i < 3; i++) {
+            wn_collect(m, 0, NULL);
+            for (size_t n = client_scaled(20000); n; n--) wn_release(m, client_new(m, &pair_type));
+            client_collect(m);
+        }
+        wn_root(m, pair *, got, wn_weakref_get(m, w));
+        assert_non_null(got);
+        assert_int_equal(got->id, 1);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(identities_are_stable_and_unique),
@@ -200,6 +229,7 @@ int main(void) {
         cmocka_unit_test(types_may_ask_never_to_move),
         cmocka_unit_test(the_pin_limit_is_reported),
         cmocka_unit_test(immortals_never_die_and_are_never_counted),
+        cmocka_unit_test(pinned_immortals_are_not_forgotten),
     };
     return CLIENT_MAIN("identity", tests);
 }

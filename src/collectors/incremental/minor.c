@@ -321,8 +321,9 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     scan_new(inc, marking);
     for (size_t i = inc->immortal_young; i < heap->immortals.n; i++) root(&heap->immortals.at[i], inc);
     scan_new(inc, marking);
-    inc->immortal_young = heap->immortals.n;
-    while (inc->immortal_young && is_young(inc, heap->immortals.at[inc->immortal_young - 1])) inc->immortal_young--;
+    /* One that is pinned is young still, and may be followed by others that are old. */
+    while (inc->immortal_young < heap->immortals.n && !is_young(inc, heap->immortals.at[inc->immortal_young]))
+        inc->immortal_young++;
 
     wn_vector kept = inc->kept; /* what has to be kept again goes into a new one */
     inc->kept = (wn_vector){0};
