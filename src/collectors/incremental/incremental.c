@@ -22,6 +22,7 @@ enum {
 };
 
 static const uint64_t target_default_ns = 400000;
+static const double ns_per_byte_default = 0.4;
 
 static bool goes_on(const incremental *inc) { return __atomic_load_n(&inc->phase, __ATOMIC_RELAXED) != IDLE; }
 
@@ -91,9 +92,13 @@ static void tell_majors(mutator *m) {
  * shrinks, and it is never so large that a minor in which everything survives takes more than twice the target. */
 static void adapt_window(incremental *inc, uint64_t ns, size_t handed) {
     if (inc->moved_bytes > PIECE) {
-        double now = (double)ns / (double)inc->moved_bytes;
-        /* Bad news is believed sooner: where most is born old, minors that move much are few. */
-        inc->ns_per_byte += (now - inc->ns_per_byte) / (now > inc->ns_per_byte ? 2 : 8);
+        /* Bad news is believed sooner, because where most is born old minors that move much are few; but only so much
+         * of it, because the thread may have been off the processor. */
+        double now = (double)ns / (double)inc->moved_bytes, before = inc->ns_per_byte;
+        if (now > 2 * before) now = 2 * before;
+        inc->ns_per_byte += (now - before) / (now > before ? 2 : 8);
+    } else if (inc->ns_per_byte > ns_per_byte_default) {
+        inc->ns_per_byte += (ns_per_byte_default - inc->ns_per_byte) / 64; /* no news: forget slowly */
     }
     size_t w = inc->window;
     if (ns > inc->target_ns)
@@ -595,7 +600,7 @@ static wn_status init(wn_heap *heap) {
     }
     wn_options *o = &heap->options;
     inc->target_ns = o->pause_budget_ns ? o->pause_budget_ns * 3 / 4 : target_default_ns;
-    inc->ns_per_byte = 0.4;
+    inc->ns_per_byte = ns_per_byte_default;
     inc->window = inc->nursery_size < 512 << 10 ? inc->nursery_size : 512 << 10;
     if (!o->nursery) o->nursery = inc->nursery_size;
     if (!o->min_heap) o->min_heap = 8 * inc->nursery_size;

@@ -243,8 +243,10 @@ extern const wn_type wn_inc_shadow_type;
 
 /* ---- tenure.c ---------------------------------------------------------------------------------------------------- */
 
-/* At the end of a minor, with the world stopped: counts what was in a piece, which stands for so many, and adds it to
- * walked_objects and walked_bytes. */
+/* At the end of a minor, with the world stopped: whether enough was made since the last one for what survives to say
+ * anything. */
+bool wn_inc_tenure_is_telling(const incremental *inc);
+/* ... counts what was in a piece, which stands for so many, and adds it to walked_objects and walked_bytes. */
 void wn_inc_tenure_sample(incremental *inc, stretch piece, unsigned stands_for);
 /* ... and decides which classes are born old. */
 void wn_inc_tenure_judge(incremental *inc);

@@ -271,6 +271,7 @@ static size_t close_pieces(incremental *inc) {
  * wants to know; else by the average of every sixteenth. */
 static void count_pieces(incremental *inc, size_t unused) {
     size_t bytes = (size_t)0 - unused;
+    bool telling = wn_inc_tenure_is_telling(inc);
     inc->young_objects = 0;
     for (size_t i = inc->first_new; i < inc->pieces.n; i++) {
         stretch p = inc->pieces.at[i];
@@ -278,7 +279,7 @@ static void count_pieces(incremental *inc, size_t unused) {
         bool sampling = !inc->count_all && inc->pieces_seen++ > 256;
         if (sampling && inc->pieces_seen % 16) continue;
         uint64_t objects = inc->walked_objects, walked = inc->walked_bytes;
-        wn_inc_tenure_sample(inc, p, sampling ? 16 : 1);
+        wn_inc_tenure_sample(inc, p, !telling ? 0 : sampling ? 16 : 1);
         inc->young_objects += inc->walked_objects - objects;
         inc->nursery_objects += (double)(inc->walked_objects - objects);
         inc->nursery_bytes += (double)(inc->walked_bytes - walked);

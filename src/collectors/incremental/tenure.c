@@ -16,7 +16,8 @@
 #include "incremental.h"
 
 enum {
-    ENOUGH = 256 << 10, /* bytes of a class, by the sample, for a judgement: what a program makes at its start lasts */
+    ENOUGH = 256 << 10,  /* bytes of a class, by the sample, for a judgement: what a program makes at its start lasts */
+    TELLING = 2 * PIECE, /* bytes made between two minors; of fewer, much survives because it is so young */
     STRESS_QUOTA = 256,
     QUOTA_MAX = 16 /* times the first one */
 };
@@ -24,6 +25,11 @@ enum {
 /* Under stress every chance is taken: a class is judged by one object, and soon again. */
 static size_t first_quota(const incremental *inc) {
     return inc->heap->options.stress ? STRESS_QUOTA : 2 * inc->nursery_size;
+}
+
+bool wn_inc_tenure_is_telling(const incremental *inc) {
+    size_t least = inc->nursery_size / 4 < TELLING ? inc->nursery_size / 4 : TELLING;
+    return inc->handed >= least || inc->heap->options.stress;
 }
 
 void wn_inc_tenure_sample(incremental *inc, stretch piece, unsigned stands_for) {
