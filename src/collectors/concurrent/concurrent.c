@@ -217,6 +217,8 @@ static void after_fork(wn_heap *heap, bool child) {
     for (unsigned i = 0; i < cc->workers; i++) cc->worker[i].running = false;
     cc->finalizer_running = false;
     cc->marking_together = false;
+    cc->finalizing = 0; /* what other threads were running is not run to its end here */
+    for (mutator *m = heap->mutators; m; m = m->next) cc->finalizing += wn_cc_of_mutator(m)->finalizing;
     repair_blocks(cc);
     /* Segments that other threads held are gone with them; all of the markers' memory starts anew. */
     wn_mark_pool_drop(&cc->pool);

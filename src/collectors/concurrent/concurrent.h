@@ -145,6 +145,7 @@ typedef struct wn_cc {
     wn_vector due_callbacks; /* weak references whose targets died; roots */
     uint64_t ran;            /* finalizers and batches of callbacks that have run; atomic */
     uint32_t due;            /* something is in them; atomic */
+    uint32_t finalizing;     /* threads that run some of them at this moment; atomic */
     bool finalizer_running;  /* the finalizer thread exists; under heap->world */
     pthread_t finalizer;
     pthread_cond_t finalizer_wake;

@@ -402,6 +402,20 @@ bool wn_cc_wait_for_cycle(mutator *m, bool fresh) {
     return possible;
 }
 
+/* Runs all that is due, and stands still until other threads have run what they took of it: a collection has promised
+ * that it has been run when it returns. Not within a finalizer, where two threads could wait for each other. */
+static void run_all_due(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_cc_run_due(m, ~(uint64_t)0);
+    if (wn_cc_of_mutator(m)->finalizing || m->in_callbacks) return;
+    while (__atomic_load_n(&cc->finalizing, __ATOMIC_ACQUIRE)) {
+        wn_block_begin(&m->fast);
+        nanosleep(&(struct timespec){0, 20000}, NULL);
+        wn_block_end(&m->fast);
+        wn_cc_run_due(m, ~(uint64_t)0);
+    }
+}
+
 wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
     wn_cc *cc = wn_cc_of(m->heap);
     wn_collect_result ignored;
@@ -427,7 +441,7 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
         pthread_mutex_unlock(&m->heap->world);
         uint64_t ran = __atomic_load_n(&cc->ran, __ATOMIC_RELAXED);
         wn_poll(&m->fast); /* which may run some as well */
-        if (!m->heap->options.finalizer_thread) wn_cc_run_due(m, ~(uint64_t)0);
+        if (!m->heap->options.finalizer_thread) run_all_due(m);
         if (__atomic_load_n(&cc->ran, __ATOMIC_RELAXED) == ran || generation < 2) break;
     }
     result->duration_ns = wn_os_now() - start;

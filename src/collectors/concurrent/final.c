@@ -180,9 +180,10 @@ bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
     if (!__atomic_load_n(&cc->due, __ATOMIC_RELAXED) || c->finalizing || m->in_callbacks || m->fast.nested)
         return false;
     uint64_t start = wn_os_now();
+    __atomic_fetch_add(&cc->finalizing, 1, __ATOMIC_RELAXED); /* before anything leaves the lists */
+    c->finalizing = true;
     uint64_t ran = take_callbacks(cc, m);
     wn_run_callbacks(m);
-    c->finalizing = true;
     for (void *o; (budget_ns == ~(uint64_t)0 || wn_os_now() - start < budget_ns) && (o = next_final(cc));) {
         wn_root(&m->fast, void *, kept, o);
         wn_type_of(kept)->finalize(&m->fast, kept);
@@ -191,6 +192,7 @@ bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
     c->finalizing = false;
     if (ran) wn_cc_pace_down(cc);
     __atomic_fetch_add(&cc->ran, ran, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(&cc->finalizing, 1, __ATOMIC_RELEASE);
     if (__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
     return ran;
 }

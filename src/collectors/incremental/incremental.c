@@ -9,11 +9,13 @@
  * Steps therefore never follow each other, nor a minor, without the program having a piece to itself in between; and
  * since even a step cut short marks far more than a piece holds, allocation cannot outrun marking.
  */
+#define _GNU_SOURCE
 #include "incremental.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     WINDOW_MIN = PIECE,
@@ -148,9 +150,10 @@ static void minor(mutator *m, size_t *died) {
 static size_t run_due(mutator *m, uint64_t deadline) {
     incremental *inc = inc_of(m->heap);
     size_t n = m->callbacks.n;
+    mutator *nobody = NULL;
     wn_run_callbacks(m);
     if (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) != FINALIZING ||
-        __atomic_exchange_n(&inc->in_finalizers, true, __ATOMIC_ACQUIRE))
+        !__atomic_compare_exchange_n(&inc->finalizer, &nobody, m, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
         return n;
     m->fast.nested++;
     while (inc->due.n) {
@@ -165,7 +168,7 @@ static size_t run_due(mutator *m, uint64_t deadline) {
         if (inc->phase == FINALIZING) wn_inc_major_finish(inc);
         wn_world_start(m->heap, m);
     }
-    __atomic_store_n(&inc->in_finalizers, false, __ATOMIC_RELEASE);
+    __atomic_store_n(&inc->finalizer, NULL, __ATOMIC_RELEASE);
     return n;
 }
 
@@ -225,6 +228,23 @@ static void pace(mutator *m, size_t bytes) {
     tell_majors(m);
 }
 
+/* Ends a major that waits for its finalizers. Another thread may be running them: then this one stands still until that
+ * is done, because a full collection has promised to have run them all. True: there were some. */
+static bool end_finalizing(mutator *m) {
+    incremental *inc = inc_of(m->heap);
+    bool any = run_due(m, UINT64_MAX);
+    while (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) == FINALIZING) {
+        any = true;
+        if (__atomic_load_n(&inc->finalizer, __ATOMIC_RELAXED)) {
+            wn_block_begin(&m->fast);
+            nanosleep(&(struct timespec){0, 20000}, NULL);
+            wn_block_end(&m->fast);
+        }
+        run_due(m, UINT64_MAX);
+    }
+    return any;
+}
+
 /* Everything unreachable goes: a major from start to end, with its finalizers, as often as those make new garbage. */
 static void full(mutator *m, wn_collect_result *result) {
     incremental *inc = inc_of(m->heap);
@@ -235,14 +255,15 @@ static void full(mutator *m, wn_collect_result *result) {
         wn_world_stop(heap, m);
         if (is_marking(inc)) wn_inc_major_abort(inc);
         wn_inc_major_work(inc, m, UINT64_MAX, true);
-        if (inc->phase == FINALIZING) {
+        while (inc->phase == FINALIZING) {
             wn_world_start(heap, m);
-            run_due(m, UINT64_MAX);
+            end_finalizing(m);
             tell_majors(m);
             wn_world_stop(heap, m);
+            if (is_marking(inc)) wn_inc_major_abort(inc); /* another thread has begun the next one already */
+            wn_inc_major_work(inc, m, UINT64_MAX, true);
         }
-        size_t ran = 0;
-        if (inc->phase == IDLE) { /* else another thread is running finalizers and will end that major */
+        if (inc->phase == IDLE) {
             inc->count_all = true;
             wn_inc_minor_run(inc, m);
             inc->count_all = false;
@@ -262,7 +283,7 @@ static void full(mutator *m, wn_collect_result *result) {
         wn_world_start(heap, m);
         wn_tell(m, &(wn_event){.kind = WN_EVENT_MINOR});
         wn_tell(m, &(wn_event){.kind = WN_EVENT_STEP, .generation = 2, .after = public_phase(inc->phase)});
-        ran = run_due(m, UINT64_MAX);
+        bool ran = end_finalizing(m);
         tell_majors(m);
         if (!ran) break;
     }
@@ -664,6 +685,8 @@ static void after_fork(wn_heap *heap, bool child) {
     incremental *inc = inc_of(heap);
     /* Remembered sets of threads that are gone with the fork cannot be trusted. */
     if (child && !inc->alone_at_fork) inc->remembered_lost = true;
+    /* Nor will such a thread end what it was finalizing. */
+    if (child && inc->finalizer != wn_mutator_of(wn_current(heap))) inc->finalizer = NULL;
     pthread_mutex_unlock(&inc->lock);
 }
 

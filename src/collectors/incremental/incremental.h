@@ -151,7 +151,7 @@ typedef struct incremental {
     double ratio;         /* owed per byte allocated */
     uint64_t target_ns;   /* a step and a minor aim to stay below */
     double ns_per_byte;   /* of moving, measured */
-    bool in_finalizers;   /* atomic */
+    mutator *finalizer;   /* the thread that runs finalizers at this moment; atomic */
 
     /* what happened, for events, results and statistics; changed with the world stopped */
     size_t freed_objects, freed_bytes; /* by this major's sweep so far */
