@@ -4,10 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    COMMIT_BLOCKS = (2 << 20) / WN_BLOCK_SIZE,
-    LARGE_PAGES_FROM = (10 << 20) / WN_BLOCK_SIZE /* in a heap's first chunk: in a small heap they only waste memory */
-};
+enum { COMMIT_BLOCKS = (2 << 20) / WN_BLOCK_SIZE }; /* a call to the system commits so many */
 
 /* Where the slots of a class begin, as a block's bitmap: the alloc bits of a block that is handed out whole. */
 static uint64_t slot_starts[WN_CLASSES_][WN_BLOCK_WORDS];
@@ -131,8 +128,6 @@ static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
         memset(c->free_map, 0xFF, sizeof c->free_map);
         for (unsigned i = 0; i < WN_FIRST_BLOCK; i++) c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
     }
-    /* A heap that needs a second chunk is large enough for large pages, side tables and all. */
-    if (!huge && space->chunks && !space->small_pages) wn_os_prefer_large_pages(c, size);
     /* Chunks in address order: free blocks are taken from the lowest, so the highest ones empty first. */
     wn_chunk **at = &space->chunks;
     while (*at && *at < c) at = &(*at)->next;
@@ -184,13 +179,10 @@ static wn_block *take_run(wn_space *space, size_t n) {
         if (!at) return NULL;
     }
     if (at + n > c->committed) {
-        /* In whole large pages, or the kernel would fill what is committed by small ones. */
         unsigned upto = (unsigned)((at + n + COMMIT_BLOCKS - 1) & ~(size_t)(COMMIT_BLOCKS - 1));
         if (upto > c->end) upto = c->end;
         char *from = (char *)c + ((size_t)c->committed << WN_BLOCK_SHIFT);
-        size_t length = (size_t)(upto - c->committed) << WN_BLOCK_SHIFT;
-        if (!wn_os_commit(from, length)) return NULL;
-        if (c->committed >= LARGE_PAGES_FROM && !space->small_pages) wn_os_prefer_large_pages(from, length);
+        if (!wn_os_commit(from, (size_t)(upto - c->committed) << WN_BLOCK_SHIFT)) return NULL;
         c->committed = upto;
     }
     for (size_t i = at; i < at + n; i++) {

@@ -107,7 +107,6 @@ typedef struct wn_space {
      * listed some. NULL: never. */
     bool (*starved)(struct wn_space *space, unsigned kind, unsigned cls);
     void *owner; /* for `starved` */
-    bool small_pages; /* the kernel fills a large page at its first touch, in one go: not for who promises short stops */
     bool quarantines; /* what a sweep has freed is not handed out before the next sweep, so that misuse is noticed */
 } wn_space;
 

@@ -605,7 +605,6 @@ static wn_status init(wn_heap *heap) {
     if (!inc) return wn_fail(WN_ERR_MEMORY, "no memory for the incremental collector's state");
     inc->heap = heap;
     heap->state = inc;
-    heap->space.small_pages = true;
     pthread_mutex_init(&inc->lock, NULL);
     wn_mark_pool_make(&inc->pool);
     wn_mark_make(&inc->marker, &inc->pool);
