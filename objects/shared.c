@@ -41,7 +41,8 @@ struct wn_objects {
 static _Atomic(wn_objects *) all_contexts;
 static _Thread_local wn_objects *last_used;
 
-/* A heap that is freed with its table takes it off its context, so that a new heap at the same address starts afresh. */
+/* A heap that is freed with its table takes it off its context, so that a new heap at the same address starts afresh.
+ */
 static void shared_table_release(void *object) {
     wn_objects *o = ((shared_table *)object)->context;
     if (!o || (void *)o->table != object) return;

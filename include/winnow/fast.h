@@ -28,19 +28,19 @@ enum {
     WN_MODE_YOUNG_ = 32,   /* with REMEMBER: only references into the nursery matter, so the value is looked at first */
 
     /* the count byte under counting */
-    WN_COUNT_MAX_ = 253,      /* the largest count that fits */
-    WN_COUNT_BIG_ = 254,      /* the count is in the overflow table */
+    WN_COUNT_MAX_ = 253, /* the largest count that fits */
+    WN_COUNT_BIG_ = 254, /* the count is in the overflow table */
     WN_COUNT_IMMORTAL_ = 255,
     /* the count byte under the tracing collectors: the backward barrier's one question */
-    WN_OLD_CLEAN_ = 1,     /* old, and not in the remembered set: the next store must record it */
+    WN_OLD_CLEAN_ = 1, /* old, and not in the remembered set: the next store must record it */
 
     /* the state byte, on every collector */
     WN_STATE_GENERATION_ = 3, /* bits 0-1; 3 is frozen */
     WN_STATE_TRACKED_ = 4,
     WN_STATE_FINALIZED_ = 8,
-    WN_STATE_WEAK_ = 16,      /* weak references or ephemerons know it, or a pin or identity is noted in a table */
-    WN_STATE_OWN_ = 32,       /* the collector's own use */
-    WN_STATE_SCRATCH_ = 64,   /* a collection's own use; 0 between collections */
+    WN_STATE_WEAK_ = 16,    /* weak references or ephemerons know it, or a pin or identity is noted in a table */
+    WN_STATE_OWN_ = 32,     /* the collector's own use */
+    WN_STATE_SCRATCH_ = 64, /* a collection's own use; 0 between collections */
     WN_STATE_PINNED_ = 128,
 
     WN_ROOT_OWNED_ = 0,
@@ -62,13 +62,13 @@ typedef struct wn_root_link_ {
 
 /* The part of a mutator that fast paths use; the rest of it is behind it and private. */
 struct wn_mutator {
-    uint32_t mode;       /* WN_MODE_...; changed only by this thread or while it stands still */
-    uint32_t poll;       /* somebody wants this thread at a safepoint; atomic */
-    uint32_t nested;     /* no-collect scopes and finalizers running */
+    uint32_t mode;                   /* WN_MODE_...; changed only by this thread or while it stands still */
+    uint32_t poll;                   /* somebody wants this thread at a safepoint; atomic */
+    uint32_t nested;                 /* no-collect scopes and finalizers running */
     uintptr_t nursery, nursery_size; /* WN_MODE_YOUNG_: what points into it is young */
     wn_root_link_ *roots;
-    void **young, **young_end; /* counting: the log of newly tracked objects */
-    uint64_t pending_objects;  /* objects made since the statistics were last summed */
+    void **young, **young_end;     /* counting: the log of newly tracked objects */
+    uint64_t pending_objects;      /* objects made since the statistics were last summed */
     wn_buffer_ *from[WN_CLASSES_]; /* the buffer that a size class is taken from; several may share one (a nursery) */
     wn_buffer_ buffer[WN_CLASSES_];
 };
@@ -116,11 +116,13 @@ static inline bool wn_has_refs_(const wn_type *t) { return (t->refs | t->item_re
 
 static inline void *wn_new_inline_(wn_mutator *m, const wn_type *type) {
     size_t slot = wn_slot_size_(type->size);
-    if (WN_UNLIKELY(slot > WN_SMALL_MAX_ || type->finalize || type->release || type->item_size || type->flags & WN_TYPE_PINNED))
+    if (WN_UNLIKELY(slot > WN_SMALL_MAX_ || type->finalize || type->release || type->item_size ||
+                    type->flags & WN_TYPE_PINNED))
         return wn_new_slow_(m, type);
     wn_buffer_ *b = m->from[wn_class_of_slot_(slot)];
     char *p = b->cursor;
-    if (WN_UNLIKELY((size_t)(b->limit - p) < slot || __atomic_load_n(&m->poll, __ATOMIC_RELAXED))) return wn_new_slow_(m, type);
+    if (WN_UNLIKELY((size_t)(b->limit - p) < slot || __atomic_load_n(&m->poll, __ATOMIC_RELAXED)))
+        return wn_new_slow_(m, type);
     b->cursor = p + slot;
     ((wn_object *)p)->type = type;
     if (wn_counting_(m)) {
@@ -157,8 +159,8 @@ static inline void wn_count_down_(wn_mutator *m, void *object) {
 
 typedef void *wn_slot_ __attribute__((may_alias)); /* a reference of whatever type the client gave it */
 
-/* Whether a reference to this value may have to be remembered. The value is at hand; the holder's side-table byte may be
- * a cache miss, and most stores of a program that rewires old objects do without it. */
+/* Whether a reference to this value may have to be remembered. The value is at hand; the holder's side-table byte may
+ * be a cache miss, and most stores of a program that rewires old objects do without it. */
 static inline bool wn_matters_(const wn_mutator *m, const void *value) {
     return !wn_mode_(m, WN_MODE_YOUNG_) || (uintptr_t)value - m->nursery < m->nursery_size;
 }
@@ -195,8 +197,8 @@ static inline void wn_root_pop_(wn_root_link_ *link) {
         if (o) wn_count_down_(m, o);
     }
 }
-#define WN_ROOT_LINK_(mutator, name, kind)                                                                              \
-    __attribute__((cleanup(wn_root_pop_))) wn_root_link_ name##_root_link_;                                            \
+#define WN_ROOT_LINK_(mutator, name, kind)                                  \
+    __attribute__((cleanup(wn_root_pop_))) wn_root_link_ name##_root_link_; \
     wn_root_init_(&name##_root_link_, mutator, &name, kind)
 
 /* While marking goes on in another thread, a root that is not in a stack (wn_global) is changed with the barrier; a

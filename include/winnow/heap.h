@@ -23,37 +23,37 @@ typedef struct wn_options {
     size_t heap_limit; /* bytes the heap may hold, side tables included; 0: the container's limit, if there is one */
 
     /* reference counting */
-    bool single_thread;          /* plain counts; a second wn_attach is then refused */
-    unsigned threshold[3];       /* 700, 10, 10 as in CPython; threshold0 = WN_NEVER: no automatic collection */
-    unsigned reclaim_slice;      /* objects reclaimed at most per safepoint; 2,000. WN_ALL: everything at once */
+    bool single_thread;     /* plain counts; a second wn_attach is then refused */
+    unsigned threshold[3];  /* 700, 10, 10 as in CPython; threshold0 = WN_NEVER: no automatic collection */
+    unsigned reclaim_slice; /* objects reclaimed at most per safepoint; 2,000. WN_ALL: everything at once */
 
     /* incremental */
-    size_t nursery;              /* bytes; half the last-level cache share, between 512 KiB and 4 MiB */
-    double major_factor;         /* a major starts when the heap has grown by this factor; 1.82 */
-    double growth;               /* the threshold grows by at most this factor from one major to the next; 1.4 */
-    size_t min_heap;             /* no major below this many bytes; 8 nurseries */
-    size_t max_heap;             /* as heap_limit, PyPy's name; 0: none */
-    size_t max_delta;            /* the threshold exceeds what is in use by at most this; an eighth of the RAM */
-    size_t step_bytes;           /* marked at least per step; 4 nurseries */
-    uint64_t pause_budget_ns;    /* 0: none; else a step and a minor aim to stay below this */
-    size_t pin_limit;            /* objects pinned in the nursery at most; 1,000 */
-    unsigned pretenure;          /* objects of a size of which this percentage outlives the nursery are born old; 85 */
+    size_t nursery;           /* bytes; half the last-level cache share, between 512 KiB and 4 MiB */
+    double major_factor;      /* a major starts when the heap has grown by this factor; 1.82 */
+    double growth;            /* the threshold grows by at most this factor from one major to the next; 1.4 */
+    size_t min_heap;          /* no major below this many bytes; 8 nurseries */
+    size_t max_heap;          /* as heap_limit, PyPy's name; 0: none */
+    size_t max_delta;         /* the threshold exceeds what is in use by at most this; an eighth of the RAM */
+    size_t step_bytes;        /* marked at least per step; 4 nurseries */
+    uint64_t pause_budget_ns; /* 0: none; else a step and a minor aim to stay below this */
+    size_t pin_limit;         /* objects pinned in the nursery at most; 1,000 */
+    unsigned pretenure;       /* objects of a size of which this percentage outlives the nursery are born old; 85 */
 
     /* concurrent */
-    unsigned heap_growth;        /* percent, as GOGC; 100. WN_NEVER: only near the limit */
-    unsigned workers;            /* marking threads; 0: by cpu_share and the processors there are */
-    unsigned cpu_share;          /* percent of the processors that collection may use; 25 */
-    bool finalizer_thread;       /* finalizers run on a thread of their own instead of at safepoints */
+    unsigned heap_growth;  /* percent, as GOGC; 100. WN_NEVER: only near the limit */
+    unsigned workers;      /* marking threads; 0: by cpu_share and the processors there are */
+    unsigned cpu_share;    /* percent of the processors that collection may use; 25 */
+    bool finalizer_thread; /* finalizers run on a thread of their own instead of at safepoints */
 
     /* what more than one has */
-    bool conservative_stacks;    /* scan C stacks for undeclared roots (not with reference counting) */
+    bool conservative_stacks; /* scan C stacks for undeclared roots (not with reference counting) */
 
     /* finding mistakes */
-    unsigned stress;             /* collect at every Nth allocation; 0: off */
-    bool check;                  /* check the client's rules (slow); default on in debug builds of the library */
-    bool verify;                 /* re-derive reachability by a second method after every collection and compare */
-    bool trace;                  /* one line per collection to stderr; also WINNOW_TRACE=gc */
-    bool save_all;               /* reference counting: keep cyclic garbage on the garbage list (gc.DEBUG_SAVEALL) */
+    unsigned stress; /* collect at every Nth allocation; 0: off */
+    bool check;      /* check the client's rules (slow); default on in debug builds of the library */
+    bool verify;     /* re-derive reachability by a second method after every collection and compare */
+    bool trace;      /* one line per collection to stderr; also WINNOW_TRACE=gc */
+    bool save_all;   /* reference counting: keep cyclic garbage on the garbage list (gc.DEBUG_SAVEALL) */
 } wn_options;
 
 #define WN_NEVER (~0u)
@@ -98,7 +98,13 @@ typedef struct wn_collect_result {
 WN_API wn_status wn_collect(wn_mutator *m, int generation, wn_collect_result *result);
 
 /* The states of an incremental major collection. */
-typedef enum wn_phase { WN_PHASE_IDLE, WN_PHASE_SCANNING, WN_PHASE_MARKING, WN_PHASE_SWEEPING, WN_PHASE_FINALIZING } wn_phase;
+typedef enum wn_phase {
+    WN_PHASE_IDLE,
+    WN_PHASE_SCANNING,
+    WN_PHASE_MARKING,
+    WN_PHASE_SWEEPING,
+    WN_PHASE_FINALIZING
+} wn_phase;
 WN_API const char *wn_phase_name(wn_phase phase);
 
 typedef struct wn_step_result {
@@ -178,21 +184,21 @@ typedef struct wn_generation_stats {
 } wn_generation_stats;
 
 typedef struct wn_stats {
-    uint64_t collections;       /* of every kind */
+    uint64_t collections; /* of every kind */
     uint64_t minors, majors, steps, slices;
     wn_generation_stats generation[3];
     uint64_t allocated_bytes, allocated_objects; /* since the heap was made */
-    uint64_t live_bytes;        /* in objects now, as slots; dead ones not yet swept included */
+    uint64_t live_bytes;                         /* in objects now, as slots; dead ones not yet swept included */
     uint64_t live_bytes_max;
-    uint64_t heap_bytes;        /* in blocks that hold objects */
+    uint64_t heap_bytes; /* in blocks that hold objects */
     uint64_t heap_bytes_max;
     uint64_t bookkeeping_bytes; /* side tables and descriptors of those blocks */
     uint64_t nursery_bytes, nursery_used, large_bytes, external_bytes;
-    uint64_t returned_bytes;    /* given back to the system */
-    uint64_t gc_cpu_ns;         /* spent collecting, on all threads (counting: counts themselves not included) */
+    uint64_t returned_bytes; /* given back to the system */
+    uint64_t gc_cpu_ns;      /* spent collecting, on all threads (counting: counts themselves not included) */
     uint64_t tracked, frozen, immortal;
-    uint64_t barrier_slow;      /* times the barrier left its fast path */
-    wn_histogram pause;         /* every time the collector held a mutator, one entry */
+    uint64_t barrier_slow; /* times the barrier left its fast path */
+    wn_histogram pause;    /* every time the collector held a mutator, one entry */
 } wn_stats;
 
 /* Fills `stats`. Any thread; counts of running mutators may lag by one allocation buffer. */

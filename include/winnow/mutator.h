@@ -57,19 +57,19 @@ WN_API void wn_external(wn_mutator *m, void *object, ptrdiff_t delta);
 /* wn_set(m, holder, field, value): holder->field = value, where value is borrowed. `field` may be an element,
  * `items[i]`. The value is evaluated before the holder is read, because evaluating it may move the holder.
  * A safepoint under counting (the overwritten reference may be the last). */
-#define wn_set(m, holder, field, value)                                                                                \
-    do {                                                                                                               \
-        void *wn_value_ = (void *)(value);                                                                             \
-        __typeof__(&*(holder)) wn_holder_ = (holder);                                                                  \
-        wn_store(m, wn_holder_, &wn_holder_->field, wn_value_);                                                        \
+#define wn_set(m, holder, field, value)                         \
+    do {                                                        \
+        void *wn_value_ = (void *)(value);                      \
+        __typeof__(&*(holder)) wn_holder_ = (holder);           \
+        wn_store(m, wn_holder_, &wn_holder_->field, wn_value_); \
     } while (0)
 
 /* wn_move(m, holder, field, value): the same for a *new* reference, which the holder takes over. */
-#define wn_move(m, holder, field, value)                                                                               \
-    do {                                                                                                               \
-        void *wn_value_ = (void *)(value);                                                                             \
-        __typeof__(&*(holder)) wn_holder_ = (holder);                                                                  \
-        wn_store_new(m, wn_holder_, &wn_holder_->field, wn_value_);                                                    \
+#define wn_move(m, holder, field, value)                            \
+    do {                                                            \
+        void *wn_value_ = (void *)(value);                          \
+        __typeof__(&*(holder)) wn_holder_ = (holder);               \
+        wn_store_new(m, wn_holder_, &wn_holder_->field, wn_value_); \
     } while (0)
 
 /* What wn_set and wn_move expand to; for runtimes that compute the address of the field. `slot` lies in `holder`.
@@ -94,20 +94,20 @@ WN_API void *wn_load_(wn_mutator *m, const void *slot);
 /* wn_root(m, T, name, value): declares the local `T name` (T a pointer to an object's struct) that takes over a *new*
  * reference; it stays alive, and is updated when the object moves, until the scope ends, where it is released. Four
  * stores; the scope's end two loads and a store, and a count down when counting. */
-#define wn_root(m, T, name, value)                                                                                     \
-    T name = (T)(value);                                                                                               \
+#define wn_root(m, T, name, value) \
+    T name = (T)(value);           \
     WN_ROOT_LINK_(m, name, WN_ROOT_OWNED_)
 
 /* wn_hold(m, T, name, value): the same for a *borrowed* reference, which is counted up. */
-#define wn_hold(m, T, name, value)                                                                                     \
-    T name = (T)(value);                                                                                               \
-    wn_retain(m, (void *)name);                                                                                        \
+#define wn_hold(m, T, name, value) \
+    T name = (T)(value);           \
+    wn_retain(m, (void *)name);    \
     WN_ROOT_LINK_(m, name, WN_ROOT_OWNED_)
 
 /* wn_borrow(m, T, name, value): declares a local that only has to follow its object; somebody else (the caller, a
  * parent object) keeps it alive in the whole scope. Never counted: the cheapest way to keep an argument valid. */
-#define wn_borrow(m, T, name, value)                                                                                   \
-    T name = (T)(value);                                                                                               \
+#define wn_borrow(m, T, name, value) \
+    T name = (T)(value);             \
     WN_ROOT_LINK_(m, name, WN_ROOT_BORROWED_)
 
 /* Gives a root (wn_root, wn_hold) another value: wn_assign a borrowed one, wn_take a new one. */

@@ -85,13 +85,14 @@ WN_API void wn_visit(wn_tracer *tracer, void *slot);
 #define WN_R11_(T, a, ...) WN_WORD_BIT_(T, a) | WN_R10_(T, __VA_ARGS__)
 #define WN_R12_(T, a, ...) WN_WORD_BIT_(T, a) | WN_R11_(T, __VA_ARGS__)
 #define WN_PICK_(a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, N, ...) N
-#define WN_REF_BITS(T, ...)                                                                                            \
-    (WN_PICK_(__VA_ARGS__, WN_R12_, WN_R11_, WN_R10_, WN_R9_, WN_R8_, WN_R7_, WN_R6_, WN_R5_, WN_R4_, WN_R3_, WN_R2_,  \
+#define WN_REF_BITS(T, ...)                                                                                           \
+    (WN_PICK_(__VA_ARGS__, WN_R12_, WN_R11_, WN_R10_, WN_R9_, WN_R8_, WN_R7_, WN_R6_, WN_R5_, WN_R4_, WN_R3_, WN_R2_, \
               WN_R1_, 0)(T, __VA_ARGS__))
 
 /* static const wn_type node_type = WN_TYPE(node, WN_REFS(node, left, right), .finalize = node_finalize);
  * The struct's first member must be a wn_object; reference fields must lie in its first 512 bytes (else use .trace). */
-#define WN_TYPE(T, ...) {.name = #T, .size = sizeof(T), __VA_ARGS__}
+#define WN_TYPE(T, ...) \
+    { .name = #T, .size = sizeof(T), __VA_ARGS__ }
 /* Up to 12 reference fields; for more, set .refs to an | of WN_REF_BITS. */
 #define WN_REFS(T, ...) .refs = WN_REF_BITS(T, __VA_ARGS__)
 /* A flexible array member of references, its length in the size_t member `length_field`. */
@@ -99,7 +100,7 @@ WN_API void wn_visit(wn_tracer *tracer, void *slot);
 /* A flexible array member of plain bytes, numbers, ...: no references. */
 #define WN_DATA(T, length_field, items_field) WN_RECORDS(T, length_field, items_field, 0)
 /* A flexible array of structs of which the words in `mask` (bit i: word i) are references: a hash table's entries. */
-#define WN_RECORDS(T, length_field, items_field, mask)                                                                 \
+#define WN_RECORDS(T, length_field, items_field, mask) \
     .item_size = sizeof(((T *)0)->items_field[0]), .length_at = offsetof(T, length_field), .item_refs = (mask)
 
 WN_END

@@ -80,7 +80,9 @@ wn_status wn_heap_free(wn_heap *h) {
     pthread_mutex_lock(&h->world);
     unsigned left = h->mutator_count;
     pthread_mutex_unlock(&h->world);
-    if (left) return wn_fail(WN_ERR_STATE, "%u mutator%s still attached: wn_detach every thread before wn_heap_free", left, left > 1 ? "s are" : " is");
+    if (left)
+        return wn_fail(WN_ERR_STATE, "%u mutator%s still attached: wn_detach every thread before wn_heap_free", left,
+                       left > 1 ? "s are" : " is");
     wn_heap_unregister(h);
     h->collector->fini(h);
     release_all(h);
@@ -104,7 +106,8 @@ wn_collector_id wn_heap_collector(const wn_heap *heap) { return heap->collector-
 
 void wn_disable(wn_heap *heap) { __atomic_add_fetch(&heap->disabled, 1, __ATOMIC_RELAXED); }
 void wn_enable(wn_heap *heap) {
-    if (__atomic_load_n(&heap->disabled, __ATOMIC_RELAXED) > 0) __atomic_sub_fetch(&heap->disabled, 1, __ATOMIC_RELAXED);
+    if (__atomic_load_n(&heap->disabled, __ATOMIC_RELAXED) > 0)
+        __atomic_sub_fetch(&heap->disabled, 1, __ATOMIC_RELAXED);
 }
 bool wn_is_enabled(const wn_heap *heap) { return __atomic_load_n(&heap->disabled, __ATOMIC_RELAXED) == 0; }
 

@@ -3,9 +3,10 @@
 
 #include <string.h>
 
-/* A pool's first slab is small, for the many markings that need no more; others are of the size of a large page, so
- * that a deep stack does not cost a page fault for every 4 KiB. */
-enum { SEGMENT_BYTES = 8192, FIRST_SLAB = 64 << 10, SLAB = 2 << 20 };
+/* A pool's first slab is small, for the many markings that need no more. Others are filled with memory in one call, so
+ * that a deep stack does not cost a page fault for every 4 KiB; that takes about 10 us, which an assist can bear, as it
+ * could not bear the filling of a large page. */
+enum { SEGMENT_BYTES = 8192, FIRST_SLAB = 64 << 10, SLAB = 256 << 10 };
 
 _Static_assert(sizeof(wn_mark_segment) <= SEGMENT_BYTES, "segments divide a slab");
 
@@ -64,13 +65,13 @@ void wn_mark_drop(wn_marker *m) {
 static wn_mark_segment *new_segment(wn_mark_pool *pool) {
     if (!pool->spare) {
         size_t size = pool->slabs ? SLAB : FIRST_SLAB;
-        slab *fresh = wn_os_reserve(size, size);
+        slab *fresh = wn_os_reserve(size, wn_os_page_size());
         if (!fresh) return NULL;
         if (!wn_os_commit(fresh, size)) {
             wn_os_release(fresh, size);
             return NULL;
         }
-        if (size == SLAB) wn_os_prefer_large_pages(fresh, size);
+        if (size == SLAB) wn_os_populate(fresh, size);
         *fresh = (slab){pool->slabs, size};
         pool->slabs = fresh;
         for (size_t at = size - SEGMENT_BYTES; at; at -= SEGMENT_BYTES)

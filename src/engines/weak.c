@@ -19,8 +19,8 @@ bool wn_weak_init(wn_heap *heap) {
     return true; /* the table comes with the first weak reference */
 }
 
-/* A table that grows to millions of entries must not do so in one go: the new one is taken from the system, which zeroes
- * it page by page as it is used, and entries are moved over a few with each that is added. */
+/* A table that grows to millions of entries must not do so in one go: the new one is taken from the system, which
+ * zeroes it page by page as it is used, and entries are moved over a few with each that is added. */
 enum { MOVED_PER_ENTRY = 8, DISCARDED = 1 << 20 };
 
 static size_t table_bytes(size_t size) {
@@ -107,7 +107,8 @@ bool wn_weak_settle(wn_heap *heap, size_t n) { return settle(&heap->weak, n); }
 static bool make_room(wn_weak_table *t) {
     settle(t, MOVED_PER_ENTRY);
     if ((t->used + 1) * 4 <= t->size * 3) return true;
-    while (!settle(t, 4096)) {} /* cannot be: the new table has room for twice what has to be moved */
+    while (!settle(t, 4096)) {
+    } /* cannot be: the new table has room for twice what has to be moved */
     size_t size = 64;
     while (size < t->live * 3) size *= 2;
     wn_weak_entry *bigger = make_table(size);

@@ -47,15 +47,15 @@ typedef enum wn_block_state {
 } wn_block_state;
 
 typedef struct wn_block {
-    uint8_t state;    /* wn_block_state */
-    uint8_t cls;      /* size class of a SMALL block */
-    uint8_t owned;    /* a mutator allocates from it */
-    uint8_t listed;   /* it is on its class's list of blocks with room */
-    uint8_t dirty;    /* FREE: its pages may not be zero */
-    uint8_t kind;     /* the collector's: 0 unless it keeps blocks of several kinds apart */
-    uint8_t flags;    /* the collector's */
+    uint8_t state;     /* wn_block_state */
+    uint8_t cls;       /* size class of a SMALL block */
+    uint8_t owned;     /* a mutator allocates from it */
+    uint8_t listed;    /* it is on its class's list of blocks with room */
+    uint8_t dirty;     /* FREE: its pages may not be zero */
+    uint8_t kind;      /* the collector's: 0 unless it keeps blocks of several kinds apart */
+    uint8_t flags;     /* the collector's */
     uint8_t inherited; /* existed at a fork: not allocated from in the child, so that its pages stay shared */
-    uint32_t slot;    /* bytes per slot; LARGE: 0 */
+    uint32_t slot;     /* bytes per slot; LARGE: 0 */
     uint32_t slots;
     uint32_t used;    /* alloc bits set; atomic */
     uint32_t cursor;  /* the slot where the owner looks for the next run */
@@ -87,26 +87,26 @@ enum { WN_KINDS = 2 };
 typedef struct wn_space {
     pthread_mutex_t lock;
     wn_chunk *chunks;
-    uintptr_t *known;       /* hash set of the 32 MiB units in use; unit number + 1, see wn_space_chunk_at */
+    uintptr_t *known; /* hash set of the 32 MiB units in use; unit number + 1, see wn_space_chunk_at */
     size_t known_size, known_used;
     wn_block *room[WN_KINDS][WN_CLASSES_]; /* blocks with free slots that nobody owns; written atomically */
-    size_t limit;           /* bytes, side tables included; 0: none */
-    size_t block_bytes;     /* of blocks that are not free, huge objects page-rounded; atomic */
+    size_t limit;                          /* bytes, side tables included; 0: none */
+    size_t block_bytes;                    /* of blocks that are not free, huge objects page-rounded; atomic */
     size_t block_bytes_max;
-    size_t live_bytes;      /* of slots handed out; atomic */
+    size_t live_bytes; /* of slots handed out; atomic */
     size_t live_bytes_max;
     size_t large_bytes;
-    size_t dirty_blocks;    /* free blocks that are not zero */
-    size_t expected;        /* bytes of blocks that the collector expects to need soon: not given back before */
-    size_t returned_bytes;  /* discarded since the space was made */
+    size_t dirty_blocks;   /* free blocks that are not zero */
+    size_t expected;       /* bytes of blocks that the collector expects to need soon: not given back before */
+    size_t returned_bytes; /* discarded since the space was made */
     size_t allocated_bytes, allocated_objects; /* atomic; see wn_space_count */
-    bool inherited;         /* this is a forked child: allocate from blocks of its own */
-    uint32_t era;           /* blocks of an older one wait to be swept and are not listed until then */
-    bool keeps_dirty;       /* free memory goes back only by wn_space_discard, not when blocks become free */
+    bool inherited;                            /* this is a forked child: allocate from blocks of its own */
+    uint32_t era;     /* blocks of an older one wait to be swept and are not listed until then */
+    bool keeps_dirty; /* free memory goes back only by wn_space_discard, not when blocks become free */
     /* Asked, without the lock, when a class has no block with room, before a fresh one is taken: true when it has
      * listed some. NULL: never. */
     bool (*starved)(struct wn_space *space, unsigned kind, unsigned cls);
-    void *owner; /* for `starved` */
+    void *owner;      /* for `starved` */
     bool quarantines; /* what a sweep has freed is not handed out before the next sweep, so that misuse is noticed */
 } wn_space;
 
@@ -118,9 +118,7 @@ void wn_space_fini(wn_space *space);
 static inline wn_chunk *wn_chunk_of(const void *p) {
     return (wn_chunk *)((uintptr_t)p & ~((uintptr_t)WN_CHUNK_SIZE - 1));
 }
-static inline size_t wn_granule_of(const void *p) {
-    return ((uintptr_t)p & (WN_CHUNK_SIZE - 1)) >> WN_GRANULE_SHIFT_;
-}
+static inline size_t wn_granule_of(const void *p) { return ((uintptr_t)p & (WN_CHUNK_SIZE - 1)) >> WN_GRANULE_SHIFT_; }
 static inline wn_block *wn_block_of(const void *p) {
     return &wn_chunk_of(p)->block[((uintptr_t)p & (WN_CHUNK_SIZE - 1)) >> WN_BLOCK_SHIFT];
 }
@@ -211,9 +209,10 @@ size_t wn_space_bookkeeping(const wn_space *space);
 /* ---- walking ----------------------------------------------------------------------------------------------------- */
 
 /* Each block in use, in address order within a chunk: WN_EACH_BLOCK(space, c, b) { ... } */
-#define WN_EACH_BLOCK(space, chunk, b)                                                                                 \
-    for (wn_chunk *chunk = (space)->chunks; chunk; chunk = chunk->next)                                                \
-        for (wn_block *b = &chunk->block[WN_FIRST_BLOCK]; b < &chunk->block[chunk->huge ? WN_FIRST_BLOCK + 1 : chunk->end]; b++) \
+#define WN_EACH_BLOCK(space, chunk, b)                                              \
+    for (wn_chunk *chunk = (space)->chunks; chunk; chunk = chunk->next)             \
+        for (wn_block *b = &chunk->block[WN_FIRST_BLOCK];                           \
+             b < &chunk->block[chunk->huge ? WN_FIRST_BLOCK + 1 : chunk->end]; b++) \
             if (b->state == WN_BLOCK_SMALL || b->state == WN_BLOCK_LARGE)
 
 /* The next allocated object of block b at or after granule *g (0 at first), or NULL; *g moves behind it. */

@@ -1,9 +1,9 @@
 /*
  * verify.c - the heap verifier: re-derives what is reachable by a second, simple method and compares.
  *
- * It shares nothing with the engines: references are found through the slot visitor one by one, visited objects are kept
- * in a hash map of its own with the number of references found to each, and the work list is a plain array. What it
- * checks holds on every collector; counts are checked where there are any, and a collector adds what only it knows.
+ * It shares nothing with the engines: references are found through the slot visitor one by one, visited objects are
+ * kept in a hash map of its own with the number of references found to each, and the work list is a plain array. What
+ * it checks holds on every collector; counts are checked where there are any, and a collector adds what only it knows.
  */
 #include "engines/weak.h"
 
@@ -74,8 +74,11 @@ static const char *name_of(const void *object) {
 /* Notes one reference to an object; `counted`: it is one that a count should include. */
 static void note(verifier *v, void *object, bool counted) {
     if (!wn_heap_object_at(v->heap, object, true)) {
-        fault(v, "the %s at %p refers to %p, which is no object of this heap: it was freed or moved, and the reference was "
-                 "not known; store references by wn_set or wn_move", name_of(v->holder), v->holder, object);
+        fault(
+            v,
+            "the %s at %p refers to %p, which is no object of this heap: it was freed or moved, and the reference was "
+            "not known; store references by wn_set or wn_move",
+            name_of(v->holder), v->holder, object);
         return;
     }
     if (v->heap->collector->is_live && !v->heap->collector->is_live(v->heap, object)) {
@@ -102,7 +105,8 @@ static void follow(verifier *v) {
         void *o = v->work.at[--v->work.n];
         const wn_type *t = wn_type_of(o);
         v->holder = o;
-        if (wn_type_check(t, t->item_size != 0)) fault(v, "the object at %p has a broken type: %s", o, wn_error_message());
+        if (wn_type_check(t, t->item_size != 0))
+            fault(v, "the object at %p has a broken type: %s", o, wn_error_message());
         wn_each_ref(o, note_slot, v);
     }
     v->holder = NULL;
@@ -135,11 +139,13 @@ static void check_blocks(verifier *v) {
     WN_EACH_BLOCK(&v->heap->space, c, b) {
         size_t g = 0, n = 0;
         for (void *o; (o = wn_block_next(b, &g)); n++) {
-            if (wn_space_object_at(&v->heap->space, o, true) != o) fault(v, "an alloc bit at %p is not the start of a slot", o);
+            if (wn_space_object_at(&v->heap->space, o, true) != o)
+                fault(v, "an alloc bit at %p is not the start of a slot", o);
             if (v->heap->collector->is_live && !v->heap->collector->is_live(v->heap, o)) continue;
             if (!wn_type_of(o)) fault(v, "the object at %p has no type", o);
         }
-        if (b->state == WN_BLOCK_SMALL && n != b->used) fault(v, "block %p counts %u slots in use and has %zu", (void *)b, b->used, n);
+        if (b->state == WN_BLOCK_SMALL && n != b->used)
+            fault(v, "block %p counts %u slots in use and has %zu", (void *)b, b->used, n);
     }
 }
 
@@ -163,8 +169,8 @@ static void check_counts(verifier *v, mutator *m) {
         if (!s->object) continue;
         size_t count = v->heap->collector->refcount(m, s->object);
         if (count < s->references)
-            fault(v, "the %s at %p has count %zu but %zu references: a reference was stored without wn_set or wn_move", name_of(s->object),
-                  s->object, count, s->references);
+            fault(v, "the %s at %p has count %zu but %zu references: a reference was stored without wn_set or wn_move",
+                  name_of(s->object), s->object, count, s->references);
     }
 }
 

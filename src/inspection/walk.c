@@ -1,7 +1,9 @@
 /* walk.c - walking a heap and questions about single objects. The world stands still during a walk; nothing changes. */
 #include "mutator/heap.h"
 
-static bool shown(const wn_heap *heap, const void *object) { return !heap->collector->is_live || heap->collector->is_live(heap, object); }
+static bool shown(const wn_heap *heap, const void *object) {
+    return !heap->collector->is_live || heap->collector->is_live(heap, object);
+}
 
 /* Stops the world and makes the alloc bits tell the truth. */
 static wn_heap *begin(wn_mutator *fast) {
@@ -24,8 +26,8 @@ static bool walk_young(void *object, void *data) {
     const walker *w = data;
     return (w->wanted && !w->wanted(w->heap, object, w->arg)) || w->visit(object, w->data);
 }
-static void walk(wn_heap *heap, bool (*wanted)(wn_heap *heap, void *object, const void *arg), const void *arg, wn_object_visitor visit,
-                 void *data) {
+static void walk(wn_heap *heap, bool (*wanted)(wn_heap *heap, void *object, const void *arg), const void *arg,
+                 wn_object_visitor visit, void *data) {
     walker w = {heap, wanted, arg, visit, data};
     if (heap->collector->each_young && !heap->collector->each_young(heap, walk_young, &w)) return;
     WN_EACH_BLOCK(&heap->space, c, b) {
@@ -50,7 +52,9 @@ static bool is_of_generation(wn_heap *heap, void *object, const void *arg) {
 
 wn_status wn_each_tracked(wn_mutator *m, int generation, wn_object_visitor visit, void *data) {
     if (generation < -1 || generation > 3)
-        return wn_fail(WN_ERR_ARGUMENT, "wn_each_tracked: there is no generation %d; use 0 to 2, 3 for the frozen, -1 for all", generation);
+        return wn_fail(WN_ERR_ARGUMENT,
+                       "wn_each_tracked: there is no generation %d; use 0 to 2, 3 for the frozen, -1 for all",
+                       generation);
     walk(begin(m), is_of_generation, &generation, visit, data);
     end(m);
     return WN_OK;
@@ -94,13 +98,17 @@ wn_status wn_referents(wn_mutator *m, const void *object, wn_object_visitor visi
     return WN_OK;
 }
 
-bool wn_is_tracked(wn_mutator *m, const void *object) { return wn_heap_of(m)->collector->is_tracked(wn_heap_of(m), object); }
+bool wn_is_tracked(wn_mutator *m, const void *object) {
+    return wn_heap_of(m)->collector->is_tracked(wn_heap_of(m), object);
+}
 bool wn_is_finalized(wn_mutator *m, const void *object) {
     (void)m;
     return __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_FINALIZED_;
 }
 bool wn_is_frozen(wn_mutator *m, const void *object) { return wn_generation(m, object) == 3; }
-int wn_generation(wn_mutator *m, const void *object) { return wn_heap_of(m)->collector->generation(wn_heap_of(m), object); }
+int wn_generation(wn_mutator *m, const void *object) {
+    return wn_heap_of(m)->collector->generation(wn_heap_of(m), object);
+}
 
 bool wn_is_object(wn_mutator *m, const void *address) {
     wn_heap *heap = wn_heap_of(m);

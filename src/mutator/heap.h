@@ -62,11 +62,11 @@ struct wn_listener_entry {
 typedef struct wn_weak_table {
     pthread_mutex_t lock;
     struct wn_weak_entry *entry;
-    size_t size, used; /* used: filled and deleted entries */
+    size_t size, used;         /* used: filled and deleted entries */
     struct wn_weak_entry *old; /* the table before it grew, while its entries are moved over a few at a time */
     size_t old_size, old_at;   /* those before old_at have been */
     size_t live;               /* in both */
-    size_t ephemerons; /* with a key */
+    size_t ephemerons;         /* with a key */
 } wn_weak_table;
 
 struct wn_heap {
@@ -79,11 +79,11 @@ struct wn_heap {
     pthread_cond_t world_changed;
     mutator *mutators;
     unsigned mutator_count;
-    mutator *helpers;  /* threads of the collector: they stand still like mutators, but have no roots and no buffers */
-    bool forking;      /* helpers stand still until fork() is over */
+    mutator *helpers; /* threads of the collector: they stand still like mutators, but have no roots and no buffers */
+    bool forking;     /* helpers stand still until fork() is over */
     bool forking_blocked; /* the forking thread is in a blocking section */
-    bool stopped;      /* somebody holds the world */
-    mutator *stopper;  /* who; NULL for a thread of the collector */
+    bool stopped;         /* somebody holds the world */
+    mutator *stopper;     /* who; NULL for a thread of the collector */
     unsigned stop_depth;
 
     pthread_mutex_t roots_lock; /* guards the four below; the collector reads them with the world stopped */
@@ -163,8 +163,9 @@ struct wn_collector {
      * address points to, or into unless `exact`; and a walk over the young ones, world stopped, until visit says no. */
     void *(*object_at)(wn_heap *heap, const void *address, bool exact);
     bool (*each_young)(wn_heap *heap, bool (*visit)(void *object, void *data), void *data);
-    /* A reference leaves or enters a place without a barrier of its own (a global variable, a table of the library): what
-     * marks concurrently keeps the object for this cycle. Any thread, no lock of the collector held. NULL: nothing. */
+    /* A reference leaves or enters a place without a barrier of its own (a global variable, a table of the library):
+     * what marks concurrently keeps the object for this cycle. Any thread, no lock of the collector held. NULL:
+     * nothing. */
     void (*shade)(wn_heap *heap, void *object);
 
     /* The bytes that objects hold outside the heap have grown. No safepoint. NULL: nothing. */
@@ -177,8 +178,8 @@ struct wn_collector {
     void (*stats)(wn_heap *heap, wn_stats *stats);
     /* The collector's own part of wn_verify: reports each fault by `fault`. The world is stopped; NULL: nothing. */
     void (*verify)(mutator *m, void (*fault)(void *data, const char *format, ...), void *data);
-    /* Around fork(): before, with the world's lock held by the forking thread; after, with no lock held, in the parent or
-     * the child. In the child only the forking thread's mutator is left, and no helper. NULL: nothing. */
+    /* Around fork(): before, with the world's lock held by the forking thread; after, with no lock held, in the parent
+     * or the child. In the child only the forking thread's mutator is left, and no helper. NULL: nothing. */
     void (*before_fork)(wn_heap *heap);
     void (*after_fork)(wn_heap *heap, bool child);
     /* Called by wn_trim before the space discards; NULL: nothing. */
@@ -198,7 +199,8 @@ static inline void *wn_heap_object_at(wn_heap *heap, const void *address, bool e
                                       : wn_space_object_at_locked(heap, address, exact);
 }
 
-/* Checked mode: whether an argument is an object of this heap, or NULL; reports it otherwise, as the `role` of `what`. */
+/* Checked mode: whether an argument is an object of this heap, or NULL; reports it otherwise, as the `role` of `what`.
+ */
 bool wn_check_object(mutator *m, const void *o, const char *what, const char *role);
 
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }

@@ -1,5 +1,6 @@
 /*
- * mutator.c - attaching threads, the way out of the allocation fast path, and the calls that hand over to the collector.
+ * mutator.c - attaching threads, the way out of the allocation fast path, and the calls that hand over to the
+ * collector.
  *
  * A detached mutator is not freed but kept for the next thread that attaches, with empty buffers and no heap: a client
  * that goes on using it gets an error that says so instead of a crash.
@@ -49,11 +50,14 @@ static void put_spare(mutator *m) {
 }
 
 wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
-    if (!out) return wn_fail(WN_ERR_ARGUMENT, "wn_attach: there is no place to put the mutator: pass the address of a wn_mutator *");
+    if (!out)
+        return wn_fail(WN_ERR_ARGUMENT,
+                       "wn_attach: there is no place to put the mutator: pass the address of a wn_mutator *");
     *out = NULL;
     if (!heap) return wn_fail(WN_ERR_ARGUMENT, "wn_attach: the heap is NULL: look at what wn_heap_new returned");
     if (wn_current(heap))
-        return wn_fail(WN_ERR_STATE, "this thread is attached to the heap already: use wn_current(heap), or wn_detach first");
+        return wn_fail(WN_ERR_STATE,
+                       "this thread is attached to the heap already: use wn_current(heap), or wn_detach first");
     mutator *m = take_spare();
     if (!m) return wn_fail(WN_ERR_MEMORY, "no memory for a mutator");
     m->thread = pthread_self();
@@ -69,8 +73,10 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     wn_world_stop(heap, NULL);
     wn_status status = WN_OK;
     if (heap->options.single_thread && heap->mutator_count)
-        status = wn_fail(WN_ERR_STATE, "the heap was made with single_thread=on and another thread is attached: detach it, or make the "
-                                       "heap without that option");
+        status =
+            wn_fail(WN_ERR_STATE,
+                    "the heap was made with single_thread=on and another thread is attached: detach it, or make the "
+                    "heap without that option");
     else
         status = heap->collector->attach(m);
     if (!status) {
@@ -102,7 +108,10 @@ wn_status wn_detach(wn_mutator *fast) {
     if (!m->heap) return wn_fail(WN_ERR_STATE, "this mutator is detached already");
     if (!pthread_equal(m->thread, pthread_self()))
         return wn_fail(WN_ERR_STATE, "a mutator can be detached only by the thread that attached it");
-    if (fast->roots) return wn_fail(WN_ERR_STATE, "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
+    if (fast->roots)
+        return wn_fail(
+            WN_ERR_STATE,
+            "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
     wn_heap *heap = m->heap;
     /* What is due, runs while the thread is still one of ours; all of it, because nobody else would. */
     do {
@@ -131,11 +140,13 @@ wn_status wn_detach(wn_mutator *fast) {
 /* Whether the calling thread may use m at all; in checked mode also whether it is the right one. */
 static bool usable(mutator *m, const char *what) {
     if (WN_UNLIKELY(!m->heap)) {
-        wn_fail(WN_ERR_STATE, "%s on a detached mutator: this thread has called wn_detach; wn_attach again first", what);
+        wn_fail(WN_ERR_STATE, "%s on a detached mutator: this thread has called wn_detach; wn_attach again first",
+                what);
         return false;
     }
     if (WN_UNLIKELY(m->heap->options.check) && !pthread_equal(m->thread, pthread_self())) {
-        wn_misuse("wrong-thread", "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
+        wn_misuse("wrong-thread",
+                  "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
         return false;
     }
     return true;
@@ -161,10 +172,10 @@ void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
     mutator *m = wn_mutator_of(fast);
     if (!usable(m, "wn_new_array") || wn_type_check(type, true)) return NULL;
     size_t bytes;
-    if (__builtin_mul_overflow(length, (size_t)type->item_size, &bytes) || __builtin_add_overflow(bytes, (size_t)type->size, &bytes) ||
-        bytes > (size_t)1 << 46) {
-        wn_fail(WN_ERR_ARGUMENT, "type %s: %zu items of %u bytes do not fit the address space: check the length", type->name ? type->name : "(unnamed)",
-                length, type->item_size);
+    if (__builtin_mul_overflow(length, (size_t)type->item_size, &bytes) ||
+        __builtin_add_overflow(bytes, (size_t)type->size, &bytes) || bytes > (size_t)1 << 46) {
+        wn_fail(WN_ERR_ARGUMENT, "type %s: %zu items of %u bytes do not fit the address space: check the length",
+                type->name ? type->name : "(unnamed)", length, type->item_size);
         return NULL;
     }
     void *o = allocate(m, type, bytes);
@@ -196,14 +207,16 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
     if (!o) return true;
     if (!wn_heap_object_at(m->heap, o, true)) {
         wn_misuse("use-after-free",
-                  "%s: the %s at %p is no object of this heap: it was freed or moved, or never was one. Hold it by wn_root or "
+                  "%s: the %s at %p is no object of this heap: it was freed or moved, or never was one. Hold it by "
+                  "wn_root or "
                   "wn_hold across safepoints",
                   what, role, o);
         return false;
     }
     if (m->heap->collector->is_live && !m->heap->collector->is_live(m->heap, o)) {
         wn_misuse("use-after-free",
-                  "%s: the %s at %p was freed: its last reference is gone. A reference kept across a safepoint must be declared by "
+                  "%s: the %s at %p was freed: its last reference is gone. A reference kept across a safepoint must be "
+                  "declared by "
                   "wn_root or wn_hold",
                   what, role, o);
         return false;
@@ -218,7 +231,8 @@ void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, boo
     if (m->heap->options.check) {
         if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return;
         if ((char *)slot < (char *)holder || (char *)slot >= (char *)holder + wn_bytes_of(holder)) {
-            wn_misuse("wrong-slot", "wn_set: the slot %p does not lie in the holder %p (%s)", slot, holder, wn_type_of(holder)->name);
+            wn_misuse("wrong-slot", "wn_set: the slot %p does not lie in the holder %p (%s)", slot, holder,
+                      wn_type_of(holder)->name);
             return;
         }
     }
@@ -258,7 +272,8 @@ void wn_after_collection(mutator *m) {
     FILE *report = open_memstream(&text, &length);
     size_t faults = wn_verify(&m->fast, report);
     if (report) fclose(report);
-    if (faults) wn_misuse("verify", "the heap is not sound after a collection, in %zu ways: %s", faults, text ? text : "");
+    if (faults)
+        wn_misuse("verify", "the heap is not sound after a collection, in %zu ways: %s", faults, text ? text : "");
     free(text);
 }
 
@@ -269,9 +284,11 @@ wn_status wn_collect(wn_mutator *fast, int generation, wn_collect_result *result
     memset(result, 0, sizeof *result);
     if (!usable(m, "wn_collect")) return WN_ERR_STATE;
     if (generation < 0 || generation > 2)
-        return wn_fail(WN_ERR_ARGUMENT, "wn_collect: there is no generation %d; 0 is the youngest, 2 the whole heap", generation);
+        return wn_fail(WN_ERR_ARGUMENT, "wn_collect: there is no generation %d; 0 is the youngest, 2 the whole heap",
+                       generation);
     if (fast->nested)
-        return wn_fail(WN_ERR_STATE, "wn_collect inside a no-collect scope or a collection: call it after wn_no_collect_end, outside of finalizers and listeners");
+        return wn_fail(WN_ERR_STATE, "wn_collect inside a no-collect scope or a collection: call it after "
+                                     "wn_no_collect_end, outside of finalizers and listeners");
     return m->heap->collector->collect(m, generation, result);
 }
 
@@ -281,7 +298,8 @@ static wn_status step(wn_mutator *fast, uint64_t budget, wn_step_result *result)
     if (!result) result = &ignored;
     memset(result, 0, sizeof *result);
     if (!usable(m, "wn_collect_step")) return WN_ERR_STATE;
-    if (fast->nested) return wn_fail(WN_ERR_STATE, "wn_collect_step inside a no-collect scope or a collection: call it afterwards");
+    if (fast->nested)
+        return wn_fail(WN_ERR_STATE, "wn_collect_step inside a no-collect scope or a collection: call it afterwards");
     if (m->heap->collector->step) return m->heap->collector->step(m, budget, result);
     wn_collect_result whole = {0};
     wn_status s = m->heap->collector->collect(m, 2, &whole);
@@ -294,7 +312,9 @@ static wn_status step(wn_mutator *fast, uint64_t budget, wn_step_result *result)
 }
 
 wn_status wn_collect_step(wn_mutator *m, wn_step_result *result) { return step(m, 0, result); }
-wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *result) { return step(m, budget_ns ? budget_ns : 1, result); }
+wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *result) {
+    return step(m, budget_ns ? budget_ns : 1, result);
+}
 
 wn_status wn_freeze(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
@@ -336,8 +356,12 @@ void wn_make_immortal(wn_mutator *fast, void *object) {
     m->heap->collector->make_immortal(m, object);
 }
 
-wn_status wn_pin(wn_mutator *fast, void *object) { return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object); }
-void wn_unpin(wn_mutator *fast, void *object) { wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object); }
+wn_status wn_pin(wn_mutator *fast, void *object) {
+    return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object);
+}
+void wn_unpin(wn_mutator *fast, void *object) {
+    wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object);
+}
 uintptr_t wn_identity(wn_mutator *fast, void *object) {
     return wn_mutator_of(fast)->heap->collector->identity(wn_mutator_of(fast), object);
 }

@@ -21,13 +21,17 @@ typedef struct option {
 
 #define AT(field) offsetof(wn_options, field)
 static const option options[] = {
-    {"collector", COLLECTOR, AT(collector), 0, 0, "refcount", "refcount, incremental or concurrent; also WINNOW_COLLECTOR"},
-    {"heap_limit", SIZE, AT(heap_limit), 1 << 20, 1e15, "the container's", "bytes the heap may hold, side tables included"},
+    {"collector", COLLECTOR, AT(collector), 0, 0, "refcount",
+     "refcount, incremental or concurrent; also WINNOW_COLLECTOR"},
+    {"heap_limit", SIZE, AT(heap_limit), 1 << 20, 1e15, "the container's",
+     "bytes the heap may hold, side tables included"},
     {"single_thread", SWITCH, AT(single_thread), 0, 1, "off", "refcount: refuse a second thread, counts stay plain"},
-    {"threshold0", COUNT_OR_NEVER, AT(threshold[0]), 1, 1e9, "700", "refcount: net new tracked objects before a young collection"},
+    {"threshold0", COUNT_OR_NEVER, AT(threshold[0]), 1, 1e9, "700",
+     "refcount: net new tracked objects before a young collection"},
     {"threshold1", COUNT_OR_NEVER, AT(threshold[1]), 1, 1e9, "10", "refcount: young collections before a middle one"},
     {"threshold2", COUNT_OR_NEVER, AT(threshold[2]), 1, 1e9, "10", "refcount: middle collections before a full one"},
-    {"reclaim_slice", COUNT_OR_ALL, AT(reclaim_slice), 16, 1e9, "2000", "refcount: objects of a cascade reclaimed per safepoint, or all"},
+    {"reclaim_slice", COUNT_OR_ALL, AT(reclaim_slice), 16, 1e9, "2000",
+     "refcount: objects of a cascade reclaimed per safepoint, or all"},
     {"nursery", SIZE, AT(nursery), 64 << 10, 1 << 30, "from the cache", "incremental: bytes of the nursery"},
     {"major_factor", FACTOR, AT(major_factor), 1.05, 100, "1.82", "incremental: heap growth that starts a major"},
     {"growth", FACTOR, AT(growth), 1.05, 100, "1.4", "incremental: most growth of the threshold between majors"},
@@ -37,12 +41,15 @@ static const option options[] = {
     {"step_bytes", SIZE, AT(step_bytes), 4 << 10, 1e12, "4 nurseries", "incremental: marked at least per step"},
     {"pause_budget", TIME, AT(pause_budget_ns), 1e4, 1e10, "none", "incremental: steps and minors aim to stay below"},
     {"pin_limit", COUNT, AT(pin_limit), 1, 1e7, "1000", "incremental: objects pinned in the nursery at most"},
-    {"pretenure", COUNT_OR_NEVER, AT(pretenure), 1, 100, "85", "incremental: percent of a size that outlives the nursery for it to be born old"},
-    {"heap_growth", COUNT_OR_NEVER, AT(heap_growth), 5, 10000, "100", "concurrent: percent of growth between cycles, as GOGC"},
+    {"pretenure", COUNT_OR_NEVER, AT(pretenure), 1, 100, "85",
+     "incremental: percent of a size that outlives the nursery for it to be born old"},
+    {"heap_growth", COUNT_OR_NEVER, AT(heap_growth), 5, 10000, "100",
+     "concurrent: percent of growth between cycles, as GOGC"},
     {"workers", COUNT, AT(workers), 1, 256, "by cpu_share", "concurrent: marking threads"},
     {"cpu_share", COUNT, AT(cpu_share), 1, 100, "25", "concurrent: percent of the processors for collection"},
     {"finalizer_thread", SWITCH, AT(finalizer_thread), 0, 1, "off", "concurrent: finalizers on a thread of their own"},
-    {"conservative_stacks", SWITCH, AT(conservative_stacks), 0, 1, "off", "incremental, concurrent: scan C stacks for roots"},
+    {"conservative_stacks", SWITCH, AT(conservative_stacks), 0, 1, "off",
+     "incremental, concurrent: scan C stacks for roots"},
     {"stress", COUNT, AT(stress), 0, 1e9, "0", "collect at every Nth allocation"},
     {"check", SWITCH, AT(check), 0, 1, "off", "check the client's rules"},
     {"verify", SWITCH, AT(verify), 0, 1, "off", "verify the heap after every collection"},
@@ -89,8 +96,19 @@ typedef struct unit {
     const char *suffix;
     double factor;
 } unit;
-static const unit sizes[] = {{"", 1}, {"B", 1}, {"K", 1024}, {"M", 1048576.0}, {"G", 1073741824.0}, {"T", 1099511627776.0},
-                             {"KiB", 1024}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"KB", 1024}, {"MB", 1048576.0}, {"GB", 1073741824.0}, {NULL, 0}};
+static const unit sizes[] = {{"", 1},
+                             {"B", 1},
+                             {"K", 1024},
+                             {"M", 1048576.0},
+                             {"G", 1073741824.0},
+                             {"T", 1099511627776.0},
+                             {"KiB", 1024},
+                             {"MiB", 1048576.0},
+                             {"GiB", 1073741824.0},
+                             {"KB", 1024},
+                             {"MB", 1048576.0},
+                             {"GB", 1073741824.0},
+                             {NULL, 0}};
 static const unit times[] = {{"", 1}, {"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {NULL, 0}};
 static const unit plain[] = {{"", 1}, {NULL, 0}};
 
@@ -121,12 +139,16 @@ static const char *allowed(const option *o) {
     switch (o->kind) {
     case COLLECTOR: return "refcount, incremental or concurrent";
     case SWITCH: return "on or off";
-    case SIZE: snprintf(text, sizeof text, "a size from %.0f to %.0f bytes, as 65536, 64K, 4M, 2G", o->low, o->high); break;
+    case SIZE:
+        snprintf(text, sizeof text, "a size from %.0f to %.0f bytes, as 65536, 64K, 4M, 2G", o->low, o->high);
+        break;
     case TIME: snprintf(text, sizeof text, "a time from %.0f ns to %.0f ns, as 500us, 2ms, 1s", o->low, o->high); break;
     case FACTOR: snprintf(text, sizeof text, "a factor from %g to %g", o->low, o->high); break;
     default:
         snprintf(text, sizeof text, "a whole number from %.0f to %.0f%s", o->low, o->high,
-                 o->kind == COUNT_OR_ALL ? ", or all" : o->kind == COUNT_OR_NEVER ? ", or never" : "");
+                 o->kind == COUNT_OR_ALL     ? ", or all"
+                 : o->kind == COUNT_OR_NEVER ? ", or never"
+                                             : "");
     }
     return text;
 }
@@ -190,7 +212,8 @@ wn_status wn_options_set(wn_options *opts, const char *name, const char *value) 
 void wn_options_print(FILE *out) {
     fprintf(out, "%-20s %-16s %s\n", "option", "default", "meaning; allowed");
     for (unsigned i = 0; i < OPTION_COUNT; i++)
-        fprintf(out, "%-20s %-16s %s; %s\n", options[i].name, options[i].usual, options[i].meaning, allowed(&options[i]));
+        fprintf(out, "%-20s %-16s %s; %s\n", options[i].name, options[i].usual, options[i].meaning,
+                allowed(&options[i]));
 }
 
 /* The number an option holds, for the check of a struct that was filled by hand. 0 where 0 means the default. */
@@ -211,16 +234,19 @@ static double number_of(const wn_options *opts, const option *o) {
 static wn_status check(wn_options *opts) {
     wn_options usual = wn_options_default();
     if (opts->struct_size != sizeof *opts)
-        return wn_fail(WN_ERR_ARGUMENT, "the options were not made by wn_options_default(), or by that of another version of "
-                                        "the library (%zu bytes instead of %zu)",
+        return wn_fail(WN_ERR_ARGUMENT,
+                       "the options were not made by wn_options_default(), or by that of another version of "
+                       "the library (%zu bytes instead of %zu)",
                        opts->struct_size, sizeof *opts);
     if ((unsigned)opts->collector > WN_COLLECTOR_CONCURRENT)
-        return wn_fail(WN_ERR_ARGUMENT, "option collector: %d is no collector; use WN_COLLECTOR_...", (int)opts->collector);
+        return wn_fail(WN_ERR_ARGUMENT, "option collector: %d is no collector; use WN_COLLECTOR_...",
+                       (int)opts->collector);
     for (unsigned i = 0; i < OPTION_COUNT; i++) {
         const option *o = &options[i];
         double v = number_of(opts, o);
         if (o->kind == FACTOR && !(v >= 0 && v < 1e9)) v = -1; /* NaN */
-        if (v != 0 && !in_range(o, v)) return wn_fail(WN_ERR_ARGUMENT, "option %s: %g is not %s", o->name, v, allowed(o));
+        if (v != 0 && !in_range(o, v))
+            return wn_fail(WN_ERR_ARGUMENT, "option %s: %g is not %s", o->name, v, allowed(o));
         if (v != 0 || o->kind == SWITCH || o->kind == COLLECTOR || o->kind == SIZE || o->kind == TIME) continue;
         if (memcmp((char *)opts + o->at, "\0\0\0\0\0\0\0\0", width_of(o)) == 0)
             memcpy((char *)opts + o->at, (char *)&usual + o->at, width_of(o));
@@ -270,7 +296,8 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out) {
     if ((s = check(out))) return s;
     if (out->collector == WN_COLLECTOR_AUTO) out->collector = WN_COLLECTOR_REFCOUNT;
     if (!wn_collector_available(out->collector))
-        return wn_fail(WN_ERR_UNSUPPORTED, "this build of the library has no %s collector", wn_collector_name(out->collector));
+        return wn_fail(WN_ERR_UNSUPPORTED, "this build of the library has no %s collector",
+                       wn_collector_name(out->collector));
     if (out->max_heap && (!out->heap_limit || out->max_heap < out->heap_limit)) out->heap_limit = out->max_heap;
     if (!out->heap_limit) out->heap_limit = wn_os_memory_limit();
     return WN_OK;

@@ -88,12 +88,14 @@ wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data) {
     pthread_mutex_lock(&heap->roots_lock);
     for (size_t i = 0; i < heap->listener_count && status; i++)
         if (heap->listeners[i].listener == listener && heap->listeners[i].data == data) {
-            memmove(&heap->listeners[i], &heap->listeners[i + 1], (heap->listener_count - i - 1) * sizeof heap->listeners[0]);
+            memmove(&heap->listeners[i], &heap->listeners[i + 1],
+                    (heap->listener_count - i - 1) * sizeof heap->listeners[0]);
             __atomic_store_n(&heap->listener_count, heap->listener_count - 1, __ATOMIC_RELAXED);
             status = WN_OK;
         }
     pthread_mutex_unlock(&heap->roots_lock);
-    if (telling != heap) { /* a call on a thread of the collector's may be under way: `data` is in use until it is over */
+    if (telling !=
+        heap) { /* a call on a thread of the collector's may be under way: `data` is in use until it is over */
         pthread_mutex_lock(&heap->tell_lock);
         pthread_mutex_unlock(&heap->tell_lock);
     }

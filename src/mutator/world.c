@@ -81,7 +81,8 @@ void wn_world_park(mutator *me) {
 /* With the world's lock. */
 static void run_helper(mutator *me) {
     wn_heap *heap = me->heap;
-    while ((heap->stopped && heap->stopper != me) || heap->forking) pthread_cond_wait(&heap->world_changed, &heap->world);
+    while ((heap->stopped && heap->stopper != me) || heap->forking)
+        pthread_cond_wait(&heap->world_changed, &heap->world);
     me->state = MUTATOR_RUNNING;
 }
 static void still_helper(mutator *me) {
@@ -139,11 +140,12 @@ void wn_no_collect_end(wn_mutator *m) {
     if (--m->nested == 0) wn_poll(m);
 }
 
-/* ---- fork -------------------------------------------------------------------------------------------------------------
+/* ---- fork
+ * -------------------------------------------------------------------------------------------------------------
  *
- * The forking thread stops the world of every heap and holds every lock across fork(): the child must not find an object
- * half made or a count half changed by a thread that it does not have. In the child mutators of other threads are taken
- * off the list (their buffers stay handed out; the references in their frames are gone with the frames). */
+ * The forking thread stops the world of every heap and holds every lock across fork(): the child must not find an
+ * object half made or a count half changed by a thread that it does not have. In the child mutators of other threads
+ * are taken off the list (their buffers stay handed out; the references in their frames are gone with the frames). */
 
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static wn_heap *all_heaps;

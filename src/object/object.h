@@ -42,8 +42,8 @@ static WN_ALWAYS_INLINE void wn_each_item_ref(void *object, const wn_type *t, si
 }
 
 /* Visits the address of every reference outside an object's items. */
-static WN_ALWAYS_INLINE void wn_each_fixed_ref(void *object, const wn_type *t, void (*visit)(void **slot, void *context),
-                                               void *context) {
+static WN_ALWAYS_INLINE void wn_each_fixed_ref(void *object, const wn_type *t,
+                                               void (*visit)(void **slot, void *context), void *context) {
     for (uint64_t map = t->refs; map; map &= map - 1) visit((void **)object + __builtin_ctzll(map), context);
     if (WN_UNLIKELY(t->trace != NULL)) {
         struct wn_tracer tracer = {visit, context};

@@ -49,14 +49,6 @@ void wn_os_discard(void *start, size_t size) {
 #endif
 }
 
-void wn_os_prefer_large_pages(void *start, size_t size) {
-#ifdef MADV_HUGEPAGE
-    madvise(start, size, MADV_HUGEPAGE);
-#else
-    (void)start, (void)size;
-#endif
-}
-
 void wn_os_populate(void *start, size_t size) {
 #ifdef MADV_POPULATE_WRITE
     int before = errno; /* a kernel before 5.14 does not know it, and memory that is short shows at the touch */

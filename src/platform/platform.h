@@ -47,8 +47,6 @@ void wn_os_discard(void *start, size_t size);
 void wn_os_release(void *start, size_t size);
 /* Touches committed pages, all at once: one way into the kernel instead of one per page. A wish, no more. */
 void wn_os_populate(void *start, size_t size);
-/* Asks for large pages: fewer page faults and fewer waits for address translation. A wish, no more. */
-void wn_os_prefer_large_pages(void *start, size_t size);
 size_t wn_os_page_size(void);
 /* Bytes of RAM, and what the container (cgroup v2) or a resource limit grants this process; 0: no limit. */
 size_t wn_os_physical_memory(void);
@@ -64,9 +62,9 @@ uint64_t wn_os_thread_cpu(void); /* CPU time of the calling thread */
 
 /* ---- registers --------------------------------------------------------------------------------------------------- */
 
-/* What a conservative scan needs of a thread besides its stack: the callee-saved registers, spilled explicitly (setjmp is
- * no substitute, glibc mangles some), and a copy of the frames nearest the top. Those are of library functions that may
- * return before the scan, and what a register of the client's held may be in one of them alone: each function saves
+/* What a conservative scan needs of a thread besides its stack: the callee-saved registers, spilled explicitly (setjmp
+ * is no substitute, glibc mangles some), and a copy of the frames nearest the top. Those are of library functions that
+ * may return before the scan, and what a register of the client's held may be in one of them alone: each function saves
  * what it is going to use. */
 enum { WN_REGISTERS = 16, WN_TOP_OF_STACK = 128 }; /* words */
 typedef struct wn_registers {

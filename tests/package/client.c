@@ -1,7 +1,10 @@
 /* The smallest program that uses Winnow as a dependency: builds a list, drops it, and sees it gone. */
 #include <winnow.h>
 
-typedef struct link { wn_object head; struct link *next; } link;
+typedef struct link {
+    wn_object head;
+    struct link *next;
+} link;
 static const wn_type link_type = WN_TYPE(link, WN_REFS(link, next));
 
 int main(void) {

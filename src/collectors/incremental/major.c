@@ -40,7 +40,9 @@ static void visit_slot(void **slot, void *context) { visit(context, *slot); }
 
 static WN_ALWAYS_INLINE void fetch(void *context, void *entry, int stage) {
     (void)context;
-    if (stage == 0) WN_PREFETCH(entry);
+    if (stage != 0) return;
+    WN_PREFETCH(entry);
+    WN_PREFETCH((char *)entry + 40); /* every other object of 48 bytes lies on two cache lines */
 }
 
 static bool key_lives(const incremental *inc, const void *key) { return key && (is_young(inc, key) || is_marked(key)); }

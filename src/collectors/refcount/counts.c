@@ -28,7 +28,8 @@ void wn_rc_overflow_fini(wn_rc_overflow *o) {
 
 static struct wn_rc_overflow_entry *overflow_place(const wn_rc_overflow *o, const void *object) {
     struct wn_rc_overflow_entry *gone = NULL;
-    for (size_t i = (((uintptr_t)object >> 4) * 0x9E3779B97F4A7C15u >> 20) & (o->size - 1);; i = (i + 1) & (o->size - 1)) {
+    for (size_t i = (((uintptr_t)object >> 4) * 0x9E3779B97F4A7C15u >> 20) & (o->size - 1);;
+         i = (i + 1) & (o->size - 1)) {
         struct wn_rc_overflow_entry *e = &o->entry[i];
         if (e->object == object) return e;
         if (e->object == GONE) {
@@ -47,7 +48,8 @@ static bool overflow_add(wn_rc_overflow *o, void *object, size_t count) {
         bigger.entry = calloc(bigger.size, sizeof *bigger.entry);
         if (!bigger.entry) return false;
         for (size_t i = 0; i < o->size; i++)
-            if (o->entry[i].object && o->entry[i].object != GONE) *overflow_place(&bigger, o->entry[i].object) = o->entry[i];
+            if (o->entry[i].object && o->entry[i].object != GONE)
+                *overflow_place(&bigger, o->entry[i].object) = o->entry[i];
         free(o->entry);
         o->entry = bigger.entry;
         o->size = bigger.size;
@@ -104,7 +106,8 @@ static void count_up_big(mutator *m, void *object) {
             break;
         }
         if (c < WN_COUNT_MAX_) { /* another thread has counted down meanwhile */
-            if (__atomic_compare_exchange_n(byte, &c, (uint8_t)(c + 1), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) break;
+            if (__atomic_compare_exchange_n(byte, &c, (uint8_t)(c + 1), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+                break;
             continue;
         }
         if (!overflow_add(o, object, WN_COUNT_MAX_ + 1)) {
@@ -124,7 +127,8 @@ static void count_down_big(mutator *m, void *object) {
     bool again = __atomic_load_n(byte, __ATOMIC_RELAXED) != WN_COUNT_BIG_;
     if (!again) {
         struct wn_rc_overflow_entry *e = overflow_place(o, object);
-        /* Well below the limit before the byte takes over again, so that a count at the border does not go in and out. */
+        /* Well below the limit before the byte takes over again, so that a count at the border does not go in and out.
+         */
         if (--e->count == WN_COUNT_MAX_ - 64) {
             overflow_remove(o, e);
             __atomic_store_n(byte, WN_COUNT_MAX_ - 64, __ATOMIC_RELEASE);
@@ -137,9 +141,11 @@ static void count_down_big(mutator *m, void *object) {
 /* In checked mode every count comes here: a use of something that is not alive is caught. */
 static bool check_alive(mutator *m, const void *object, const char *what) {
     if (!m->heap->options.check) return true;
-    if (wn_space_object_at(&m->heap->space, object, true) && __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED)) return true;
+    if (wn_space_object_at(&m->heap->space, object, true) && __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED))
+        return true;
     wn_misuse("use-after-free",
-              "%s: the object at %p was freed: its last reference is gone. A reference that is kept must be counted: wn_root or wn_hold "
+              "%s: the object at %p was freed: its last reference is gone. A reference that is kept must be counted: "
+              "wn_root or wn_hold "
               "for a local, wn_set for a field, wn_retain otherwise",
               what, object);
     return false;
@@ -150,7 +156,8 @@ void wn_rc_count_up(mutator *m, void *object) {
     uint8_t *byte = wn_meta_(object), c = __atomic_load_n(byte, __ATOMIC_RELAXED);
     if (m->fast.mode & WN_MODE_ATOMIC_) {
         while (c < WN_COUNT_MAX_)
-            if (__atomic_compare_exchange_n(byte, &c, (uint8_t)(c + 1), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return;
+            if (__atomic_compare_exchange_n(byte, &c, (uint8_t)(c + 1), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+                return;
     } else if (c < WN_COUNT_MAX_) {
         *byte = (uint8_t)(c + 1);
         return;
@@ -198,7 +205,8 @@ void wn_rc_make_immortal(mutator *m, void *object) {
 void *wn_rc_weak_get(mutator *m, void *target) {
     uint8_t *byte = wn_meta_(target), c = __atomic_load_n(byte, __ATOMIC_RELAXED);
     while (c && c < WN_COUNT_MAX_)
-        if (__atomic_compare_exchange_n(byte, &c, (uint8_t)(c + 1), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return target;
+        if (__atomic_compare_exchange_n(byte, &c, (uint8_t)(c + 1), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return target;
     if (!c) return NULL;
     if (c != WN_COUNT_IMMORTAL_) count_up_big(m, target);
     return target;

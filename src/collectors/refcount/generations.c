@@ -205,7 +205,9 @@ static WN_ALWAYS_INLINE void visit_slot(void **slot, void *context) {
 
 static WN_ALWAYS_INLINE void fetch_head(void *context, void *object, int stage) {
     (void)context;
-    if (stage == 0) WN_PREFETCH(object);
+    if (stage != 0) return;
+    WN_PREFETCH(object);
+    WN_PREFETCH((char *)object + 40); /* every other object of 48 bytes lies on two cache lines */
 }
 static WN_ALWAYS_INLINE void fetch_count(void *context, void *object, int stage) {
     (void)context;

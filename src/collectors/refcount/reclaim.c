@@ -63,8 +63,8 @@ void wn_rc_free_slot(mutator *m, void *object) {
         free_large_or_cache(m, object, b);
         return;
     }
-    /* Checked: poisoned, and not reused for a while, so that a late use meets a dead object and not a new one. Large ones
-     * would hold too much meanwhile; their addresses lead nowhere at once. */
+    /* Checked: poisoned, and not reused for a while, so that a late use meets a dead object and not a new one. Large
+     * ones would hold too much meanwhile; their addresses lead nowhere at once. */
     WN_ALLOW(object, b->slot);
     memset(object, 0xDB, b->slot);
     WN_FORBID(object, b->slot);
@@ -81,7 +81,8 @@ void wn_rc_free_slot(mutator *m, void *object) {
 
 void wn_rc_flush(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    for (size_t i = 0; i < r->quarantine.n; i++) free_large_or_cache(m, r->quarantine.at[i], wn_block_of(r->quarantine.at[i]));
+    for (size_t i = 0; i < r->quarantine.n; i++)
+        free_large_or_cache(m, r->quarantine.at[i], wn_block_of(r->quarantine.at[i]));
     r->quarantine.n = r->quarantine_next = 0;
     for (unsigned c = 0; c < WN_CLASSES_; c++) {
         if (r->cached[c]) wn_space_free(&m->heap->space, r->cache[c], r->cached[c]);
@@ -113,7 +114,8 @@ static void drop_weak(mutator *m, void *object, const wn_type *t) {
 /* Runs the finalizer; true when the object was resurrected. */
 static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
     uint8_t *meta = wn_meta_(object);
-    if (!t->finalize || (__atomic_fetch_or(&meta[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED) & WN_STATE_FINALIZED_)) return false;
+    if (!t->finalize || (__atomic_fetch_or(&meta[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED) & WN_STATE_FINALIZED_))
+        return false;
     if (m->callbacks.n) { /* of the weak references to it: they come before (PEP 442) */
         m->fast.nested++;
         wn_run_callbacks(m);
@@ -174,7 +176,8 @@ static size_t drop_some_items(mutator *m) {
 static void take_apart(mutator *m, void *object) {
     const wn_type *t = wn_type_of(object);
     uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
-    if (WN_UNLIKELY((state & WN_STATE_WEAK_) || (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)))) drop_weak(m, object, t);
+    if (WN_UNLIKELY((state & WN_STATE_WEAK_) || (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON))))
+        drop_weak(m, object, t);
     if (WN_UNLIKELY(t->finalize != NULL) && finalized_back_to_life(m, object, t)) return;
     if (t->release) t->release(object);
     if (WN_UNLIKELY(is_long(object, t)) && defer_long(m, object)) {

@@ -26,7 +26,9 @@ static void fini(wn_heap *heap) {
 /* Counts are plain while one thread is attached; the second one makes all count atomically. The world is stopped, so
  * nobody is in the middle of a count. */
 static void set_mode(wn_heap *heap, mutator *coming, unsigned threads) {
-    uint32_t mode = heap->options.check ? WN_MODE_CHECK_ | WN_MODE_ATOMIC_ : threads > 1 ? WN_MODE_ATOMIC_ : WN_MODE_COUNT_;
+    uint32_t mode = heap->options.check ? WN_MODE_CHECK_ | WN_MODE_ATOMIC_
+                    : threads > 1       ? WN_MODE_ATOMIC_
+                                        : WN_MODE_COUNT_;
     for (mutator *m = heap->mutators; m; m = m->next) m->fast.mode = mode;
     if (coming) coming->fast.mode = mode;
 }
@@ -122,7 +124,8 @@ static bool is_tracked(const wn_heap *heap, const void *object) {
     return __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_TRACKED_;
 }
 static int generation(const wn_heap *heap, const void *object) {
-    return is_tracked(heap, object) ? __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_GENERATION_ : -1;
+    return is_tracked(heap, object) ? __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_GENERATION_
+                                    : -1;
 }
 static void track(mutator *m, void *object, bool on) {
     uint8_t *state = &wn_meta_(object)[1];
@@ -138,7 +141,8 @@ static void track(mutator *m, void *object, bool on) {
 }
 static bool is_live(const wn_heap *heap, const void *object) {
     (void)heap;
-    return __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED) && !(__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_SCRATCH_);
+    return __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED) &&
+           !(__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_SCRATCH_);
 }
 
 static void get_count(const wn_heap *heap, unsigned count[3]) {

@@ -1,15 +1,16 @@
 /*
  * young.c - trial deletion over few candidates, in the side tables themselves.
  *
- * The shared search (engines/cycles.h) is made for large sets: it spends bitmaps and an array of counts on them. A young
- * collection has some hundreds of candidates, whose bytes are all in the nearest cache, and comes every few hundred
- * allocations; here the count bytes themselves serve as the trial counts and are put right again. Two state bits carry
- * the rest: CANDIDATE while the collection lasts, SCRATCH while nothing has been found to keep a candidate alive.
+ * The shared search (engines/cycles.h) is made for large sets: it spends bitmaps and an array of counts on them. A
+ * young collection has some hundreds of candidates, whose bytes are all in the nearest cache, and comes every few
+ * hundred allocations; here the count bytes themselves serve as the trial counts and are put right again. Two state
+ * bits carry the rest: CANDIDATE while the collection lasts, SCRATCH while nothing has been found to keep a candidate
+ * alive.
  *
  * Invariant on return: every count byte is what it was on entry, and SCRATCH is set on exactly the garbage.
  *
- * A count too large for its byte, or immortal, is not subtracted from: such an object counts as referenced from outside.
- * If it is garbage all the same, a full collection finds it. The world is stopped.
+ * A count too large for its byte, or immortal, is not subtracted from: such an object counts as referenced from
+ * outside. If it is garbage all the same, a full collection finds it. The world is stopped.
  */
 #include "refcount.h"
 
