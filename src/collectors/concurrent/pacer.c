@@ -118,7 +118,8 @@ void wn_cc_pace(mutator *m) {
     size_t outside = __atomic_load_n(&m->heap->external_bytes, __ATOMIC_RELAXED),
            before = __atomic_load_n(&cc->external_at_start, __ATOMIC_RELAXED);
     bool by_outside = outside > before && outside - before > used / 8;
-    if (by_outside || used > goal + goal / 2 + OVERSHOOT) wn_cc_wait_for_cycle(m, false);
+    /* Before the first cycle there is no goal to miss: a large array made first is no reason to wait. */
+    if (by_outside || (goal && used > goal + goal / 2 + OVERSHOOT)) wn_cc_wait_for_cycle(m, false);
 }
 
 void wn_cc_pace_down(wn_cc *cc) {
