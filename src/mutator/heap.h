@@ -215,6 +215,8 @@ void wn_world_start(wn_heap *heap, mutator *me);
 void wn_world_spill(mutator *me);
 /* Gives up what a mutator allocates from: its buffers and its blocks. It is the caller's own, or stands still. */
 void wn_drop_blocks(mutator *m);
+/* Stands still for 20 us: between two looks at what another thread has to end first. A safepoint. */
+void wn_stand_aside(mutator *m);
 /* Stands still while the world is stopped. */
 void wn_world_park(mutator *me);
 /* The same for a thread of the collector, which is on heap->helpers: it begins as still, runs between the first two

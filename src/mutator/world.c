@@ -9,6 +9,7 @@
 
 #include <sched.h>
 #include <stdlib.h>
+#include <time.h>
 
 void wn_world_spill(mutator *me) {
     if (WN_LIKELY(!me->heap->options.conservative_stacks)) return;
@@ -133,6 +134,12 @@ void wn_block_end(wn_mutator *fast) {
     m->state = MUTATOR_RUNNING;
     pthread_mutex_unlock(&m->heap->world);
     wn_poll(fast);
+}
+
+void wn_stand_aside(mutator *m) {
+    wn_block_begin(&m->fast);
+    nanosleep(&(struct timespec){0, 20000}, NULL);
+    wn_block_end(&m->fast);
 }
 
 void wn_no_collect_begin(wn_mutator *m) { m->nested++; }

@@ -409,9 +409,7 @@ static void run_all_due(mutator *m) {
     wn_cc_run_due(m, ~(uint64_t)0);
     if (wn_cc_of_mutator(m)->finalizing || m->in_callbacks) return;
     while (__atomic_load_n(&cc->finalizing, __ATOMIC_ACQUIRE)) {
-        wn_block_begin(&m->fast);
-        nanosleep(&(struct timespec){0, 20000}, NULL);
-        wn_block_end(&m->fast);
+        wn_stand_aside(m);
         wn_cc_run_due(m, ~(uint64_t)0);
     }
 }

@@ -72,14 +72,9 @@ static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *visit
     if (WN_UNLIKELY(type->item_refs || type->trace)) scan_rest(context, entry, type);
 }
 
-static WN_ALWAYS_INLINE void fetch(void *context, void *entry, int stage) {
-    (void)context;
-    if (stage != 0) return;
-    WN_PREFETCH(entry);
-    WN_PREFETCH((char *)entry + 40); /* every other object of 48 bytes lies on two cache lines */
+static size_t drain(tracing *t, size_t budget) {
+    return wn_mark_drain(t->marker, budget, wn_fetch_head, scan, t, visit, t);
 }
-
-static size_t drain(tracing *t, size_t budget) { return wn_mark_drain(t->marker, budget, fetch, scan, t, visit, t); }
 
 void wn_cc_mark_root(wn_cc_worker *w, void *o) {
     tracing t = {w->cc, &w->marker, 0};

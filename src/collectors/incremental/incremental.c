@@ -9,13 +9,11 @@
  * Steps therefore never follow each other, nor a minor, without the program having a piece to itself in between; and
  * since even a step cut short marks far more than a piece holds, allocation cannot outrun marking.
  */
-#define _GNU_SOURCE
 #include "incremental.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     WINDOW_MIN = PIECE,
@@ -235,11 +233,7 @@ static bool end_finalizing(mutator *m) {
     bool any = run_due(m, UINT64_MAX);
     while (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) == FINALIZING) {
         any = true;
-        if (__atomic_load_n(&inc->finalizer, __ATOMIC_RELAXED)) {
-            wn_block_begin(&m->fast);
-            nanosleep(&(struct timespec){0, 20000}, NULL);
-            wn_block_end(&m->fast);
-        }
+        if (__atomic_load_n(&inc->finalizer, __ATOMIC_RELAXED)) wn_stand_aside(m);
         run_due(m, UINT64_MAX);
     }
     return any;

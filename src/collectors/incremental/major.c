@@ -38,13 +38,6 @@ static WN_ALWAYS_INLINE void visit(void *arg, void *reference) {
 
 static void visit_slot(void **slot, void *context) { visit(context, *slot); }
 
-static WN_ALWAYS_INLINE void fetch(void *context, void *entry, int stage) {
-    (void)context;
-    if (stage != 0) return;
-    WN_PREFETCH(entry);
-    WN_PREFETCH((char *)entry + 40); /* every other object of 48 bytes lies on two cache lines */
-}
-
 static bool key_lives(const incremental *inc, const void *key) { return key && (is_young(inc, key) || is_marked(key)); }
 
 /* Items, trace functions, ephemerons. */
@@ -136,7 +129,7 @@ bool wn_inc_major_waits_for_minor(const incremental *inc) {
 
 /* Marks some; returns how many bytes it paid for. */
 static size_t mark_some(incremental *inc) {
-    size_t n = wn_mark_drain(&inc->marker, DRAIN, fetch, scan, inc, visit, inc);
+    size_t n = wn_mark_drain(&inc->marker, DRAIN, wn_fetch_head, scan, inc, visit, inc);
     if (n || !inc->slices.n) return n * OBJECT_BYTES;
     /* Only long arrays are left: a slice of the one that was found last. */
     void *o = stack_pop(&inc->slices);

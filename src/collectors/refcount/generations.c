@@ -203,12 +203,6 @@ static WN_ALWAYS_INLINE void visit_slot(void **slot, void *context) {
     if (*slot) l->visit(l->arg, *slot);
 }
 
-static WN_ALWAYS_INLINE void fetch_head(void *context, void *object, int stage) {
-    (void)context;
-    if (stage != 0) return;
-    WN_PREFETCH(object);
-    WN_PREFETCH((char *)object + 40); /* every other object of 48 bytes lies on two cache lines */
-}
 static WN_ALWAYS_INLINE void fetch_count(void *context, void *object, int stage) {
     (void)context;
     if (stage != 0) return;
@@ -265,7 +259,7 @@ static bool search(view *v, bool from_roots) {
     if (from_roots) {
         wn_each_root(v->heap, claim_root, c);
         for (size_t i = 0; i < v->heap->immortals.n; i++) claim_root(&v->heap->immortals.at[i], c);
-        wn_cycles_mark(c, fetch_head, scan, v);
+        wn_cycles_mark(c, wn_fetch_head, scan, v);
     }
     return wn_cycles_search(c, count_of, fetch_count, scan, v);
 }
