@@ -33,6 +33,8 @@ enum {
     WN_COUNT_IMMORTAL_ = 255,
     /* the count byte under the tracing collectors: the backward barrier's one question */
     WN_OLD_CLEAN_ = 1, /* old, and not in the remembered set: the next store must record it */
+    WN_OLD_CARDS_ = 3, /* an old array whose stores are recorded by cards, one byte for so many bytes of it: */
+    WN_CARD_SHIFT_ = 7,
 
     /* the state byte, on every collector */
     WN_STATE_GENERATION_ = 3, /* bits 0-1; 3 is frozen */
@@ -165,6 +167,16 @@ static inline bool wn_matters_(const wn_mutator *m, const void *value) {
     return !wn_mode_(m, WN_MODE_YOUNG_) || (uintptr_t)value - m->nursery < m->nursery_size;
 }
 
+/* Whether a store into this slot must be recorded: a load and a test, for an array of cards one more load. */
+static inline bool wn_unrecorded_(const void *holder, const void *slot) {
+    const uint8_t *meta = wn_meta_(holder), byte = __atomic_load_n(meta, __ATOMIC_RELAXED);
+    if (byte == WN_OLD_CARDS_) {
+        size_t card = (size_t)((const char *)slot - (const char *)holder) >> WN_CARD_SHIFT_;
+        return !__atomic_load_n(meta + 2 + card, __ATOMIC_RELAXED);
+    }
+    return byte == WN_OLD_CLEAN_;
+}
+
 static inline void wn_store_inline_(wn_mutator *m, void *holder, void *slot, void *value, bool takes_over) {
     wn_slot_ *s = (wn_slot_ *)slot;
     if (wn_mode_(m, WN_MODE_SHADE_ | WN_MODE_CHECK_)) {
@@ -174,8 +186,7 @@ static inline void wn_store_inline_(wn_mutator *m, void *holder, void *slot, voi
         if (value && !takes_over) wn_count_up_(m, value);
         *s = value;
         if (old) wn_count_down_(m, old);
-    } else if (wn_mode_(m, WN_MODE_REMEMBER_) && wn_matters_(m, value) &&
-               __atomic_load_n(wn_meta_(holder), __ATOMIC_RELAXED) == WN_OLD_CLEAN_) {
+    } else if (wn_mode_(m, WN_MODE_REMEMBER_) && wn_matters_(m, value) && wn_unrecorded_(holder, slot)) {
         wn_store_slow_(m, holder, slot, value, takes_over);
     } else {
         __atomic_store_n(s, value, __ATOMIC_RELEASE); /* a plain store on x86-64 */

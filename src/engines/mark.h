@@ -9,13 +9,17 @@
  * The queue has two stages: entering it, `fetch` asks for the head of an object; when that has arrived, some steps
  * before the scan, it is called again to ask for what the scan will read elsewhere (an array, a dictionary's table).
  *
- * The marker knows nothing of objects or mark bits. Its client gives three functions that are compiled into the loop
- * (each is a constant where wn_mark_drain is used, so none is called through a pointer):
+ * The marker knows nothing of objects or mark bits. Its client gives functions that are compiled into the loop (each is
+ * a constant where wn_mark_drain is used, so none is called through a pointer; in a struct, gcc would find out too late
+ * which they are, take a function that does nothing but prefetch for one without effect, and leave it out):
  *
  *     scan(context, entry, visit, arg)   calls visit(arg, reference) for each reference of the object;
  *     visit(arg, reference)              tests and sets the mark, and when it was not set, wn_mark_push(marker, ...);
  *     fetch(context, entry, stage)       stage 0: WN_PREFETCH the head; 1: the head is here, prefetch what it points to
- *                                        that is not an object; 2: as 1, and the scan follows at once.
+ *                                        that is not an object; 2: as 1, and the scan follows at once;
+ *     more(context)                      the stack is empty, though perhaps not the queue: visits some more, when there
+ * is more (a slice of a long array), and returns how many objects' worth of work that was. So a chain of objects, each
+ * a cache miss, is followed beside other work. NULL: there never is more.
  *
  * An entry is whatever the client pushed, best an object's address, perhaps with a tag in it for a slice of a large
  * one; the marker only compares addresses.
@@ -68,12 +72,14 @@ typedef struct wn_marker {
     wn_mark_pool *pool;
     bool failed;         /* an entry was dropped for want of memory */
     unsigned at, queued; /* the queue's next place, and how many it holds */
+    uintptr_t last;      /* the entry that was taken before */
     void *queue[WN_MARK_QUEUE];
 } wn_marker;
 
 typedef void wn_visit_fn(void *arg, void *reference);
 typedef void wn_scan_fn(void *context, void *entry, wn_visit_fn *visit, void *arg);
 typedef void wn_fetch_fn(void *context, void *entry, int stage);
+typedef size_t wn_more_fn(void *context);
 
 void wn_mark_pool_make(wn_mark_pool *pool);
 void wn_mark_pool_drop(wn_mark_pool *pool);
@@ -118,19 +124,23 @@ static inline void wn_mark_settle(wn_marker *m) {
     }
 }
 
+/* Whether the processor will have fetched an entry by itself, because of the one before. */
+static WN_ALWAYS_INLINE bool wn_mark_is_near(wn_marker *m, const void *entry) {
+    uintptr_t away = (uintptr_t)entry - m->last + WN_MARK_NEAR;
+    m->last = (uintptr_t)entry;
+    return away < 2 * WN_MARK_NEAR;
+}
+
 /* Scans until nothing is left, or about `budget` objects have been scanned; returns how many. */
 static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fetch_fn *fetch, wn_scan_fn *scan,
-                                             void *context, wn_visit_fn *visit, void *arg) {
+                                             wn_visit_fn *visit, wn_more_fn *more, void *context, void *arg) {
     size_t done = 0;
-    uintptr_t last = 0;
     unsigned at = m->at;
     while (done < budget) {
         void *entry = NULL;
         if (__builtin_expect(m->top != m->base, 1) || wn_mark_shrink_(m)) {
             entry = *--m->top;
-            uintptr_t away = (uintptr_t)entry - last + WN_MARK_NEAR;
-            last = (uintptr_t)entry;
-            if (away < 2 * WN_MARK_NEAR) {
+            if (wn_mark_is_near(m, entry)) {
                 fetch(context, entry, 2);
                 scan(context, entry, visit, arg);
                 done++;
@@ -138,8 +148,11 @@ static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fet
             }
             fetch(context, entry, 0);
             m->queued++;
-        } else if (!m->queued) {
-            break;
+        } else {
+            size_t worth = more ? more(context) : 0;
+            done += worth;
+            if (worth) continue;
+            if (!m->queued) break;
         }
         void *due = m->queue[at], *soon = m->queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
         m->queue[at] = entry;
@@ -159,12 +172,12 @@ static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fet
 /* Drains together with the other markers of the pool, until none has work left. Each thread calls this with a marker
  * of its own, after wn_mark_share. Marks are claimed with plain loads and
  * stores or with atomic ones, as the client can bear. */
-static WN_ALWAYS_INLINE size_t wn_mark_drain_shared(wn_marker *m, wn_fetch_fn *fetch, wn_scan_fn *scan, void *context,
-                                                    wn_visit_fn *visit, void *arg) {
+static WN_ALWAYS_INLINE size_t wn_mark_drain_shared(wn_marker *m, wn_fetch_fn *fetch, wn_scan_fn *scan,
+                                                    wn_visit_fn *visit, wn_more_fn *more, void *context, void *arg) {
     size_t done = 0;
     do {
         size_t n;
-        while ((n = wn_mark_drain(m, 2048, fetch, scan, context, visit, arg)) != 0) {
+        while ((n = wn_mark_drain(m, 2048, fetch, scan, visit, more, context, arg)) != 0) {
             done += n;
             if (__atomic_load_n(&m->pool->hungry, __ATOMIC_RELAXED)) wn_mark_give_(m);
         }

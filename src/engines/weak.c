@@ -1,6 +1,7 @@
 /* weak.c - the table of weak references and ephemerons, and the public calls on them. */
 #include "engines/weak.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +46,29 @@ void wn_weak_fini(wn_heap *heap) {
     drop_table(heap->weak.entry, heap->weak.size);
     drop_table(heap->weak.old, heap->weak.old_size);
     pthread_mutex_destroy(&heap->weak.lock);
+}
+
+void wn_weak_lock(wn_heap *heap) {
+    if (!pthread_mutex_trylock(&heap->weak.lock)) return;
+    __atomic_fetch_add(&heap->weak.wanted, 1, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&heap->weak.lock);
+    __atomic_fetch_sub(&heap->weak.wanted, 1, __ATOMIC_RELAXED);
+}
+
+void wn_weak_give_way(wn_heap *heap) {
+    for (int i = 0; i < 1000 && __atomic_load_n(&heap->weak.wanted, __ATOMIC_RELAXED); i++) sched_yield();
+}
+
+void wn_weak_fetch(wn_heap *heap, size_t from, size_t to) {
+    for (size_t i = from; i < to && i < heap->weak.size; i++) {
+        const wn_weak_entry *e = &heap->weak.entry[i];
+        uint64_t bit;
+        if (!e->target || e->target == WN_WEAK_GONE) continue;
+        WN_PREFETCH(wn_bit_of(e->target, WN_MARK_TABLE, &bit));
+        if (!e->refs) continue;
+        WN_PREFETCH(wn_bit_of(e->refs, WN_MARK_TABLE, &bit));
+        WN_PREFETCH(&e->refs->next);
+    }
 }
 
 static size_t hash(const void *p) { return (size_t)(((uintptr_t)p >> WN_GRANULE_SHIFT_) * 0x9E3779B97F4A7C15u >> 20); }
@@ -154,7 +178,7 @@ void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
 void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context,
                          wn_vector *values) {
     wn_heap *heap = m->heap;
-    pthread_mutex_lock(&heap->weak.lock);
+    wn_weak_lock(heap);
     wn_weak_entry *e = wn_weak_find(heap, target);
     if (e) {
         for (wn_weakref *r = e->refs, *next; r; r = next) {
@@ -176,12 +200,12 @@ void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, 
         e->ephemerons = NULL;
         wn_weak_remove_if_empty(heap, e);
     }
-    pthread_mutex_unlock(&heap->weak.lock);
+    wn_weak_unlock(heap);
 }
 
 void *wn_weak_self_died(wn_heap *heap, void *object) {
     void *value = NULL;
-    pthread_mutex_lock(&heap->weak.lock);
+    wn_weak_lock(heap);
     if (wn_type_of(object)->flags & WN_TYPE_WEAKREF) {
         wn_weakref *r = object;
         wn_weak_entry *e = r->target ? wn_weak_find(heap, r->target) : NULL;
@@ -205,12 +229,12 @@ void *wn_weak_self_died(wn_heap *heap, void *object) {
         value = p->value;
         p->key = p->value = NULL;
     }
-    pthread_mutex_unlock(&heap->weak.lock);
+    wn_weak_unlock(heap);
     return value;
 }
 
 void wn_weak_moved(wn_heap *heap, void *from, void *to) {
-    pthread_mutex_lock(&heap->weak.lock);
+    wn_weak_lock(heap);
     wn_weak_entry *e = wn_weak_find(heap, from);
     if (e) {
         wn_weak_entry moved = *e;
@@ -224,7 +248,7 @@ void wn_weak_moved(wn_heap *heap, void *from, void *to) {
         for (wn_ephemeron *p = moved.ephemerons; p; p = p->next) p->key = to;
         __atomic_fetch_or(&wn_meta_(to)[1], WN_STATE_WEAK_, __ATOMIC_RELAXED);
     }
-    pthread_mutex_unlock(&heap->weak.lock);
+    wn_weak_unlock(heap);
 }
 
 void wn_run_callbacks(mutator *m) {
@@ -252,7 +276,7 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
     r->data = data;
     bool full = false;
     if (t) {
-        pthread_mutex_lock(&heap->weak.lock);
+        wn_weak_lock(heap);
         wn_weak_entry *e = enter(heap, t);
         full = !e;
         if (e) {
@@ -260,7 +284,7 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
             r->next = e->refs;
             e->refs = r;
         }
-        pthread_mutex_unlock(&heap->weak.lock);
+        wn_weak_unlock(heap);
     }
     if (!full) {
         /* Whether its callback runs depends on whether it is garbage itself when its target is: it must be a candidate.
@@ -275,19 +299,19 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
 
 void *wn_weakref_get(wn_mutator *fast, wn_weakref *r) {
     mutator *m = wn_mutator_of(fast);
-    pthread_mutex_lock(&m->heap->weak.lock);
+    wn_weak_lock(m->heap);
     void *target = r->target ? m->heap->collector->weak_get(m, r->target) : NULL;
-    pthread_mutex_unlock(&m->heap->weak.lock);
+    wn_weak_unlock(m->heap);
     return target;
 }
 
 size_t wn_weakref_count(wn_mutator *m, const void *target) {
     wn_heap *heap = wn_heap_of(m);
     size_t n = 0;
-    pthread_mutex_lock(&heap->weak.lock);
+    wn_weak_lock(heap);
     wn_weak_entry *e = wn_weak_find(heap, target);
     for (const wn_weakref *r = e ? e->refs : NULL; r; r = r->next) n++;
-    pthread_mutex_unlock(&heap->weak.lock);
+    wn_weak_unlock(heap);
     return n;
 }
 
@@ -300,7 +324,7 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
     wn_borrow(m, void *, v, value);
     wn_ephemeron *p = wn_new(m, &wn_ephemeron_type);
     if (!p || !k) return p;
-    pthread_mutex_lock(&heap->weak.lock);
+    wn_weak_lock(heap);
     wn_weak_entry *e = enter(heap, k);
     if (e) {
         p->key = k;
@@ -308,7 +332,7 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
         e->ephemerons = p;
         heap->weak.ephemerons++;
     }
-    pthread_mutex_unlock(&heap->weak.lock);
+    wn_weak_unlock(heap);
     if (!e) {
         wn_release(m, p);
         wn_fail(WN_ERR_MEMORY, "no memory for the table of ephemerons");
@@ -322,19 +346,19 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
 
 void *wn_ephemeron_key(wn_mutator *fast, wn_ephemeron *p) {
     mutator *m = wn_mutator_of(fast);
-    pthread_mutex_lock(&m->heap->weak.lock);
+    wn_weak_lock(m->heap);
     void *key = p->key ? m->heap->collector->weak_get(m, p->key) : NULL;
-    pthread_mutex_unlock(&m->heap->weak.lock);
+    wn_weak_unlock(m->heap);
     return key;
 }
 
 void *wn_ephemeron_value(wn_mutator *fast, wn_ephemeron *p) {
     mutator *m = wn_mutator_of(fast);
-    pthread_mutex_lock(&m->heap->weak.lock);
+    wn_weak_lock(m->heap);
     /* The key decides: a value may be alive for other reasons when the key is dead already. */
     void *key = p->key ? m->heap->collector->weak_get(m, p->key) : NULL, *value = NULL;
     if (key && p->value) value = m->heap->collector->weak_get(m, p->value);
-    pthread_mutex_unlock(&m->heap->weak.lock);
+    wn_weak_unlock(m->heap);
     wn_release(&m->fast, key);
     return value;
 }

@@ -6,7 +6,9 @@
  * reference with a target and every ephemeron with a key is on its target's chain, and chains lead only to live ones.
  * They are pinned types, so the chains may run through them.
  *
- * heap->weak.lock guards all of it. It is taken last, and no client code runs under it.
+ * heap->weak.lock guards all of it. It is taken last, and no client code runs under it. The program's threads take it
+ * by wn_weak_lock; a thread of the collector's that takes it again and again calls wn_weak_give_way in between, because
+ * a mutex is not fair, and who has to be woken up first would wait for milliseconds.
  */
 #ifndef WN_ENGINES_WEAK_H
 #define WN_ENGINES_WEAK_H
@@ -38,6 +40,14 @@ typedef struct wn_weak_entry {
 
 bool wn_weak_init(wn_heap *heap);
 void wn_weak_fini(wn_heap *heap);
+
+void wn_weak_lock(wn_heap *heap);
+static inline void wn_weak_unlock(wn_heap *heap) { pthread_mutex_unlock(&heap->weak.lock); }
+/* Without the lock: lets those who wait for it have it first. */
+void wn_weak_give_way(wn_heap *heap);
+
+/* Asks for what a look at entries [from, to) will read elsewhere: marks of targets, their weak references. */
+void wn_weak_fetch(wn_heap *heap, size_t from, size_t to);
 
 /* Goes on moving entries into a table that has grown, at most n; true when none is left elsewhere. Whoever goes through
  * the table from end to end calls it until it says so. Under the lock, or with the world stopped. */

@@ -61,6 +61,7 @@ struct wn_listener_entry {
 /* weak references and ephemerons by target: engines/weak.h */
 typedef struct wn_weak_table {
     pthread_mutex_t lock;
+    uint32_t wanted; /* threads of the program that wait for the lock; atomic */
     struct wn_weak_entry *entry;
     size_t size, used;         /* used: filled and deleted entries */
     struct wn_weak_entry *old; /* the table before it grew, while its entries are moved over a few at a time */

@@ -62,9 +62,11 @@ static WN_ALWAYS_INLINE void wn_each_ref(void *object, void (*visit)(void **slot
  * of 48 bytes lies on two cache lines. */
 static WN_ALWAYS_INLINE void wn_fetch_head(void *context, void *object, int stage) {
     (void)context;
-    if (stage != 0) return;
-    WN_PREFETCH(object);
-    WN_PREFETCH((char *)object + 40);
+    if (stage == 0) WN_PREFETCH(object);
+    if (stage == 1) {
+        const wn_type *t = wn_type_of(object);
+        if (t->size > 32 || t->item_refs) WN_PREFETCH((char *)object + 40);
+    }
 }
 
 /* Checks a type that a client hands in; WN_ERR_ARGUMENT with the rule it breaks. */

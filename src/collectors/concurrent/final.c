@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-enum { ENTRIES = 256, OBJECTS = 1024 };
+enum { ENTRIES = 64, OBJECTS = 1024 };
 
 static bool is_marked(void *context, void *object) {
     (void)context;
@@ -51,11 +51,13 @@ static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
     bool end = false;
     for (size_t i = 0; !end && wn_cc_pause(cc, w);) {
         size_t n = 0;
+        wn_weak_give_way(heap);
         pthread_mutex_lock(&heap->weak.lock);
         bool settled = wn_weak_settle(heap, ENTRIES);
         if (table != heap->weak.entry || !was_settled) i = 0; /* entries came over to places already passed */
         was_settled = settled;
         table = heap->weak.entry;
+        wn_weak_fetch(heap, i, i + ENTRIES);
         for (size_t to = i + ENTRIES; i < to && i < heap->weak.size; i++) {
             wn_weak_entry *e = &heap->weak.entry[i];
             if (!e->target || e->target == WN_WEAK_GONE) continue;

@@ -20,11 +20,16 @@ typedef struct tracing {
 
 static void found_hidden(tracing *t, void *o);
 
+/* True when the object was white and has to be scanned. */
+static WN_ALWAYS_INLINE bool claim(tracing *t, void *o) {
+    if (!wn_cc_claim(o)) return false;
+    if (WN_UNLIKELY(__atomic_load_n(&t->cc->hidden, __ATOMIC_RELAXED))) found_hidden(t, o);
+    return wn_block_of(o)->kind != WN_CC_LEAF;
+}
+
 static WN_ALWAYS_INLINE void visit(void *arg, void *o) {
     tracing *t = arg;
-    if (!o || !wn_cc_claim(o)) return;
-    if (WN_UNLIKELY(__atomic_load_n(&t->cc->hidden, __ATOMIC_RELAXED))) found_hidden(t, o);
-    if (wn_block_of(o)->kind != WN_CC_LEAF) wn_mark_push(t->marker, o);
+    if (o && claim(t, o)) wn_mark_push(t->marker, o);
 }
 
 static WN_ALWAYS_INLINE void visit_slot(void **slot, void *context) {
@@ -42,10 +47,12 @@ static void add_slice(wn_cc *cc, void *object, size_t next) {
             cc->slice_room = room;
         }
     }
-    if (cc->slice_count < cc->slice_room)
-        cc->slices[cc->slice_count++] = (wn_cc_slice){object, next};
-    else
+    if (cc->slice_count < cc->slice_room) {
+        cc->slices[cc->slice_count] = (wn_cc_slice){object, next};
+        __atomic_store_n(&cc->slice_count, cc->slice_count + 1, __ATOMIC_RELAXED);
+    } else {
         __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
+    }
     pthread_mutex_unlock(&cc->lock);
 }
 
@@ -72,8 +79,43 @@ static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *visit
     if (WN_UNLIKELY(type->item_refs || type->trace)) scan_rest(context, entry, type);
 }
 
+/* What lies behind the one before is in the cache, or on its way: it is scanned before it leaves it again. */
+static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
+    tracing *t = context;
+    void *o = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+    if (!o || !claim(t, o)) return;
+    if (wn_mark_is_near(t->marker, o))
+        scan(t, o, visit, t);
+    else
+        wn_mark_push(t->marker, o);
+}
+
+static void scan_slice(tracing *t, wn_cc_slice slice) {
+    const wn_type *type = wn_type_of(slice.object);
+    size_t n = wn_length_of(slice.object, type), to = slice.next + WN_CC_SLICE < n ? slice.next + WN_CC_SLICE : n;
+    if (to < n) add_slice(t->cc, slice.object, to); /* first, so that others can go on with the rest meanwhile */
+    wn_each_item_ref(slice.object, type, slice.next, to, visit_item, t);
+}
+
+/* Only for who is counted as busy: a slice that is on no list is work that nobody else sees. */
+static size_t more_slices(void *context) {
+    tracing *t = context;
+    wn_cc *cc = t->cc;
+    wn_cc_slice slice = {NULL, 0};
+    if (!__atomic_load_n(&cc->slice_count, __ATOMIC_RELAXED)) return 0;
+    pthread_mutex_lock(&cc->lock);
+    if (cc->slice_count) {
+        slice = cc->slices[cc->slice_count - 1];
+        __atomic_store_n(&cc->slice_count, cc->slice_count - 1, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&cc->lock);
+    if (!slice.object) return 0;
+    scan_slice(t, slice);
+    return WN_CC_SLICE / 8;
+}
+
 static size_t drain(tracing *t, size_t budget) {
-    return wn_mark_drain(t->marker, budget, wn_fetch_head, scan, t, visit, t);
+    return wn_mark_drain(t->marker, budget, wn_fetch_head, scan, visit, more_slices, t, t);
 }
 
 void wn_cc_mark_root(wn_cc_worker *w, void *o) {
@@ -104,14 +146,6 @@ static void claim_segment(tracing *t, wn_mark_segment *s) {
     wn_mark_put_segment(t->marker->pool, s);
 }
 
-static void scan_slice(tracing *t, wn_cc_slice slice) {
-    const wn_type *type = wn_type_of(slice.object);
-    size_t n = wn_length_of(slice.object, type), to = slice.next + WN_CC_SLICE < n ? slice.next + WN_CC_SLICE : n;
-    if (to < n) add_slice(t->cc, slice.object, to); /* first, so that others can go on with the rest meanwhile */
-    wn_each_item_ref(slice.object, type, slice.next, to, visit_slot, t);
-    t->array_refs += to - slice.next;
-}
-
 /* Gets something for an empty marker; `*busy` follows whether it may hold work. Nothing before H1 is over, although
  * weak reads shade from the beginning of the phase: into an object that is scanned already, a thread without barrier
  * would store what nobody marks (`BREAK_EARLY`). */
@@ -121,10 +155,8 @@ static bool get_work(tracing *t, bool *busy) {
     pthread_mutex_lock(&cc->lock);
     bool got = wn_mark_try_get(t->marker);
     wn_mark_segment *s = NULL;
-    wn_cc_slice slice = {NULL, 0};
     if (!got && cc->slice_count) {
-        slice = cc->slices[--cc->slice_count];
-        got = true;
+        got = true; /* the next drain takes one */
     } else if (!got && (cc->shaded || cc->shared)) {
         s = cc->shaded ? cc->shaded : cc->shared;
         if (cc->shaded)
@@ -139,7 +171,6 @@ static bool get_work(tracing *t, bool *busy) {
     }
     pthread_mutex_unlock(&cc->lock);
     if (s) claim_segment(t, s);
-    if (slice.object) scan_slice(t, slice);
     return got;
 }
 
@@ -166,7 +197,7 @@ static void count_work(wn_cc *cc, size_t objects, const tracing *t) {
 
 bool wn_cc_mark_unit(wn_cc *cc, wn_cc_worker *w) {
     tracing t = {cc, &w->marker, 0};
-    size_t n = drain(&t, WN_CC_UNIT);
+    size_t n = w->busy ? drain(&t, WN_CC_UNIT) : 0;
     bool more = n || get_work(&t, &w->busy);
     count_work(cc, n, &t);
     /* Others have nothing, or threads that must help wait for some. */
@@ -182,7 +213,7 @@ void wn_cc_assist(mutator *m, uint64_t budget_ns) {
     tracing t = {cc, &c->assist, 0};
     size_t done = 0;
     do {
-        size_t n = drain(&t, WN_CC_ASSIST_UNIT);
+        size_t n = busy ? drain(&t, WN_CC_ASSIST_UNIT) : 0;
         done += n;
         if (!n && !get_work(&t, &busy)) {
             __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
@@ -220,7 +251,7 @@ void wn_cc_drop_work(wn_cc *cc) {
     }
     if (cc->shared) wn_mark_put_segment(&cc->pool, cc->shared);
     cc->shared = NULL;
-    cc->slice_count = 0;
+    __atomic_store_n(&cc->slice_count, 0, __ATOMIC_RELAXED);
     cc->keys.n = 0;
     cc->hidden = 0;
     cc->busy = 0;
@@ -261,6 +292,7 @@ static bool follow_table(tracing *t, wn_cc_worker *w) {
     const wn_weak_entry *table = NULL;
     bool was_settled = true;
     for (size_t i = 0;;) {
+        wn_weak_give_way(heap);
         pthread_mutex_lock(&heap->weak.lock);
         bool settled = wn_weak_settle(heap, 256);
         if (table != heap->weak.entry || !was_settled) i = 0; /* entries came over to places already passed */

@@ -8,17 +8,17 @@
  * frozen only young values matter, and the inlined part asks for those first (WN_MODE_YOUNG_): then a store of an old
  * value does not touch the holder's side table.
  *
- * A long array is not recorded as a whole but by the card of the slot; its count byte stays WN_OLD_CLEAN_. The cards
- * are the side-table bytes of the array's own inner granules, of which there are more than enough.
+ * A long array is not recorded as a whole but by the card of the slot; its count byte stays WN_OLD_CARDS_, and the
+ * inlined part asks the card itself. The cards are the side-table bytes of the array's own inner granules, of which
+ * there are more than enough. An array so long that its cards must be larger (hundreds of megabytes) has
+ * WN_OLD_CLEAN_ instead: every store of a young value into it comes here.
  */
 #include "incremental.h"
 
 /* Cards of 128 bytes, 16 references. PyPy's are eight times as large: but a hash table's array is written at random,
  * and each card that a minor looks at is that many cache lines. */
-enum { CARD_MIN_SHIFT = 7 };
-
 unsigned wn_inc_card_shift(size_t bytes) {
-    unsigned shift = CARD_MIN_SHIFT;
+    unsigned shift = WN_CARD_SHIFT_;
     /* A huge array has the bytes of the chunk it begins in, and no more. */
     size_t room = (WN_CHUNK_SIZE - WN_CHUNK_HEADER) / 16 - 16;
     while ((bytes >> shift) >= room) shift++;
@@ -58,7 +58,7 @@ static void remember(incremental *inc, mutator *m, void *holder, void **slot) {
 void wn_inc_barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over) {
     (void)takes_over;
     incremental *inc = inc_of(m->heap);
-    if (value && __atomic_load_n(wn_meta_(holder), __ATOMIC_RELAXED) == WN_OLD_CLEAN_) {
+    if (value && wn_unrecorded_(holder, slot)) {
         if (is_young(inc, value) || (is_marking(inc) && is_marked(holder) && !is_marked(value)) || is_frozen(holder))
             remember(inc, m, holder, slot);
     }

@@ -21,6 +21,8 @@
 
 #include "engines/mark.h"
 #include "engines/weak.h"
+#include <string.h>
+
 #include "map.h"
 #include "stack.h"
 
@@ -191,12 +193,16 @@ static inline bool is_frozen(const void *old) {
 /* Marking goes on: what is shaded must be, and what is born old is born black. */
 static inline bool is_marking(const incremental *inc) { return inc->phase == SCANNING || inc->phase == MARKING; }
 
+/* True when an old object was white; it no longer is. The world is stopped. */
+static WN_ALWAYS_INLINE bool claim(void *old) {
+    uint64_t bit, *word = wn_bit_of(old, WN_MARK_TABLE, &bit);
+    if (*word & bit) return false;
+    *word |= bit;
+    return true;
+}
 /* Shade: a white old object becomes grey. */
 static WN_ALWAYS_INLINE void shade(incremental *inc, void *old) {
-    uint64_t bit, *word = wn_bit_of(old, WN_MARK_TABLE, &bit);
-    if (*word & bit) return;
-    *word |= bit;
-    wn_mark_push(&inc->marker, old);
+    if (claim(old)) wn_mark_push(&inc->marker, old);
 }
 
 /* Whether an object that is about to be handed out by a weak reference is alive: after MARKING what is white is dead,
@@ -273,6 +279,13 @@ unsigned wn_inc_card_shift(size_t bytes);
 static inline uint8_t *card_of(void *large, size_t number) { return wn_meta_(large) + 2 + number; }
 static inline bool has_cards(const wn_type *t, size_t bytes) {
     return bytes > WN_SMALL_MAX_ && t->item_refs && !t->trace;
+}
+static inline void clear_cards(void *o, const wn_type *t, size_t bytes) {
+    if (has_cards(t, bytes)) memset(card_of(o, 0), 0, (bytes >> wn_inc_card_shift(bytes)) + 1);
+}
+/* The count byte of a large object that is in no remembered set. */
+static inline uint8_t large_clean(const wn_type *t, size_t bytes) {
+    return has_cards(t, bytes) && wn_inc_card_shift(bytes) == WN_CARD_SHIFT_ ? WN_OLD_CARDS_ : WN_OLD_CLEAN_;
 }
 
 /* ---- major.c; the world is stopped ------------------------------------------------------------------------------- */

@@ -127,19 +127,34 @@ bool wn_inc_major_waits_for_minor(const incremental *inc) {
     return inc->phase == MARKING && wn_mark_empty(&inc->marker) && !inc->slices.n;
 }
 
-/* Marks some; returns how many bytes it paid for. */
-static size_t mark_some(incremental *inc) {
-    size_t n = wn_mark_drain(&inc->marker, DRAIN, wn_fetch_head, scan, inc, visit, inc);
-    if (n || !inc->slices.n) return n * OBJECT_BYTES;
-    /* Only long arrays are left: a slice of the one that was found last. */
+/* What lies behind the one before is in the cache, or on its way: it is scanned before it leaves it again. */
+static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
+    incremental *inc = context;
+    void *o = *slot;
+    if (!o || is_young(inc, o) || !claim(o)) return;
+    if (wn_mark_is_near(&inc->marker, o))
+        scan(inc, o, visit, inc);
+    else
+        wn_mark_push(&inc->marker, o);
+}
+
+/* A slice of the long array that was found last. */
+static size_t scan_slice(void *context) {
+    incremental *inc = context;
+    if (!inc->slices.n) return 0;
     void *o = stack_pop(&inc->slices);
     size_t from = (uintptr_t)stack_pop(&inc->slices);
     const wn_type *t = wn_type_of(o);
     size_t length = wn_length_of(o, t), to = from + SLICE_BYTES / t->item_size + 1;
     if (to < length && (!stack_push(&inc->slices, (void *)to) || !stack_push(&inc->slices, o)))
         inc->marker.failed = true;
-    wn_each_item_ref(o, t, from, to < length ? to : length, visit_slot, inc);
-    return SLICE_BYTES;
+    wn_each_item_ref(o, t, from, to < length ? to : length, visit_item, inc);
+    return SLICE_BYTES / OBJECT_BYTES;
+}
+
+/* Marks some; returns how many bytes it paid for. */
+static size_t mark_some(incremental *inc) {
+    return wn_mark_drain(&inc->marker, DRAIN, wn_fetch_head, scan, visit, scan_slice, inc, inc) * OBJECT_BYTES;
 }
 
 void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
@@ -168,6 +183,7 @@ static bool clear_weak(incremental *inc, mutator *m) {
         inc->weak_entries = t->entry;
         inc->weak_at = 0;
     }
+    wn_weak_fetch(inc->heap, inc->weak_at, inc->weak_at + FEW);
     for (unsigned i = 0; i < FEW && inc->weak_at < t->size; i++) {
         void *target = t->entry[inc->weak_at++].target;
         if (target && target != WN_WEAK_GONE && is_found_dead(inc, target))

@@ -212,6 +212,8 @@ static void scan_everything(incremental *inc, bool marking) {
         for (void *o; (o = wn_block_next(b, &g));) {
             if (!wn_type_of(o) || !wn_meta_(o)[0]) continue;
             if (inc->phase > MARKING && b->epoch != inc->epoch && !is_marked(o)) continue; /* dead: may dangle */
+            /* A card whose entry was lost would keep every later store from being recorded. */
+            clear_cards(o, wn_type_of(o), wn_bytes_of(o));
             wn_meta_(o)[0] = OLD_REMEMBERED;
             scan_holder(inc, o, marking);
         }
@@ -328,14 +330,15 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
 
     wn_vector kept = inc->kept; /* what has to be kept again goes into a new one */
     inc->kept = (wn_vector){0};
-    if (WN_UNLIKELY(inc->remembered_lost)) {
-        inc->remembered_lost = false;
+    bool lost = inc->remembered_lost; /* then an entry of the sets may be half of one */
+    inc->remembered_lost = false;
+    if (WN_UNLIKELY(lost))
         scan_everything(inc, marking);
-    }
-    scan_set(inc, &kept, marking);
+    else
+        scan_set(inc, &kept, marking);
     wn_vector_free(&kept);
     for (mutator *each = heap->mutators; each; each = each->next) {
-        scan_set(inc, remembered_of(each), marking);
+        if (WN_LIKELY(!lost)) scan_set(inc, remembered_of(each), marking);
         remembered_of(each)->n = 0;
     }
 

@@ -90,17 +90,18 @@ void *wn_inc_old_take(incremental *inc, size_t slot, unsigned kind) {
     return o;
 }
 
-static void *take_large(incremental *inc, size_t bytes) {
+static void *take_large(incremental *inc, const wn_type *type, size_t bytes) {
     void *o = wn_space_large(&inc->heap->space, bytes);
     if (!o) return NULL;
     if (is_born_black(inc, wn_block_of(o))) set_mark(o);
-    wn_meta_(o)[0] = WN_OLD_CLEAN_;
+    wn_meta_(o)[0] = large_clean(type, bytes);
     return o;
 }
 
 void *wn_inc_old_allocate(incremental *inc, const wn_type *type, size_t bytes, unsigned kind) {
     pthread_mutex_lock(&inc->lock);
-    wn_object *o = bytes > WN_SMALL_MAX_ ? take_large(inc, bytes) : wn_inc_old_take(inc, wn_slot_size_(bytes), kind);
+    wn_object *o =
+        bytes > WN_SMALL_MAX_ ? take_large(inc, type, bytes) : wn_inc_old_take(inc, wn_slot_size_(bytes), kind);
     if (o) o->type = type;
     pthread_mutex_unlock(&inc->lock);
     return o;

@@ -56,7 +56,7 @@ static void sweep_large(incremental *inc, wn_block *b) {
     const wn_type *t = wn_type_of(o);
     size_t bytes = b->bytes;
     dead(o, inc);
-    if (has_cards(t, bytes)) memset(card_of(o, 0), 0, (bytes >> wn_inc_card_shift(bytes)) + 1);
+    clear_cards(o, t, bytes);
     inc->freed_objects++;
     inc->freed_bytes += bytes;
     wn_space_free_large(&inc->heap->space, o);

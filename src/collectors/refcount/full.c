@@ -99,9 +99,21 @@ static WN_ALWAYS_INLINE void scan(void *context, void *object, wn_visit_fn *visi
     else
         scan_long(context, object, type, n);
 }
-/* False: no array waits. */
-static bool scan_slice(marking *m) {
-    if (!m->arrays.n) return false;
+/* What lies behind the one before is in the cache, or on its way: it is scanned before it leaves it again. */
+static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
+    marking *m = context;
+    void *object = *slot;
+    if (!object || !claim(object)) return;
+    if (wn_mark_is_near(m->marker, object))
+        scan(m, object, visit, m);
+    else
+        wn_mark_push(m->marker, object);
+}
+
+/* How many items; 0: no array waits. */
+static size_t scan_slice(void *context) {
+    marking *m = context;
+    if (!m->arrays.n) return 0;
     void **pair = &m->arrays.at[m->arrays.n - 2], *object = pair[0];
     const wn_type *type = wn_type_of(object);
     size_t from = (size_t)(uintptr_t)pair[1], n = wn_length_of(object, type), to = from + SLICE < n ? from + SLICE : n;
@@ -109,16 +121,15 @@ static bool scan_slice(marking *m) {
         pair[1] = (void *)(uintptr_t)to;
     else
         m->arrays.n -= 2;
-    wn_each_item_ref(object, type, from, to, visit_slot, m);
-    return true;
+    wn_each_item_ref(object, type, from, to, visit_item, m);
+    return to - from;
 }
 
 bool wn_rc_full_mark(wn_heap *heap, wn_marker *marker) {
     marking m = {.marker = marker};
     wn_each_root(heap, visit_root, &m);
     for (size_t i = 0; i < heap->immortals.n; i++) visit_root(&heap->immortals.at[i], &m);
-    do wn_mark_drain(marker, SIZE_MAX, wn_fetch_head, scan, &m, visit, &m);
-    while (scan_slice(&m));
+    wn_mark_drain(marker, SIZE_MAX, wn_fetch_head, scan, visit, scan_slice, &m, &m);
     wn_vector_free(&m.arrays);
     return !marker->failed;
 }
