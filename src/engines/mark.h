@@ -10,8 +10,7 @@
  * before the scan, it is called again to ask for what the scan will read elsewhere (an array, a dictionary's table).
  *
  * The marker knows nothing of objects or mark bits. Its client gives functions that are compiled into the loop (each is
- * a constant where wn_mark_drain is used, so none is called through a pointer; in a struct, gcc would find out too late
- * which they are, take a function that does nothing but prefetch for one without effect, and leave it out):
+ * a constant where wn_mark_drain is used, so none is called through a pointer):
  *
  *     scan(context, entry, visit, arg)   calls visit(arg, reference) for each reference of the object;
  *     visit(arg, reference)              tests and sets the mark, and when it was not set, wn_mark_push(marker, ...);
@@ -131,11 +130,28 @@ static WN_ALWAYS_INLINE bool wn_mark_is_near(wn_marker *m, const void *entry) {
     return away < 2 * WN_MARK_NEAR;
 }
 
+/* Puts an entry into the queue, or NULL to move it on; returns the one to be scanned now, or NULL. */
+static WN_ALWAYS_INLINE void *wn_mark_queue_(wn_marker *m, void *entry, wn_fetch_fn *fetch, void *context) {
+    unsigned at = m->at;
+    void *due = m->queue[at], *soon = m->queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
+    m->queue[at] = entry;
+    m->at = (at + 1) % WN_MARK_QUEUE;
+    m->queued += (entry != NULL) - (due != NULL);
+    if (soon) fetch(context, soon, 1);
+    return due;
+}
+
+/* For `more`: an entry whose mark has just been claimed, one of many, goes past the stack; returns one to be scanned.
+ */
+static WN_ALWAYS_INLINE void *wn_mark_feed(wn_marker *m, void *entry, wn_fetch_fn *fetch, void *context) {
+    fetch(context, entry, 0);
+    return wn_mark_queue_(m, entry, fetch, context);
+}
+
 /* Scans until nothing is left, or about `budget` objects have been scanned; returns how many. */
 static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fetch_fn *fetch, wn_scan_fn *scan,
                                              wn_visit_fn *visit, wn_more_fn *more, void *context, void *arg) {
     size_t done = 0;
-    unsigned at = m->at;
     while (done < budget) {
         void *entry = NULL;
         if (__builtin_expect(m->top != m->base, 1) || wn_mark_shrink_(m)) {
@@ -147,24 +163,18 @@ static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fet
                 continue;
             }
             fetch(context, entry, 0);
-            m->queued++;
         } else {
             size_t worth = more ? more(context) : 0;
             done += worth;
             if (worth) continue;
             if (!m->queued) break;
         }
-        void *due = m->queue[at], *soon = m->queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
-        m->queue[at] = entry;
-        at = (at + 1) % WN_MARK_QUEUE;
-        if (soon) fetch(context, soon, 1);
+        void *due = wn_mark_queue_(m, entry, fetch, context);
         if (due) {
-            m->queued--;
             scan(context, due, visit, arg);
             done++;
         }
     }
-    m->at = at;
     wn_mark_settle(m);
     return done;
 }

@@ -15,7 +15,14 @@
 
 #define WN_ALWAYS_INLINE inline __attribute__((always_inline))
 #define WN_NOINLINE __attribute__((noinline))
-#define WN_PREFETCH(p) __builtin_prefetch((p), 0, 3)
+/* The empty statement is there for gcc, which takes a function that does nothing but prefetch for one without effect
+ * and drops calls of it that are inlined late. */
+#define WN_PREFETCH(p)                             \
+    do {                                           \
+        const void *prefetched_ = (p);             \
+        __builtin_prefetch(prefetched_, 0, 3);     \
+        __asm__ volatile("" : : "r"(prefetched_)); \
+    } while (0)
 
 /* Tells AddressSanitizer which memory a client may touch; nothing in other builds. */
 #if defined(__SANITIZE_ADDRESS__)

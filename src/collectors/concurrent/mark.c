@@ -79,15 +79,13 @@ static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *visit
     if (WN_UNLIKELY(type->item_refs || type->trace)) scan_rest(context, entry, type);
 }
 
-/* What lies behind the one before is in the cache, or on its way: it is scanned before it leaves it again. */
+/* An item of a long array. */
 static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
     tracing *t = context;
     void *o = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
     if (!o || !claim(t, o)) return;
-    if (wn_mark_is_near(t->marker, o))
-        scan(t, o, visit, t);
-    else
-        wn_mark_push(t->marker, o);
+    void *due = wn_mark_feed(t->marker, o, wn_fetch_head, t);
+    if (due) scan(t, due, visit, t);
 }
 
 static void scan_slice(tracing *t, wn_cc_slice slice) {

@@ -127,15 +127,13 @@ bool wn_inc_major_waits_for_minor(const incremental *inc) {
     return inc->phase == MARKING && wn_mark_empty(&inc->marker) && !inc->slices.n;
 }
 
-/* What lies behind the one before is in the cache, or on its way: it is scanned before it leaves it again. */
+/* An item of a long array. */
 static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
     incremental *inc = context;
     void *o = *slot;
     if (!o || is_young(inc, o) || !claim(o)) return;
-    if (wn_mark_is_near(&inc->marker, o))
-        scan(inc, o, visit, inc);
-    else
-        wn_mark_push(&inc->marker, o);
+    void *due = wn_mark_feed(&inc->marker, o, wn_fetch_head, inc);
+    if (due) scan(inc, due, visit, inc);
 }
 
 /* A slice of the long array that was found last. */

@@ -99,15 +99,12 @@ static WN_ALWAYS_INLINE void scan(void *context, void *object, wn_visit_fn *visi
     else
         scan_long(context, object, type, n);
 }
-/* What lies behind the one before is in the cache, or on its way: it is scanned before it leaves it again. */
+/* An item of a long array. */
 static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
     marking *m = context;
-    void *object = *slot;
-    if (!object || !claim(object)) return;
-    if (wn_mark_is_near(m->marker, object))
-        scan(m, object, visit, m);
-    else
-        wn_mark_push(m->marker, object);
+    if (!*slot || !claim(*slot)) return;
+    void *due = wn_mark_feed(m->marker, *slot, wn_fetch_head, m);
+    if (due) scan(m, due, visit, m);
 }
 
 /* How many items; 0: no array waits. */
