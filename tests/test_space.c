@@ -56,10 +56,34 @@ static void a_fresh_block_is_handed_out_whole(void **state) {
     wn_space_fini(&space);
 }
 
+/* A huge object's memory goes back in as many calls as were asked for, and its address is no longer the space's. */
+static void huge_memory_goes_back_a_little_at_a_time(void **state) {
+    (void)state;
+    enum { MEGABYTES = 20 };
+    wn_space space;
+    assert_true(wn_space_init(&space, 0));
+    assert_false(wn_space_let_go(&space, 1 << 20));
+    for (int round = 0; round < 2; round++) {
+        char *p = wn_space_large(&space, (size_t)MEGABYTES << 20), *q = wn_space_large(&space, (size_t)MEGABYTES << 20);
+        assert_non_null(p);
+        memset(p, 0x55, (size_t)MEGABYTES << 20);
+        wn_space_free_large_later(&space, p);
+        assert_null(wn_space_object_at(&space, p, true));
+        assert_ptr_equal(wn_space_object_at(&space, q, true), q);
+        if (round) break; /* what is not let go is released with the space */
+        int calls = 0;
+        while (wn_space_let_go(&space, 1 << 20)) calls++;
+        assert_in_range(calls, MEGABYTES, MEGABYTES + 1);
+        wn_space_free_large(&space, q);
+    }
+    wn_space_fini(&space);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_goes_back_from_the_top_down),
         cmocka_unit_test(a_fresh_block_is_handed_out_whole),
+        cmocka_unit_test(huge_memory_goes_back_a_little_at_a_time),
     };
     return cmocka_run_group_tests_name("space", tests, NULL, NULL);
 }

@@ -20,9 +20,10 @@ bool wn_weak_init(wn_heap *heap) {
     return true; /* the table comes with the first weak reference */
 }
 
-/* A table that grows to millions of entries must not do so in one go: the new one is taken from the system, which
- * zeroes it page by page as it is used, and entries are moved over a few with each that is added. */
-enum { MOVED_PER_ENTRY = 8, DISCARDED = 1 << 20 };
+/* A table that grows to millions of entries must not do so in one go. The new one is taken from the system when the old
+ * one is half full and gets its memory a piece at a time, because at first every place that is used in it would be a
+ * page fault; entries are moved over a few with each that is added. */
+enum { MOVED_PER_ENTRY = 8, DISCARDED = 1 << 20, PREPARED = 64 << 10, PREPARED_EVERY = 64 };
 
 static size_t table_bytes(size_t size) {
     size_t page = wn_os_page_size();
@@ -45,6 +46,7 @@ static void drop_table(wn_weak_entry *t, size_t size) {
 void wn_weak_fini(wn_heap *heap) {
     drop_table(heap->weak.entry, heap->weak.size);
     drop_table(heap->weak.old, heap->weak.old_size);
+    drop_table(heap->weak.next, heap->weak.next_size);
     pthread_mutex_destroy(&heap->weak.lock);
 }
 
@@ -128,14 +130,41 @@ static bool settle(wn_weak_table *t, size_t n) {
 
 bool wn_weak_settle(wn_heap *heap, size_t n) { return settle(&heap->weak, n); }
 
+/* At least half of what it was: in a smaller one there might not be room until all entries have been moved over. */
+static size_t size_for(const wn_weak_table *t, size_t live) {
+    size_t size = t->size / 2 > 64 ? t->size / 2 : 64;
+    while (size < live * 2) size *= 2;
+    return size;
+}
+
+static void prepare(wn_weak_table *t) {
+    if (t->used % PREPARED_EVERY || t->used * 2 < t->size) return;
+    if (!t->next) {
+        t->next_size = size_for(t, t->live + t->size / 4);
+        t->next_ready = 0;
+        t->next = make_table(t->next_size);
+    }
+    size_t left = t->next ? table_bytes(t->next_size) - t->next_ready : 0, part = left < PREPARED ? left : PREPARED;
+    if (part) wn_os_populate((char *)t->next + t->next_ready, part);
+    t->next_ready += part;
+}
+
+static wn_weak_entry *take_prepared(wn_weak_table *t, size_t size) {
+    wn_weak_entry *next = t->next;
+    t->next = NULL;
+    if (next && t->next_size == size) return next;
+    drop_table(next, t->next_size);
+    return make_table(size);
+}
+
 static bool make_room(wn_weak_table *t) {
     settle(t, MOVED_PER_ENTRY);
+    prepare(t);
     if ((t->used + 1) * 4 <= t->size * 3) return true;
     while (!settle(t, 4096)) {
-    } /* cannot be: the new table has room for twice what has to be moved */
-    size_t size = 64;
-    while (size < t->live * 3) size *= 2;
-    wn_weak_entry *bigger = make_table(size);
+    } /* cannot be: a new table has room for an eighth of the old one's places beside what has to be moved */
+    size_t size = size_for(t, t->live);
+    wn_weak_entry *bigger = take_prepared(t, size);
     if (!bigger) return false;
     t->old = t->entry;
     t->old_size = t->size;
@@ -233,20 +262,40 @@ void *wn_weak_self_died(wn_heap *heap, void *object) {
     return value;
 }
 
-void wn_weak_moved(wn_heap *heap, void *from, void *to) {
-    wn_weak_lock(heap);
+static void moved(wn_heap *heap, void *from, void *to) {
     wn_weak_entry *e = wn_weak_find(heap, from);
-    if (e) {
-        wn_weak_entry moved = *e;
-        remove_entry(heap, e);
-        wn_weak_entry *there = place(&heap->weak, to); /* a deleted place or a free one: no growth */
-        if (!there->target) heap->weak.used++;
-        heap->weak.live++;
-        *there = moved;
-        there->target = to;
-        for (wn_weakref *r = moved.refs; r; r = r->next) r->target = to;
-        for (wn_ephemeron *p = moved.ephemerons; p; p = p->next) p->key = to;
-        __atomic_fetch_or(&wn_meta_(to)[1], WN_STATE_WEAK_, __ATOMIC_RELAXED);
+    if (!e) return;
+    wn_weak_entry moved = *e;
+    remove_entry(heap, e);
+    wn_weak_entry *there = place(&heap->weak, to); /* a deleted place or a free one: no growth */
+    if (!there->target) heap->weak.used++;
+    heap->weak.live++;
+    *there = moved;
+    there->target = to;
+    for (wn_weakref *r = moved.refs; r; r = r->next) r->target = to;
+    for (wn_ephemeron *p = moved.ephemerons; p; p = p->next) p->key = to;
+    __atomic_fetch_or(&wn_meta_(to)[1], WN_STATE_WEAK_, __ATOMIC_RELAXED);
+}
+
+/* The places of an object in the table and in the one before it grew; then what the entry found there leads to. */
+static void fetch_places(const wn_weak_table *t, const void *o) {
+    WN_PREFETCH(&t->entry[hash(o) & (t->size - 1)]);
+    if (t->old) WN_PREFETCH(&t->old[hash(o) & (t->old_size - 1)]);
+}
+static void fetch_chain(wn_heap *heap, const void *o) {
+    const wn_weak_entry *e = wn_weak_find(heap, o);
+    if (e && e->refs) WN_PREFETCH(&e->refs->target);
+}
+
+void wn_weak_moved(wn_heap *heap, void *const *moves, size_t n) {
+    enum { NEAR = 8, FAR = 16 };
+    if (!n || !heap->weak.live) return;
+    wn_weak_lock(heap);
+    for (size_t i = 0; i < n + FAR; i++) {
+        if (i < n) fetch_places(&heap->weak, moves[2 * i]);
+        if (i < n) fetch_places(&heap->weak, moves[2 * i + 1]);
+        if (i >= NEAR && i - NEAR < n) fetch_chain(heap, moves[2 * (i - NEAR)]);
+        if (i >= FAR) moved(heap, moves[2 * (i - FAR)], moves[2 * (i - FAR) + 1]);
     }
     wn_weak_unlock(heap);
 }

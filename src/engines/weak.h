@@ -65,8 +65,9 @@ void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, 
 void *wn_weak_self_died(wn_heap *heap, void *object);
 /* An entry whose chains may have become empty; under the lock. */
 void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e);
-/* A target was moved. */
-void wn_weak_moved(wn_heap *heap, void *from, void *to);
+/* Targets were moved: `moves` are n pairs of where they were and where they are. Each is two or three cache misses in
+ * the table and one in a weak reference, so many at a time cost a fraction of as many calls. */
+void wn_weak_moved(wn_heap *heap, void *const *moves, size_t n);
 
 /* Each entry in use: WN_EACH_WEAK(heap, e) { ... }; under the lock or with the world stopped. The table is
  * NULL as long as there are none. */

@@ -37,6 +37,8 @@ void wn_space_fini(wn_space *space) {
         next = c->next;
         wn_os_release(c, c->size);
     }
+    while (wn_space_let_go(space, SIZE_MAX)) {
+    }
     free(space->known);
     pthread_mutex_destroy(&space->lock);
 }
@@ -548,6 +550,35 @@ static wn_chunk *free_large(wn_space *space, wn_block *b) {
 
 static void release_huge(wn_chunk *c) {
     if (c) wn_os_release(c, c->size);
+}
+
+void wn_space_free_large_later(wn_space *space, void *object) {
+    pthread_mutex_lock(&space->lock);
+    wn_chunk *huge = free_large(space, wn_block_of(object));
+    if (huge) {
+        huge->next = space->leaving;
+        space->leaving = huge;
+    }
+    pthread_mutex_unlock(&space->lock);
+}
+
+/* From the end of the chunk to its beginning, where the chunk's own record is. */
+bool wn_space_let_go(wn_space *space, size_t bytes) {
+    pthread_mutex_lock(&space->lock);
+    wn_chunk *c = space->leaving;
+    size_t left = c ? c->size - WN_CHUNK_HEADER : 0, page = wn_os_page_size();
+    size_t part = c && bytes < left ? (bytes + page - 1) & ~(page - 1) : left;
+    if (c && part < left)
+        c->size -= part;
+    else if (c)
+        space->leaving = c->next;
+    pthread_mutex_unlock(&space->lock);
+    if (!c) return false;
+    if (part < left)
+        wn_os_release((char *)c + c->size, part);
+    else
+        wn_os_release(c, c->size);
+    return true;
 }
 
 void wn_space_free_large(wn_space *space, void *object) {

@@ -99,6 +99,7 @@ typedef struct wn_space {
     size_t dirty_blocks;   /* free blocks that are not zero */
     size_t expected;       /* bytes of blocks that the collector expects to need soon: not given back before */
     size_t returned_bytes; /* discarded since the space was made */
+    wn_chunk *leaving;     /* huge chunks on their way back to the system: see wn_space_let_go */
     size_t allocated_bytes, allocated_objects; /* atomic; see wn_space_count */
     bool inherited;                            /* this is a forked child: allocate from blocks of its own */
     uint32_t era;     /* blocks of an older one wait to be swept and are not listed until then */
@@ -168,6 +169,11 @@ void wn_space_free(wn_space *space, void *const *slots, size_t n);
 /* A large object (above WN_SMALL_MAX_), zeroed; NULL as above. */
 void *wn_space_large(wn_space *space, size_t bytes);
 void wn_space_free_large(wn_space *space, void *object);
+/* The same, but the memory of a huge object goes back only by calls of wn_space_let_go: a tenth of a millisecond for
+ * every MiB, which is more than a pause bears. */
+void wn_space_free_large_later(wn_space *space, void *object);
+/* Gives back about `bytes` of such memory; false when there is none. */
+bool wn_space_let_go(wn_space *space, size_t bytes);
 
 /* Takes `n` adjacent free blocks for the caller's own purpose (state WN_BLOCK_OTHER), zeroed; NULL as above. */
 wn_block *wn_space_take_blocks(wn_space *space, size_t n);

@@ -63,11 +63,13 @@ typedef struct wn_weak_table {
     pthread_mutex_t lock;
     uint32_t wanted; /* threads of the program that wait for the lock; atomic */
     struct wn_weak_entry *entry;
-    size_t size, used;         /* used: filled and deleted entries */
-    struct wn_weak_entry *old; /* the table before it grew, while its entries are moved over a few at a time */
-    size_t old_size, old_at;   /* those before old_at have been */
-    size_t live;               /* in both */
-    size_t ephemerons;         /* with a key */
+    size_t size, used;            /* used: filled and deleted entries */
+    struct wn_weak_entry *old;    /* the table before it grew, while its entries are moved over a few at a time */
+    size_t old_size, old_at;      /* those before old_at have been */
+    struct wn_weak_entry *next;   /* the one that it will grow into, filled with memory a little at a time */
+    size_t next_size, next_ready; /* bytes that are */
+    size_t live;                  /* in both */
+    size_t ephemerons;            /* with a key */
 } wn_weak_table;
 
 struct wn_heap {

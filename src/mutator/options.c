@@ -39,7 +39,7 @@ static const option options[] = {
     {"max_heap", SIZE, AT(max_heap), 1 << 20, 1e15, "none", "incremental: as heap_limit"},
     {"max_delta", SIZE, AT(max_delta), 64 << 10, 1e15, "RAM / 8", "incremental: most bytes of growth before a major"},
     {"step_bytes", SIZE, AT(step_bytes), 4 << 10, 1e12, "4 nurseries", "incremental: marked at least per step"},
-    {"pause_budget", TIME, AT(pause_budget_ns), 1e4, 1e10, "none", "incremental: steps and minors aim to stay below"},
+    {"pause_budget", TIME, AT(pause_budget_ns), 1e4, 1e10, "none", "incremental: steps and minors stay below (99.9 %)"},
     {"pin_limit", COUNT, AT(pin_limit), 1, 1e7, "1000", "incremental: objects pinned in the nursery at most"},
     {"pretenure", COUNT_OR_NEVER, AT(pretenure), 1, 100, "85",
      "incremental: percent of a size that outlives the nursery for it to be born old"},

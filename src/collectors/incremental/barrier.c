@@ -52,7 +52,7 @@ static void remember(incremental *inc, mutator *m, void *holder, void **slot) {
         __atomic_store_n(wn_meta_(holder), OLD_REMEMBERED, __ATOMIC_RELAXED);
         if (!wn_vector_push(set, holder)) lose(inc);
     }
-    if (WN_UNLIKELY(set->n >= REMEMBERED_MANY)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+    if (WN_UNLIKELY(set->n >= inc->remembered_max)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }
 
 void wn_inc_barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over) {

@@ -355,7 +355,7 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
 static void poll(mutator *m) {
     incremental *inc = inc_of(m->heap);
     if (m->fast.nested) return;
-    if (remembered_of(m)->n >= REMEMBERED_MANY) minor(m, NULL);
+    if (remembered_of(m)->n >= inc_of(m->heap)->remembered_max) minor(m, NULL);
     run_due(m, wn_os_now() + inc->target_ns);
     tell_majors(m);
 }
@@ -613,7 +613,9 @@ static wn_status init(wn_heap *heap) {
             heap->options.heap_limit);
     }
     wn_options *o = &heap->options;
-    inc->target_ns = o->pause_budget_ns ? o->pause_budget_ns * 3 / 4 : target_default_ns;
+    inc->target_ns = o->pause_budget_ns ? o->pause_budget_ns / 2 : target_default_ns;
+    inc->remembered_max = inc->target_ns / REMEMBERED_NS;
+    if (inc->remembered_max < 64) inc->remembered_max = 64;
     inc->ns_per_byte = ns_per_byte_default;
     inc->window = inc->nursery_size < 512 << 10 ? inc->nursery_size : 512 << 10;
     if (!o->nursery) o->nursery = inc->nursery_size;
@@ -640,6 +642,7 @@ static void fini(wn_heap *heap) {
     wn_inc_stack_free(&inc->written);
     wn_vector_free(&inc->kept);
     wn_vector_free(&inc->values);
+    wn_vector_free(&inc->weak_moves);
     pthread_mutex_destroy(&inc->lock);
     free(inc);
     heap->state = NULL;

@@ -39,8 +39,7 @@ enum {
     STATE_STAYS = WN_STATE_SCRATCH_,
     /* state byte: a young object that has a shadow */
     STATE_SHADOWED = WN_STATE_OWN_,
-    /* Entries of a remembered set after which the next safepoint runs a minor: scanning them is part of its pause. */
-    REMEMBERED_MANY = 4 << 10,
+    REMEMBERED_NS = 150, /* what scanning an entry of a remembered set may cost: the object is a cache miss */
     /* block flags: some of its slots are frozen */
     BLOCK_FROZEN = 1
 };
@@ -112,6 +111,7 @@ typedef struct incremental {
     wn_vector kept;        /* remembered set of what refers to young objects that stayed */
     bool met_young;        /* the object being scanned refers to one of those */
     bool no_room;          /* an object stayed because no old slot was to be had */
+    wn_vector weak_moves;  /* of the minor going on: pairs, from where to where a weakly referenced object moved */
     bool remembered_lost;  /* no memory for the remembered set: the next minor looks at every old object */
     size_t immortal_young; /* heap->immortals from here on may be young */
     bool keep_all;         /* everything young is moved, reached or not: before a freeze */
@@ -147,13 +147,14 @@ typedef struct incremental {
     unsigned sweep_block;
 
     /* pacing */
-    size_t threshold;     /* a major starts when this many bytes are in use */
-    size_t owed;          /* bytes to be marked or swept before allocation goes on; atomic */
-    size_t external_seen; /* heap->external_bytes at the last look; atomic */
-    double ratio;         /* owed per byte allocated */
-    uint64_t target_ns;   /* a step and a minor aim to stay below */
-    double ns_per_byte;   /* of moving, measured */
-    mutator *finalizer;   /* the thread that runs finalizers at this moment; atomic */
+    size_t threshold;      /* a major starts when this many bytes are in use */
+    size_t owed;           /* bytes to be marked or swept before allocation goes on; atomic */
+    size_t external_seen;  /* heap->external_bytes at the last look; atomic */
+    double ratio;          /* owed per byte allocated */
+    uint64_t target_ns;    /* a step and a minor aim to stay below */
+    size_t remembered_max; /* words in a remembered set after which the next safepoint runs a minor to scan them */
+    double ns_per_byte;    /* of moving, measured */
+    mutator *finalizer;    /* the thread that runs finalizers at this moment; atomic */
 
     /* what happened, for events, results and statistics; changed with the world stopped */
     size_t freed_objects, freed_bytes; /* by this major's sweep so far */

@@ -57,6 +57,13 @@ static WN_ALWAYS_INLINE void *move_to(incremental *inc, void *o, void *to, size_
     return to;
 }
 
+/* n pairs: from where to where. */
+static void weak_moved(incremental *inc, void *const *moves, size_t n) {
+    wn_weak_moved(inc->heap, moves, n);
+    if (!is_marking(inc)) return;
+    for (size_t i = 0; i < n; i++) wn_inc_major_shade_values(inc, moves[2 * i + 1]);
+}
+
 /* The rare ones: pinned, weakly referenced, or with a shadow. */
 static WN_NOINLINE void *move_noted(incremental *inc, void *o, const wn_type *t, size_t slot) {
     uint8_t *meta = wn_meta_(o);
@@ -76,8 +83,12 @@ static WN_NOINLINE void *move_noted(incremental *inc, void *o, const wn_type *t,
     move_to(inc, o, to, slot, t);
     wn_meta_(to)[1] |= state;
     if (meta[1] & WN_STATE_WEAK_) {
-        wn_weak_moved(inc->heap, o, to);
-        if (is_marking(inc)) wn_inc_major_shade_values(inc, to);
+        if (wn_vector_reserve(&inc->weak_moves, inc->weak_moves.n + 2)) {
+            wn_vector_push(&inc->weak_moves, o);
+            wn_vector_push(&inc->weak_moves, to);
+        } else {
+            weak_moved(inc, (void *[]){o, to}, 1);
+        }
     }
     meta[1] = 0;
     return to;
@@ -347,6 +358,8 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
             void *place = (void *)e->value;
             if (wn_meta_(e->key)[1] & STATE_STAYS && wn_block_of(place)->epoch != inc->epoch) set_mark(place);
         }
+    weak_moved(inc, inc->weak_moves.at, inc->weak_moves.n / 2);
+    inc->weak_moves.n = 0;
     if (heap->weak.live || inc->shadows.n) bury(inc, m);
     inc->moved_bytes_total += inc->moved_bytes;
     inc->moved_objects_total += inc->moved_objects;

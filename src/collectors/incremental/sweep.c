@@ -59,7 +59,7 @@ static void sweep_large(incremental *inc, wn_block *b) {
     clear_cards(o, t, bytes);
     inc->freed_objects++;
     inc->freed_bytes += bytes;
-    wn_space_free_large(&inc->heap->space, o);
+    wn_space_free_large_later(&inc->heap->space, o);
 }
 
 static void sweep_small(incremental *inc, wn_block *b) {
@@ -76,7 +76,7 @@ static void sweep_small(incremental *inc, wn_block *b) {
 /* What sweeping a block, and freeing an object in it, pay of what is owed: by the time they take, beside OBJECT_BYTES
  * for marking one. A block of a few large objects is swept in no time; if it paid for its size, a heap of such blocks
  * would grow by a quarter while it is swept. */
-enum { SWEEP_BLOCK = 1024, SWEEP_OBJECT = 8 };
+enum { SWEEP_BLOCK = 1024, SWEEP_OBJECT = 8, LET_GO = 1 << 20 };
 
 size_t wn_inc_sweep_next(incremental *inc) {
     while (inc->sweep_chunk) {
@@ -103,5 +103,5 @@ size_t wn_inc_sweep_next(incremental *inc) {
         inc->sweep_chunk = next;
         inc->sweep_block = WN_FIRST_BLOCK;
     }
-    return 0;
+    return wn_space_let_go(&inc->heap->space, LET_GO) ? SWEEP_BLOCK : 0;
 }
