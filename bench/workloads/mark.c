@@ -1,6 +1,7 @@
 /*
  * mark.c - what marking costs per object: ten million small objects that an array holds in the order of their
- * addresses, or shuffled, each referring to the one behind it in the array.
+ * addresses, or shuffled, each referring to the one behind it in the array; or the same objects as a binary tree whose
+ * nodes lie in the order in which a depth-first walk meets them, or anywhere, and that nothing else refers to.
  *
  * In order the processor fetches ahead by itself; shuffled, every object is a cache miss that only a prefetch hides. So
  * the figures show whether a marker notices which it faces. Beside them stands what this machine can do: two loops that
@@ -14,10 +15,9 @@
 
 typedef struct node {
     wn_object head;
-    struct node *next;
-    uint64_t number;
+    struct node *a, *b;
 } node;
-static const wn_type node_type = WN_TYPE(node, WN_REFS(node, next));
+static const wn_type node_type = WN_TYPE(node, WN_REFS(node, a, b));
 
 typedef struct list {
     wn_object head;
@@ -26,8 +26,23 @@ typedef struct list {
 } list;
 static const wn_type list_type = WN_TYPE(list, WN_ITEMS(list, length, node));
 
-enum { OBJECTS, RANDOM, COLLECTIONS };
+enum { OBJECTS, RANDOM, TREE, COLLECTIONS };
 enum { MAX_COLLECTIONS = 64 };
+
+/* Items [from, to) of the list as a tree in the order of a depth-first walk. */
+static void link_tree(wn_mutator *m, list *all, uint64_t from, uint64_t to) {
+    uint64_t left = from + 1, right = left + (to - left + 1) / 2;
+    if (left < right) {
+        wn_set(m, all->node[from], a, all->node[left]);
+        link_tree(m, all, left, right);
+    }
+    if (right < to) {
+        wn_set(m, all->node[from], b, all->node[right]);
+        link_tree(m, all, right, to);
+    }
+}
+
+static uint64_t count(const node *x) { return x ? 1 + count(x->a) + count(x->b) : 0; }
 
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -51,61 +66,117 @@ static uint64_t mark_by_steps(bench *b, wn_mutator *m) {
     return marking;
 }
 
+/* What the machine can do: the same objects, marked by a loop that knows nothing else. */
 typedef struct loop_node {
     const uint64_t *type;
-    struct loop_node *next;
-    uint64_t number, unused;
+    struct loop_node *a, *b;
+    uint64_t unused;
 } loop_node;
 
-static inline void loop_mark(uint64_t *marks, const loop_node *base, const loop_node *x) {
-    size_t granule = (size_t)(x - base) * 2;
+typedef struct loop {
+    loop_node *base, **all;
+    uint64_t *marks, n;
+    size_t ahead; /* objects asked for before they are needed; a power of two, or 0 */
+    bool tree;
+} loop;
+
+static inline bool loop_mark(const loop *l, const loop_node *x) {
+    size_t granule = (size_t)(x - l->base) * 2;
     uint64_t bit = (uint64_t)1 << granule % 64;
-    if (!(marks[granule / 64] & bit)) marks[granule / 64] |= bit;
+    if (l->marks[granule / 64] & bit) return false;
+    l->marks[granule / 64] |= bit;
+    return true;
 }
 
-/* The least of three times, per object; `ahead` objects are asked for before they are needed. */
-static double time_loop(loop_node **all, const loop_node *base, uint64_t n, size_t ahead, uint64_t *marks) {
-    double least = 0;
-    for (int i = 0; i < 3; i++) {
-        memset(marks, 0, (n / 32 + 1) * sizeof *marks);
-        uint64_t start = bench_now(), sum = 0;
-        for (uint64_t k = 0; k < n; k++) {
-            if (ahead && k + ahead < n) __builtin_prefetch(all[k + ahead]);
-            loop_mark(marks, base, all[k]);
-            sum += *all[k]->type;
-            loop_mark(marks, base, all[k]->next);
+static uint64_t loop_array(const loop *l) {
+    uint64_t sum = 0;
+    for (uint64_t k = 0; k < l->n; k++) {
+        if (l->ahead && k + l->ahead < l->n) __builtin_prefetch(l->all[k + l->ahead]);
+        loop_mark(l, l->all[k]);
+        sum += *l->all[k]->type;
+        loop_mark(l, l->all[k]->a);
+    }
+    return sum;
+}
+
+/* Depth first; with a queue of so many objects between the stack and the scan. */
+static uint64_t loop_tree(const loop *l) {
+    enum { DEEP = 4096 };
+    loop_node *stack[DEEP], *queue[64] = {NULL};
+    size_t top = 0, at = 0, queued = 0;
+    uint64_t sum = 0;
+    stack[top++] = l->all[0];
+    while (top || queued) {
+        loop_node *x = top ? stack[--top] : NULL;
+        if (l->ahead) {
+            if (x) __builtin_prefetch(x);
+            loop_node *due = queue[at];
+            queued += (x != NULL) - (due != NULL);
+            queue[at] = x;
+            at = (at + 1) % l->ahead;
+            x = due;
         }
-        double ns = (double)(bench_now() - start) / (double)n;
-        if (sum != n) return 0; /* the sum is what keeps the loads */
+        if (!x) continue;
+        sum += *x->type;
+        if (x->b && loop_mark(l, x->b)) stack[top++] = x->b;
+        if (x->a && loop_mark(l, x->a)) stack[top++] = x->a;
+    }
+    return sum;
+}
+
+/* The least of three times, per object. */
+static void time_loop(bench *b, loop *l, size_t ahead, const char *name) {
+    double least = 0;
+    l->ahead = ahead;
+    for (int i = 0; i < 3; i++) {
+        memset(l->marks, 0, (l->n / 32 + 1) * sizeof *l->marks);
+        uint64_t start = bench_now(), sum = l->tree ? loop_tree(l) : loop_array(l);
+        double ns = (double)(bench_now() - start) / (double)l->n;
+        if (sum != l->n) bench_fail(b, "%s lost objects: %llu", name, (unsigned long long)sum);
         if (!i || ns < least) least = ns;
     }
-    return least;
+    bench_note_values(b, name, &least, 1);
 }
 
-static void time_loops(bench *b, uint64_t n, bool shuffled) {
+static void link_loop_tree(const loop *l, uint64_t from, uint64_t to) {
+    uint64_t left = from + 1, right = left + (to - left + 1) / 2;
+    if (left < right) {
+        l->all[from]->a = l->all[left];
+        link_loop_tree(l, left, right);
+    }
+    if (right < to) {
+        l->all[from]->b = l->all[right];
+        link_loop_tree(l, right, to);
+    }
+}
+
+static void time_loops(bench *b, uint64_t n, bool shuffled, bool tree) {
     static const uint64_t type = 1;
-    loop_node *base = malloc(n * sizeof *base), **all = malloc(n * sizeof *all);
-    uint64_t *marks = malloc((n / 32 + 1) * sizeof *marks);
-    if (!base || !all || !marks) bench_out_of_memory(b);
+    loop l = {.n = n, .tree = tree};
+    l.base = calloc(n, sizeof *l.base);
+    l.all = malloc(n * sizeof *l.all);
+    l.marks = malloc((n / 32 + 1) * sizeof *l.marks);
+    if (!l.base || !l.all || !l.marks) bench_out_of_memory(b);
     bench_random r = bench_random_seed(5);
     for (uint64_t i = 0; i < n; i++) {
-        all[i] = &base[i];
-        base[i].type = &type;
+        l.all[i] = &l.base[i];
+        l.base[i].type = &type;
     }
     for (uint64_t i = n; shuffled && --i > 0;) {
         uint64_t j = bench_random_below(&r, i + 1);
-        loop_node *x = all[i];
-        all[i] = all[j];
-        all[j] = x;
+        loop_node *x = l.all[i];
+        l.all[i] = l.all[j];
+        l.all[j] = x;
     }
-    for (uint64_t i = 0; i < n; i++) all[i]->next = all[(i + 1) % n];
-    double figure = time_loop(all, base, n, 0, marks);
-    bench_note_values(b, "plain_loop_ns", &figure, 1);
-    figure = time_loop(all, base, n, 32, marks);
-    bench_note_values(b, "prefetching_loop_ns", &figure, 1);
-    free(marks);
-    free(all);
-    free(base);
+    if (tree)
+        link_loop_tree(&l, 0, n);
+    else
+        for (uint64_t i = 0; i < n; i++) l.all[i]->a = l.all[(i + 1) % n];
+    time_loop(b, &l, 0, "plain_loop_ns");
+    time_loop(b, &l, 32, "prefetching_loop_ns");
+    free(l.marks);
+    free(l.all);
+    free(l.base);
 }
 
 static void run(bench *b) {
@@ -117,7 +188,6 @@ static void run(bench *b) {
     wn_root(m, list *, all, bench_new_array(b, m, &list_type, n));
     for (uint64_t i = 0; i < n; i++) {
         node *x = bench_new(b, m, &node_type);
-        x->number = i;
         wn_move(m, all, node[i], x);
         if (i % 16 == 0) bench_tick(b);
     }
@@ -127,7 +197,14 @@ static void run(bench *b) {
         wn_set(m, all, node[i], all->node[j]);
         wn_set(m, all, node[j], x);
     }
-    for (uint64_t i = 0; i < n; i++) wn_set(m, all->node[i], next, all->node[(i + 1) % n]);
+    wn_root(m, node *, tree, NULL);
+    if (b->param[TREE]) {
+        link_tree(m, all, 0, n);
+        wn_assign(m, tree, all->node[0]);
+        wn_assign(m, all, NULL);
+    } else {
+        for (uint64_t i = 0; i < n; i++) wn_set(m, all->node[i], a, all->node[(i + 1) % n]);
+    }
 
     double ns[MAX_COLLECTIONS], cpu[MAX_COLLECTIONS], marking[MAX_COLLECTIONS];
     wn_stats before, after;
@@ -150,18 +227,17 @@ static void run(bench *b) {
     bench_note_values(b, "cpu_ns_per_object", &figure, 1);
     figure = median(marking, times);
     if (figure > 0) bench_note_values(b, "mark_ns_per_object", &figure, 1);
-    uint64_t h = 0;
-    for (uint64_t i = 0; i < n; i++) h = bench_fold(h, all->node[i]->number);
-    b->checksum = h;
-    time_loops(b, n, b->param[RANDOM]);
+    b->checksum = tree ? count(tree) : all->length;
+    time_loops(b, n, b->param[RANDOM], b->param[TREE]);
 }
 
 const bench_workload bench_mark = {
     .name = "mark",
     .summary = "full collections of ten million small objects (only when named)",
     .run = run,
-    .params = {{"objects", 10000000, 16, BENCH_LINEAR, "objects of one reference, all alive, in one array"},
-               {"random", 1, 0, BENCH_FIXED, "1: the array is shuffled; 0: in the order of allocation"},
+    .params = {{"objects", 10000000, 16, BENCH_LINEAR, "objects, all alive"},
+               {"random", 1, 0, BENCH_FIXED, "1: in random order; 0: in the order of allocation"},
+               {"tree", 0, 0, BENCH_FIXED, "1: a binary tree instead of an array"},
                {"collections", 5, 1, BENCH_FIXED, "collections timed; the medians are shown"}},
     .one_thread = true,
     .on_request = true,

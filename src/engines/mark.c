@@ -36,6 +36,7 @@ void wn_mark_pool_drop(wn_mark_pool *pool) {
 
 void wn_mark_make(wn_marker *m, wn_mark_pool *pool) {
     memset(m, 0, sizeof *m);
+    m->order = WN_MARK_ORDER;
     m->pool = pool;
 }
 

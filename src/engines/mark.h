@@ -13,7 +13,8 @@
  * a constant where wn_mark_drain is used, so none is called through a pointer):
  *
  *     scan(context, entry, visit, arg)   calls visit(arg, reference) for each reference of the object;
- *     visit(arg, reference)              tests and sets the mark, and when it was not set, wn_mark_push(marker, ...);
+ *     visit(arg, reference)              tests and sets the mark, and when it was not set, wn_mark_reach(marker, ...);
+ *                                        outside of a drain wn_mark_push;
  *     fetch(context, entry, stage)       stage 0: WN_PREFETCH the head; 1: the head is here, prefetch what it points to
  *                                        that is not an object; 2: as 1, and the scan follows at once;
  *     more(context)                      the stack is empty, though perhaps not the queue: visits some more, when there
@@ -34,8 +35,10 @@
 #include "platform/platform.h"
 
 enum {
-    WN_MARK_QUEUE = 32,    /* objects between the first prefetch and the scan; a power of two */
-    WN_MARK_STAGE = 16,    /* objects between the first prefetch and fetch() */
+    WN_MARK_QUEUE = 32, /* objects between the first prefetch and the scan; a power of two */
+    WN_MARK_STAGE = 16, /* objects between the first prefetch and fetch() */
+    WN_MARK_ORDER = 128,
+    WN_MARK_DISTRUST = 8192,
     WN_MARK_SEGMENT = 1022 /* entries of a segment of the stack; a segment is 8 KiB */
 };
 
@@ -71,7 +74,10 @@ typedef struct wn_marker {
     wn_mark_pool *pool;
     bool failed;         /* an entry was dropped for want of memory */
     unsigned at, queued; /* the queue's next place, and how many it holds */
-    uintptr_t last;      /* the entry that was taken before */
+    uintptr_t here;      /* the entry scanned last */
+    int order;           /* above 0 while three entries of four lie next to the one before */
+    unsigned distrusted; /* entries until that is tried again */
+    void *next;          /* one that lies next to it, to be scanned next; only inside wn_mark_drain */
     void *queue[WN_MARK_QUEUE];
 } wn_marker;
 
@@ -123,11 +129,28 @@ static inline void wn_mark_settle(wn_marker *m) {
     }
 }
 
-/* Whether the processor will have fetched an entry by itself, because of the one before. */
-static WN_ALWAYS_INLINE bool wn_mark_is_near(wn_marker *m, const void *entry) {
-    uintptr_t away = (uintptr_t)entry - m->last + WN_MARK_NEAR;
-    m->last = (uintptr_t)entry;
-    return away < 2 * WN_MARK_NEAR;
+static WN_ALWAYS_INLINE uintptr_t wn_mark_away_(const wn_marker *m, const void *entry) {
+    uintptr_t away = (uintptr_t)entry - m->here;
+    return away <= UINTPTR_MAX / 2 ? away : -away;
+}
+/* Whether the processor will have fetched an entry by itself, because of the one scanned last. */
+static WN_ALWAYS_INLINE bool wn_mark_is_near_(const wn_marker *m, const void *entry) {
+    return (uintptr_t)entry - m->here + WN_MARK_NEAR < 2 * WN_MARK_NEAR;
+}
+
+/* For visit: adds what the object being scanned refers to, whose mark has just been claimed. What lies next to the
+ * object is scanned next, past the stack: so objects that lie in the order of a walk are scanned in that order, from
+ * whichever side each was reached. */
+static WN_ALWAYS_INLINE void wn_mark_reach(wn_marker *m, void *entry) {
+    if (wn_mark_is_near_(m, entry)) {
+        void *other = m->next;
+        if (!other || wn_mark_away_(m, entry) < wn_mark_away_(m, other)) {
+            m->next = entry;
+            if (!other) return;
+            entry = other;
+        }
+    }
+    wn_mark_push(m, entry);
 }
 
 /* Puts an entry into the queue, or NULL to move it on; returns the one to be scanned now, or NULL. */
@@ -145,7 +168,28 @@ static WN_ALWAYS_INLINE void *wn_mark_queue_(wn_marker *m, void *entry, wn_fetch
  */
 static WN_ALWAYS_INLINE void *wn_mark_feed(wn_marker *m, void *entry, wn_fetch_fn *fetch, void *context) {
     fetch(context, entry, 0);
-    return wn_mark_queue_(m, entry, fetch, context);
+    void *due = wn_mark_queue_(m, entry, fetch, context);
+    if (due) m->here = (uintptr_t)due;
+    return due;
+}
+
+/* Whether an entry may be scanned at once because it lies next to the one scanned last. Not even then where that is the
+ * exception: an object of a random heap whose neighbour was fetched on purpose is as cold as any other. */
+static WN_ALWAYS_INLINE bool wn_mark_trusts_(wn_marker *m, const void *entry) {
+    if (m->order <= 0) {
+        if (!--m->distrusted) {
+            m->order = WN_MARK_ORDER;
+            wn_mark_settle(m);
+        }
+        return false;
+    }
+    if (wn_mark_is_near_(m, entry)) {
+        m->order += m->order < WN_MARK_ORDER;
+        return true;
+    }
+    m->order -= 3;
+    if (m->order <= 0) m->distrusted = WN_MARK_DISTRUST;
+    return false;
 }
 
 /* Scans until nothing is left, or about `budget` objects have been scanned; returns how many. */
@@ -153,27 +197,32 @@ static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fet
                                              wn_visit_fn *visit, wn_more_fn *more, void *context, void *arg) {
     size_t done = 0;
     while (done < budget) {
-        void *entry = NULL;
-        if (__builtin_expect(m->top != m->base, 1) || wn_mark_shrink_(m)) {
+        void *entry = m->next, *due;
+        if (entry) {
+            m->next = NULL;
+        } else if (__builtin_expect(m->top != m->base, 1) || wn_mark_shrink_(m)) {
             entry = *--m->top;
-            if (wn_mark_is_near(m, entry)) {
-                fetch(context, entry, 2);
-                scan(context, entry, visit, arg);
-                done++;
-                continue;
-            }
-            fetch(context, entry, 0);
         } else {
             size_t worth = more ? more(context) : 0;
             done += worth;
             if (worth) continue;
             if (!m->queued) break;
         }
-        void *due = wn_mark_queue_(m, entry, fetch, context);
-        if (due) {
-            scan(context, due, visit, arg);
-            done++;
+        if (entry && wn_mark_trusts_(m, entry)) {
+            due = entry;
+            fetch(context, due, 2);
+        } else {
+            if (entry) fetch(context, entry, 0);
+            due = wn_mark_queue_(m, entry, fetch, context);
+            if (!due) continue;
         }
+        m->here = (uintptr_t)due;
+        scan(context, due, visit, arg);
+        done++;
+    }
+    if (m->next) {
+        wn_mark_push(m, m->next);
+        m->next = NULL;
     }
     wn_mark_settle(m);
     return done;

@@ -27,8 +27,13 @@ static WN_ALWAYS_INLINE bool claim(tracing *t, void *o) {
     return wn_block_of(o)->kind != WN_CC_LEAF;
 }
 
+/* In a drain. */
 static WN_ALWAYS_INLINE void visit(void *arg, void *o) {
     tracing *t = arg;
+    if (o && claim(t, o)) wn_mark_reach(t->marker, o);
+}
+/* Outside of one. */
+static void push(tracing *t, void *o) {
     if (o && claim(t, o)) wn_mark_push(t->marker, o);
 }
 
@@ -124,7 +129,7 @@ void wn_cc_mark_root(wn_cc_worker *w, void *o) {
         w->busy = true;
         pthread_mutex_unlock(&w->cc->lock);
     }
-    visit(&t, o);
+    push(&t, o);
 }
 
 /* ---- finding work ------------------------------------------------------------------------------------------------ */
@@ -137,7 +142,7 @@ static void claim_segment(tracing *t, wn_mark_segment *s) {
             WN_PREFETCH(wn_bit_of(s->entry[i + 8], WN_MARK_TABLE, &bit));
         }
         if (wn_cc_is_marked(s->entry[i])) continue;
-        visit(t, s->entry[i]);
+        push(t, s->entry[i]);
         found++;
     }
     if (found) __atomic_fetch_add(&t->cc->white_shaded, found, __ATOMIC_RELAXED);
@@ -274,7 +279,7 @@ static WN_NOINLINE void found_hidden(tracing *t, void *o) {
 
 static void follow_one(tracing *t, wn_ephemeron *p) {
     void *value = __atomic_load_n(&p->value, __ATOMIC_ACQUIRE);
-    if (value && p->key && wn_cc_is_marked(p) && wn_cc_is_marked(p->key)) visit(t, value);
+    if (value && p->key && wn_cc_is_marked(p) && wn_cc_is_marked(p->key)) push(t, value);
 }
 
 /* With heap->weak.lock. */

@@ -31,12 +31,18 @@ enum {
 
 /* ---- the marker's three functions -------------------------------------------------------------------------------- */
 
+/* In a drain. */
 static WN_ALWAYS_INLINE void visit(void *arg, void *reference) {
     incremental *inc = arg;
-    if (reference && !is_young(inc, reference)) shade(inc, reference);
+    if (reference && !is_young(inc, reference) && claim(reference)) wn_mark_reach(&inc->marker, reference);
 }
 
 static void visit_slot(void **slot, void *context) { visit(context, *slot); }
+
+/* Outside of one, too. */
+static void shade_found(incremental *inc, void *o) {
+    if (o && !is_young(inc, o)) shade(inc, o);
+}
 
 static bool key_lives(const incremental *inc, const void *key) { return key && (is_young(inc, key) || is_marked(key)); }
 
@@ -71,7 +77,7 @@ static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *see, 
 void wn_inc_major_shade_values(incremental *inc, void *key) {
     wn_weak_entry *e = wn_weak_find(inc->heap, key);
     for (const wn_ephemeron *p = e ? e->ephemerons : NULL; p; p = p->next)
-        if (is_marked(p)) visit(inc, p->value);
+        if (is_marked(p)) shade_found(inc, p->value);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
@@ -81,15 +87,13 @@ size_t wn_inc_major_used(const incremental *inc) {
            __atomic_load_n(&inc->heap->external_bytes, __ATOMIC_RELAXED);
 }
 
-static void shade_root(void **slot, void *context) { visit(context, *slot); }
-
-static void shade_found(incremental *inc, void *o) { visit(inc, o); }
+static void shade_root(void **slot, void *context) { shade_found(context, *slot); }
 
 static void shade_roots(incremental *inc) {
     wn_heap *heap = inc->heap;
     wn_each_root(heap, shade_root, inc);
-    for (size_t i = 0; i < heap->immortals.n; i++) visit(inc, heap->immortals.at[i]);
-    MAP_EACH(&inc->pins, e) visit(inc, e->key);
+    for (size_t i = 0; i < heap->immortals.n; i++) shade_found(inc, heap->immortals.at[i]);
+    MAP_EACH(&inc->pins, e) shade_found(inc, e->key);
     if (heap->options.conservative_stacks) wn_inc_conservative_scan(inc, shade_found);
 }
 

@@ -72,12 +72,14 @@ typedef struct marking {
 enum { SLICE = 1 << 14 }; /* items */
 
 static WN_ALWAYS_INLINE void visit(void *m, void *object) {
-    if (claim(object)) wn_mark_push(((marking *)m)->marker, object);
+    if (claim(object)) wn_mark_reach(((marking *)m)->marker, object);
 }
 static WN_ALWAYS_INLINE void visit_slot(void **slot, void *m) {
     if (*slot) visit(m, *slot);
 }
-static void visit_root(void **slot, void *m) { visit_slot(slot, m); }
+static void visit_root(void **slot, void *m) {
+    if (*slot && claim(*slot)) wn_mark_push(((marking *)m)->marker, *slot);
+}
 
 static WN_NOINLINE void scan_long(marking *m, void *object, const wn_type *type, size_t n) {
     if (wn_vector_reserve(&m->arrays, m->arrays.n + 2)) {
