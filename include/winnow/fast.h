@@ -54,13 +54,19 @@ typedef struct wn_buffer_ {
     char *cursor, *limit;
 } wn_buffer_;
 
-/* A declared local root: a link of the mutator's list that lives in the client's frame. */
+/* A declared local root: a link of the mutator's list that lives in the client's frame. What only the end of its scope
+ * needs is not in it but in a wn_root_end_, which never leaves the registers: behind stores to cold objects, each store
+ * to the frame takes a place in the processor's queue, and when that is full nothing goes on. */
 typedef struct wn_root_link_ {
     struct wn_root_link_ *up;
-    void *slot;
-    wn_mutator *m;
-    uintptr_t kind;
+    uintptr_t slot; /* the variable's address; lowest bit: WN_ROOT_BORROWED_ */
 } wn_root_link_;
+typedef struct wn_root_end_ {
+    wn_mutator *m;
+    wn_root_link_ *up;
+    void *slot;
+    uintptr_t kind;
+} wn_root_end_;
 
 /* The part of a mutator that fast paths use; the rest of it is behind it and private. */
 struct wn_mutator {
@@ -193,24 +199,30 @@ static inline void wn_store_inline_(wn_mutator *m, void *holder, void *slot, voi
     }
 }
 
-static inline void wn_root_init_(wn_root_link_ *link, wn_mutator *m, void *slot, uintptr_t kind) {
-    link->up = m->roots;
-    link->slot = slot;
-    link->m = m;
-    link->kind = kind;
-    m->roots = link;
+static inline void *wn_root_slot_(const wn_root_link_ *link) {
+    return (void *)(link->slot & ~(uintptr_t)WN_ROOT_BORROWED_);
 }
-static inline void wn_root_pop_(wn_root_link_ *link) {
-    wn_mutator *m = link->m;
-    m->roots = link->up;
-    if (wn_counting_(m) && link->kind == WN_ROOT_OWNED_) {
-        void *o = *(wn_slot_ *)link->slot;
+static inline bool wn_root_is_owned_(const wn_root_link_ *link) { return !(link->slot & WN_ROOT_BORROWED_); }
+
+static inline wn_root_end_ wn_root_push_(wn_root_link_ *link, wn_mutator *m, void *slot, uintptr_t kind) {
+    wn_root_end_ end = {m, m->roots, slot, kind};
+    link->up = end.up;
+    link->slot = (uintptr_t)slot | kind;
+    m->roots = link;
+    return end;
+}
+static inline void wn_root_pop_(const wn_root_end_ *end) {
+    wn_mutator *m = end->m;
+    m->roots = end->up;
+    if (wn_counting_(m) && end->kind == WN_ROOT_OWNED_) {
+        void *o = *(wn_slot_ *)end->slot;
         if (o) wn_count_down_(m, o);
     }
 }
-#define WN_ROOT_LINK_(mutator, name, kind)                                  \
-    __attribute__((cleanup(wn_root_pop_))) wn_root_link_ name##_root_link_; \
-    wn_root_init_(&name##_root_link_, mutator, &name, kind)
+#define WN_ROOT_LINK_(mutator, name, kind)                                         \
+    wn_root_link_ name##_root_link_;                                               \
+    __attribute__((cleanup(wn_root_pop_), unused)) wn_root_end_ name##_root_end_ = \
+        wn_root_push_(&name##_root_link_, mutator, &name, kind)
 
 /* While marking goes on in another thread, a root that is not in a stack (wn_global) is changed with the barrier; a
  * stack's need none, and which it is is found out off the fast path. */

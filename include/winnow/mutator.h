@@ -92,8 +92,8 @@ WN_API void *wn_load_(wn_mutator *m, const void *slot);
 /* ---- roots ------------------------------------------------------------------------------------------------------- */
 
 /* wn_root(m, T, name, value): declares the local `T name` (T a pointer to an object's struct) that takes over a *new*
- * reference; it stays alive, and is updated when the object moves, until the scope ends, where it is released. Four
- * stores; the scope's end two loads and a store, and a count down when counting. */
+ * reference; it stays alive, and is updated when the object moves, until the scope ends, where it is released. Three
+ * stores; the scope's end one, and a count down when counting. */
 #define wn_root(m, T, name, value) \
     T name = (T)(value);           \
     WN_ROOT_LINK_(m, name, WN_ROOT_OWNED_)

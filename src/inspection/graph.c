@@ -163,7 +163,7 @@ static void draw(graph *g, wn_root_link_ *links, size_t n) {
           "  edge [color=\"#4a5560\", arrowsize=0.7, fontname=\"Helvetica\", fontsize=9];\n",
           g->out);
     for (size_t i = 0; i < n; i++) {
-        void *object = *(void **)links[i].slot;
+        void *object = *(void **)wn_root_slot_(&links[i]);
         if (object) (void)node_of(g, object);
     }
     size_t given = g->n;
@@ -194,15 +194,16 @@ wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n
 
     wn_status status = WN_OK;
     if (g.nodes && g.slots && g.types && g.targets && held && links) {
+        wn_root_link_ *roots = m->roots;
         for (size_t i = 0; i < n; i++) {
             held[i] = objects[i];
-            wn_root_init_(&links[i], m, &held[i], WN_ROOT_BORROWED_);
+            (void)wn_root_push_(&links[i], m, &held[i], WN_ROOT_BORROWED_);
         }
         mutator *self = wn_mutator_of(m);
         wn_world_stop(self->heap, self);
         draw(&g, links, n);
         wn_world_start(self->heap, self);
-        for (size_t i = n; i--;) wn_root_pop_(&links[i]);
+        m->roots = roots;
         if (ferror(out)) status = wn_fail(WN_ERR_IO, "the graph could not be written; is the disk full?");
     } else {
         status = wn_fail(WN_ERR_MEMORY, "no memory to draw %zu objects; ask for fewer", max_objects);

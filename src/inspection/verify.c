@@ -160,8 +160,8 @@ static void check_counts(verifier *v, mutator *m) {
     }
     for (mutator *each = v->heap->mutators; each; each = each->next)
         for (wn_root_link_ *link = each->fast.roots; link; link = link->up) {
-            void *o = *(void **)link->slot;
-            seen *s = o && link->kind == WN_ROOT_OWNED_ ? look_up(v, o) : NULL;
+            void *o = *(void **)wn_root_slot_(link);
+            seen *s = o && wn_root_is_owned_(link) ? look_up(v, o) : NULL;
             if (s) s->references++;
         }
     for (size_t i = 0; i < v->size; i++) {

@@ -240,7 +240,7 @@ void wn_world_interrupt(wn_heap *heap);
 /* ---- roots ------------------------------------------------------------------------------------------------------- */
 
 static WN_ALWAYS_INLINE void wn_each_local_root(mutator *m, void (*visit)(void **slot, void *context), void *context) {
-    for (wn_root_link_ *link = m->fast.roots; link; link = link->up) visit((void **)link->slot, context);
+    for (wn_root_link_ *link = m->fast.roots; link; link = link->up) visit((void **)wn_root_slot_(link), context);
 }
 
 /* Visits the address of every root but the immortals: locals of all mutators, globals, scanners, due callbacks, the
