@@ -92,6 +92,12 @@ _Noreturn void bench_out_of_memory(bench *b);
 /* Notes a further figure; `name` becomes a key of the JSON line. */
 void bench_note_values(bench *b, const char *name, const double *values, unsigned n);
 
+/* Least, median and greatest of n values; sorts them. */
+typedef struct bench_spread {
+    double least, median, greatest;
+} bench_spread;
+bench_spread bench_spread_of(double *values, unsigned n);
+
 /* Objects or the end of the run: a workload has no use for half a graph. */
 static inline void *bench_new(bench *b, wn_mutator *m, const wn_type *type) {
     void *object = wn_new(m, type);

@@ -22,12 +22,6 @@ void bench_result_free(bench_result *r);
 /* Runs. The result's `done` tells whether it finished; if not, `error` is filled. */
 void bench_run(const bench_job *job, bench_result *result);
 
-/* Least, median and greatest of n values; sorts them. */
-typedef struct bench_spread {
-    double least, median, greatest;
-} bench_spread;
-bench_spread bench_spread_of(double *values, unsigned n);
-
 /* The runs of one workload on one collector: `run[i]`, n of them, all done. */
 typedef struct bench_set {
     const bench_job *job;

@@ -6,7 +6,6 @@
  */
 #include "../bench.h"
 #include "../random.h"
-#include <stdlib.h>
 
 typedef struct container {
     wn_object head;
@@ -17,11 +16,6 @@ static const wn_type container_type = WN_TYPE(container, WN_ITEMS(container, len
 
 enum { CONTAINERS, RANDOM, COLLECTIONS };
 enum { MAX_COLLECTIONS = 64 };
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static void run(bench *b) {
     wn_mutator *m = b->m;
@@ -52,8 +46,8 @@ static void run(bench *b) {
         bench_tick(b);
     }
     wn_enable(b->heap);
-    qsort(ns, times, sizeof ns[0], by_value);
-    bench_note_values(b, "ns_per_object", &ns[times / 2], 1);
+    double median = bench_spread_of(ns, (unsigned)times).median;
+    bench_note_values(b, "ns_per_object", &median, 1);
     uint64_t h = 0;
     for (uint64_t i = 0; i < n; i++) h = bench_fold(h, all->item[i]->length);
     b->checksum = h;

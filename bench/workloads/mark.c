@@ -44,16 +44,6 @@ static void link_tree(wn_mutator *m, list *all, uint64_t from, uint64_t to) {
 
 static uint64_t count(const node *x) { return x ? 1 + count(x->a) + count(x->b) : 0; }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *value, uint64_t n) {
-    qsort(value, n, sizeof *value, by_value);
-    return value[n / 2];
-}
-
 /* The time that the steps of one major collection spent marking; 0: this collector has no such steps. */
 static uint64_t mark_by_steps(bench *b, wn_mutator *m) {
     wn_step_result step;
@@ -221,11 +211,11 @@ static void run(bench *b) {
         marking[i] = (double)mark_by_steps(b, m) / (double)n;
     }
     wn_enable(b->heap);
-    double figure = median(ns, times);
+    double figure = bench_spread_of(ns, (unsigned)times).median;
     bench_note_values(b, "ns_per_object", &figure, 1);
-    figure = median(cpu, times);
+    figure = bench_spread_of(cpu, (unsigned)times).median;
     bench_note_values(b, "cpu_ns_per_object", &figure, 1);
-    figure = median(marking, times);
+    figure = bench_spread_of(marking, (unsigned)times).median;
     if (figure > 0) bench_note_values(b, "mark_ns_per_object", &figure, 1);
     b->checksum = tree ? count(tree) : all->length;
     time_loops(b, n, b->param[RANDOM], b->param[TREE]);

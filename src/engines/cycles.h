@@ -92,36 +92,56 @@ static WN_ALWAYS_INLINE void wn_cycles_subtract(void *cycles, void *reference) {
 bool wn_cycles_rank_(wn_cycles *c);
 bool wn_cycles_fail_(wn_cycles *c);
 
+/* A walk over the candidates of a plane in address order, with the same two-stage queue as the marker's. */
+typedef struct wn_cycles_walk_ {
+    wn_bits_cursor cursor;
+    void *queue[WN_MARK_QUEUE];
+    unsigned at, left;
+} wn_cycles_walk_;
+
+static inline void wn_cycles_walk_start_(wn_cycles *c, wn_cycles_walk_ *walk) {
+    *walk = (wn_cycles_walk_){.left = WN_MARK_QUEUE};
+    wn_bits_walk(&c->bits, &walk->cursor);
+}
+
+/* The next object, whose memory has arrived; NULL at the end. */
+static WN_ALWAYS_INLINE void *wn_cycles_walk_next_(wn_cycles_walk_ *walk, unsigned plane, wn_fetch_fn *fetch,
+                                                   void *context) {
+    while (walk->left) {
+        void *object = wn_bits_next(&walk->cursor, plane);
+        unsigned at = walk->at;
+        void *due = walk->queue[at], *soon = walk->queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
+        if (object)
+            fetch(context, object, 0);
+        else
+            walk->left--;
+        walk->queue[at] = object;
+        walk->at = (at + 1) % WN_MARK_QUEUE;
+        if (soon) fetch(context, soon, 1);
+        if (due) return due;
+    }
+    return NULL;
+}
+
 /* Trial deletion over what is unmarked; leaves exactly the garbage unmarked. False: no memory, and nothing is. */
 static WN_ALWAYS_INLINE bool wn_cycles_search(wn_cycles *c, wn_count_fn *count, wn_fetch_fn *fetch, wn_scan_fn *scan,
                                               void *context) {
     if (!wn_cycles_rank_(c)) return false;
-    /* One pass in address order, with the same two-stage queue as the marker's. Counts start at zero and wrap, so an
-     * object's references may be taken off before or after its own count is added. */
-    void *queue[WN_MARK_QUEUE] = {0};
-    wn_bits_cursor cursor;
+    /* One pass. Counts start at zero and wrap, so an object's references may be taken off before or after its own count
+     * is added. */
+    wn_cycles_walk_ walk;
     size_t rank = 0;
-    unsigned left = WN_MARK_QUEUE;
-    wn_bits_walk(&c->bits, &cursor);
-    for (unsigned at = 0; left; at = (at + 1) % WN_MARK_QUEUE) {
-        void *object = wn_bits_next(&cursor, WN_CYCLES_RANKED);
-        void *due = queue[at], *soon = queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
-        if (object)
-            fetch(context, object, 0);
-        else
-            left--;
-        queue[at] = object;
-        if (soon) fetch(context, soon, 1);
-        if (!due) continue;
+    wn_cycles_walk_start_(c, &walk);
+    for (void *due; (due = wn_cycles_walk_next_(&walk, WN_CYCLES_RANKED, fetch, context)); rank++) {
         size_t n = count(context, due);
         if (n < INT32_MAX)
             c->counts[rank] += (uint32_t)n;
         else if (wn_cycles_claim(c, due))
             wn_mark_push(&c->marker, due);
-        rank++;
         scan(context, due, wn_cycles_subtract, c);
     }
     /* A count below zero means a reference that was reported and not counted: whatever that is, it is kept. */
+    wn_bits_cursor cursor;
     wn_bits_walk(&c->bits, &cursor);
     rank = 0;
     for (void *object; (object = wn_bits_next(&cursor, WN_CYCLES_RANKED)); rank++)
@@ -181,21 +201,10 @@ static WN_ALWAYS_INLINE bool wn_cycles_group(wn_cycles *c, size_t target, wn_fet
     size_t bytes;
     if (!wn_groups_ready_(c, &parent, &bytes)) return false;
     wn_groups_link_ link = {c, parent, 0};
-    void *queue[WN_MARK_QUEUE] = {0};
-    wn_bits_cursor cursor;
+    wn_cycles_walk_ walk;
     uint32_t rank = 0;
-    unsigned left = WN_MARK_QUEUE;
-    wn_bits_walk(&c->bits, &cursor);
-    for (unsigned at = 0; left; at = (at + 1) % WN_MARK_QUEUE) {
-        void *object = wn_bits_next(&cursor, WN_CYCLES_UNMARKED);
-        void *due = queue[at], *soon = queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
-        if (object)
-            fetch(context, object, 0);
-        else
-            left--;
-        queue[at] = object;
-        if (soon) fetch(context, soon, 1);
-        if (!due) continue;
+    wn_cycles_walk_start_(c, &walk);
+    for (void *due; (due = wn_cycles_walk_next_(&walk, WN_CYCLES_UNMARKED, fetch, context));) {
         link.from = rank++;
         scan(context, due, wn_groups_join_, &link);
     }
