@@ -34,7 +34,10 @@ mutants=(
 "no-deletion-barrier|concurrent|src/collectors/concurrent/allocate.c|s/if (old) wn_cc_shade_own(m, old);//|an overwritten reference is not shaded"
 "born-white|concurrent|src/collectors/concurrent/allocate.c|s/return shades(m) \&\& !wn_cc_of_mutator(m)->grey;/return false;/|what is made while marking goes on is white"
 "no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& wn_matters_(m, value)/0/|a store into an old object is not remembered"
-"weak-not-moved|incremental|src/engines/weak.c|/^void wn_weak_moved/,/^}/s/if (e) {/if (0) {/|weak references do not follow an object that moves"
+"weak-not-moved|incremental|src/engines/weak.c|/^static void moved/,/^}/s/if (!e) return;/return;/|weak references do not follow an object that moves"
+"cards-unread|incremental|include/winnow/fast.h|s/return !__atomic_load_n(meta + 2 + card, __ATOMIC_RELAXED);/return false;/|a store into a long array is not recorded"
+"neighbour-lost|concurrent|src/engines/mark.h|s/wn_mark_push(m, m->next);//|the object to be marked next is forgotten at the end of a step"
+"queue-lost|incremental|src/engines/mark.h|s/        wn_mark_push(m, \*place);//|what waits for its memory is forgotten at the end of a step"
 )
 
 flags=(-std=gnu11 -O1 -w -D_GNU_SOURCE -DWINNOW_CHECK=0)
