@@ -98,6 +98,9 @@ typedef struct bench_spread {
 } bench_spread;
 bench_spread bench_spread_of(double *values, unsigned n);
 
+/* Times a full collection of a graph that is all alive, in ns; the end of the run when it fails or frees something. */
+uint64_t bench_full_collection(bench *b, wn_mutator *m);
+
 /* Objects or the end of the run: a workload has no use for half a graph. */
 static inline void *bench_new(bench *b, wn_mutator *m, const wn_type *type) {
     void *object = wn_new(m, type);

@@ -49,6 +49,15 @@ void bench_note_values(bench *b, const char *name, const double *values, unsigne
     memcpy(note->value, values, note->n * sizeof(double));
 }
 
+uint64_t bench_full_collection(bench *b, wn_mutator *m) {
+    wn_collect_result result;
+    uint64_t start = bench_now();
+    if (wn_collect(m, 2, &result)) bench_fail(b, "wn_collect failed: %s", wn_error_message());
+    uint64_t ns = bench_now() - start;
+    if (result.collected) bench_fail(b, "a full collection freed %zu live objects", result.collected);
+    return ns;
+}
+
 static double cpu_seconds(int who) {
     struct rusage u;
     getrusage(who, &u);

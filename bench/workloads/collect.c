@@ -36,13 +36,9 @@ static void run(bench *b) {
         wn_set(m, all->item[i], item[2], all->item[b->param[RANDOM] ? bench_random_below(&r, n) : (i + 1) % n]);
 
     double ns[MAX_COLLECTIONS];
-    wn_collect_result result;
-    if (wn_collect(m, 2, &result)) bench_fail(b, "wn_collect failed: %s", wn_error_message());
+    if (wn_collect(m, 2, NULL)) bench_fail(b, "wn_collect failed: %s", wn_error_message());
     for (uint64_t i = 0; i < times; i++) {
-        uint64_t start = bench_now();
-        if (wn_collect(m, 2, &result)) bench_fail(b, "wn_collect failed: %s", wn_error_message());
-        ns[i] = (double)(bench_now() - start) / (double)n;
-        if (result.collected) bench_fail(b, "a full collection freed %zu live objects", result.collected);
+        ns[i] = (double)bench_full_collection(b, m) / (double)n;
         bench_tick(b);
     }
     wn_enable(b->heap);

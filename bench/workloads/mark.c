@@ -200,14 +200,10 @@ static void run(bench *b) {
     wn_stats before, after;
     if (wn_collect(m, 2, NULL)) bench_fail(b, "wn_collect failed: %s", wn_error_message());
     for (uint64_t i = 0; i < times; i++) {
-        wn_collect_result result;
         wn_get_stats(b->heap, &before);
-        uint64_t start = bench_now();
-        if (wn_collect(m, 2, &result)) bench_fail(b, "wn_collect failed: %s", wn_error_message());
-        ns[i] = (double)(bench_now() - start) / (double)n;
+        ns[i] = (double)bench_full_collection(b, m) / (double)n;
         wn_get_stats(b->heap, &after);
         cpu[i] = (double)(after.gc_cpu_ns - before.gc_cpu_ns) / (double)n;
-        if (result.collected) bench_fail(b, "a full collection freed %zu live objects", result.collected);
         marking[i] = (double)mark_by_steps(b, m) / (double)n;
     }
     wn_enable(b->heap);
@@ -223,7 +219,7 @@ static void run(bench *b) {
 
 const bench_workload bench_mark = {
     .name = "mark",
-    .summary = "full collections of ten million small objects (only when named)",
+    .summary = "full collections of ten million small objects",
     .run = run,
     .params = {{"objects", 10000000, 16, BENCH_LINEAR, "objects, all alive"},
                {"random", 1, 0, BENCH_FIXED, "1: in random order; 0: in the order of allocation"},

@@ -94,7 +94,7 @@ static void weakrefs(bench *b) {
 
 const bench_workload bench_weakrefs = {
     .name = "weakrefs",
-    .summary = "5 million weak references whose targets die together (only when named)",
+    .summary = "5 million weak references whose targets die together",
     .run = weakrefs,
     .params = {{"references", 5000000, 16, BENCH_LINEAR, "weak references, each to an object of its own"},
                {"garbage", 20000000, 16, BENCH_LINEAR, "objects made meanwhile, while all of them live"}},
@@ -106,7 +106,7 @@ const bench_workload bench_weakrefs = {
 
 enum { FINALIZERS };
 
-static uint64_t finalized;
+static _Atomic uint64_t finalized; /* finalizers may run on a thread of their own */
 static void finalize(wn_mutator *m, void *object) {
     (void)m, (void)object;
     finalized++;
@@ -133,7 +133,7 @@ static void finalizers(bench *b) {
 
 const bench_workload bench_finalizers = {
     .name = "finalizers",
-    .summary = "2 million objects with finalizers that die together (only when named)",
+    .summary = "2 million objects with finalizers that die together",
     .run = finalizers,
     .params = {{"objects", 2000000, 16, BENCH_LINEAR, "objects with a finalizer, a list"}},
     .one_thread = true,
@@ -163,7 +163,7 @@ static void longarray(bench *b) {
 
 const bench_workload bench_longarray = {
     .name = "longarray",
-    .summary = "an array of 20 million slots, written to at random (only when named)",
+    .summary = "an array of 20 million slots, written to at random",
     .run = longarray,
     .params = {{"slots", 20000000, 16, BENCH_LINEAR, "slots of the array"},
                {"writes", 40000000, 16, BENCH_LINEAR, "new objects stored into random slots"}},

@@ -109,15 +109,8 @@ static WN_ALWAYS_INLINE void *wn_cycles_walk_next_(wn_cycles_walk_ *walk, unsign
                                                    void *context) {
     while (walk->left) {
         void *object = wn_bits_next(&walk->cursor, plane);
-        unsigned at = walk->at;
-        void *due = walk->queue[at], *soon = walk->queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
-        if (object)
-            fetch(context, object, 0);
-        else
-            walk->left--;
-        walk->queue[at] = object;
-        walk->at = (at + 1) % WN_MARK_QUEUE;
-        if (soon) fetch(context, soon, 1);
+        walk->left -= !object;
+        void *due = wn_mark_pass_(walk->queue, &walk->at, object, fetch, context);
         if (due) return due;
     }
     return NULL;

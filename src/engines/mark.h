@@ -17,9 +17,11 @@
  *                                        outside of a drain wn_mark_push;
  *     fetch(context, entry, stage)       stage 0: WN_PREFETCH the head; 1: the head is here, prefetch what it points to
  *                                        that is not an object; 2: as 1, and the scan follows at once;
- *     more(context)                      the stack is empty, though perhaps not the queue: visits some more, when there
- * is more (a slice of a long array), and returns how many objects' worth of work that was. So a chain of objects, each
- * a cache miss, is followed beside other work. NULL: there never is more.
+ *     more(context)                      called when the stack is empty, though perhaps not the queue: visits some
+ *                                        more, if there is more (a slice of a long array); returns how many objects'
+ *                                        worth of work that was. NULL: there never is more.
+ *
+ * So a chain of objects, each of them a cache miss, is followed beside other work.
  *
  * An entry is whatever the client pushed, best an object's address, perhaps with a tag in it for a slice of a large
  * one; the marker only compares addresses.
@@ -35,11 +37,11 @@
 #include "platform/platform.h"
 
 enum {
-    WN_MARK_QUEUE = 32, /* objects between the first prefetch and the scan; a power of two */
-    WN_MARK_STAGE = 16, /* objects between the first prefetch and fetch() */
-    WN_MARK_ORDER = 128,
-    WN_MARK_DISTRUST = 8192,
-    WN_MARK_SEGMENT = 1022 /* entries of a segment of the stack; a segment is 8 KiB */
+    WN_MARK_QUEUE = 32,      /* objects between the first prefetch and the scan; a power of two */
+    WN_MARK_STAGE = 16,      /* objects between the first prefetch and fetch() */
+    WN_MARK_ORDER = 128,     /* trust in a heap's order at most: one for each entry near the last, less three else */
+    WN_MARK_DISTRUST = 8192, /* entries until a heap that showed no order is given another chance */
+    WN_MARK_SEGMENT = 1022   /* entries of a segment of the stack; a segment is 8 KiB */
 };
 
 /* Bytes within which the processor's own prefetching is trusted. A client whose objects have much of what a scan reads
@@ -75,7 +77,7 @@ typedef struct wn_marker {
     bool failed;         /* an entry was dropped for want of memory */
     unsigned at, queued; /* the queue's next place, and how many it holds */
     uintptr_t here;      /* the entry scanned last */
-    int order;           /* above 0 while three entries of four lie next to the one before */
+    int order;           /* above 0 while three entries of four lie next to the one before; see WN_MARK_ORDER */
     unsigned distrusted; /* entries until that is tried again */
     void *next;          /* one that lies next to it, to be scanned next; only inside wn_mark_drain */
     void *queue[WN_MARK_QUEUE];
@@ -153,21 +155,28 @@ static WN_ALWAYS_INLINE void wn_mark_reach(wn_marker *m, void *entry) {
     wn_mark_push(m, entry);
 }
 
-/* Puts an entry into the queue, or NULL to move it on; returns the one to be scanned now, or NULL. */
-static WN_ALWAYS_INLINE void *wn_mark_queue_(wn_marker *m, void *entry, wn_fetch_fn *fetch, void *context) {
-    unsigned at = m->at;
-    void *due = m->queue[at], *soon = m->queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
-    m->queue[at] = entry;
-    m->at = (at + 1) % WN_MARK_QUEUE;
-    m->queued += (entry != NULL) - (due != NULL);
+/* One step of a queue of prefetches: an entry goes in, or NULL to move the others on; the one that is due comes out, or
+ * NULL. */
+static WN_ALWAYS_INLINE void *wn_mark_pass_(void **queue, unsigned *place, void *entry, wn_fetch_fn *fetch,
+                                            void *context) {
+    unsigned at = *place;
+    void *due = queue[at], *soon = queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
+    if (entry) fetch(context, entry, 0);
+    queue[at] = entry;
+    *place = (at + 1) % WN_MARK_QUEUE;
     if (soon) fetch(context, soon, 1);
     return due;
 }
 
-/* For `more`: an entry whose mark has just been claimed, one of many, goes past the stack; returns one to be scanned.
- */
+/* The same for the marker's own. */
+static WN_ALWAYS_INLINE void *wn_mark_queue_(wn_marker *m, void *entry, wn_fetch_fn *fetch, void *context) {
+    void *due = wn_mark_pass_(m->queue, &m->at, entry, fetch, context);
+    m->queued += (entry != NULL) - (due != NULL);
+    return due;
+}
+
+/* For `more`: an entry whose mark was just claimed, one of many, goes past the stack; returns one to be scanned. */
 static WN_ALWAYS_INLINE void *wn_mark_feed(wn_marker *m, void *entry, wn_fetch_fn *fetch, void *context) {
-    fetch(context, entry, 0);
     void *due = wn_mark_queue_(m, entry, fetch, context);
     if (due) m->here = (uintptr_t)due;
     return due;
@@ -212,7 +221,6 @@ static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fet
             due = entry;
             fetch(context, due, 2);
         } else {
-            if (entry) fetch(context, entry, 0);
             due = wn_mark_queue_(m, entry, fetch, context);
             if (!due) continue;
         }

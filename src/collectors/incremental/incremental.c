@@ -355,7 +355,7 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
 static void poll(mutator *m) {
     incremental *inc = inc_of(m->heap);
     if (m->fast.nested) return;
-    if (remembered_of(m)->n >= inc_of(m->heap)->remembered_max) minor(m, NULL);
+    if (remembered_of(m)->n >= inc->remembered_max) minor(m, NULL);
     run_due(m, wn_os_now() + inc->target_ns);
     tell_majors(m);
 }

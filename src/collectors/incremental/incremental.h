@@ -21,10 +21,9 @@
 
 #include "engines/mark.h"
 #include "engines/weak.h"
-#include <string.h>
-
 #include "map.h"
 #include "stack.h"
+#include <string.h>
 
 enum {
     PIECE = 32 << 10,   /* of the nursery, handed to a thread at a time */
