@@ -224,6 +224,7 @@ static void after_in_child(void) {
         h->stopped = false;
         h->stopper = NULL;
         h->stop_depth = 0;
+        h->weak.wanted = 0; /* threads that waited for its lock are gone */
         wn_space_inherit(&h->space);
         unlock_heap(h);
         /* Waiters of a condition are gone too. */
