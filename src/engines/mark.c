@@ -3,10 +3,10 @@
 
 #include <string.h>
 
-/* A pool's first slab is small, for the many markings that need no more. Others are filled with memory in one call, so
- * that a deep stack does not cost a page fault for every 4 KiB; that takes about 10 us, which an assist can bear, as it
- * could not bear the filling of a large page. */
-enum { SEGMENT_BYTES = 8192, FIRST_SLAB = 64 << 10, SLAB = 256 << 10 };
+/* A pool's first slab is small, for the many markings that need no more. A slab gets its memory a segment at a time, as
+ * each is used for the first time: two page faults, which an assist can bear, as it could not bear those of a whole
+ * slab, and all at once they would cost no less. */
+enum { SEGMENT_BYTES = 8192, FIRST_SLAB = 64 << 10, SLAB = 1 << 20 };
 
 _Static_assert(sizeof(wn_mark_segment) <= SEGMENT_BYTES, "segments divide a slab");
 
@@ -30,6 +30,7 @@ void wn_mark_pool_drop(wn_mark_pool *pool) {
     }
     pool->slabs = NULL;
     pool->spare = pool->work = NULL;
+    pool->fresh = pool->fresh_end = NULL;
     pthread_mutex_destroy(&pool->lock);
     pthread_cond_destroy(&pool->wake);
 }
@@ -52,7 +53,7 @@ static void spare(wn_mark_pool *pool, wn_mark_segment *s) {
 }
 
 void wn_mark_drop(wn_marker *m) {
-    pthread_mutex_lock(&m->pool->lock);
+    wn_os_lock_brief(&m->pool->lock);
     for (wn_mark_segment *s = m->segment, *next; s; s = next) {
         next = s->next;
         spare(m->pool, s);
@@ -64,22 +65,26 @@ void wn_mark_drop(wn_marker *m) {
 
 /* With the lock held. */
 static wn_mark_segment *new_segment(wn_mark_pool *pool) {
-    if (!pool->spare) {
+    wn_mark_segment *s = pool->spare;
+    if (s) {
+        pool->spare = s->next;
+        return s;
+    }
+    if (pool->fresh == pool->fresh_end) {
         size_t size = pool->slabs ? SLAB : FIRST_SLAB;
-        slab *fresh = wn_os_reserve(size, wn_os_page_size());
-        if (!fresh) return NULL;
-        if (!wn_os_commit(fresh, size)) {
-            wn_os_release(fresh, size);
+        slab *more = wn_os_reserve(size, wn_os_page_size());
+        if (!more) return NULL;
+        if (!wn_os_commit(more, size)) {
+            wn_os_release(more, size);
             return NULL;
         }
-        if (size == SLAB) wn_os_populate(fresh, size);
-        *fresh = (slab){pool->slabs, size};
-        pool->slabs = fresh;
-        for (size_t at = size - SEGMENT_BYTES; at; at -= SEGMENT_BYTES)
-            spare(pool, (wn_mark_segment *)((char *)fresh + at));
+        *more = (slab){pool->slabs, size};
+        pool->slabs = more;
+        pool->fresh = (char *)more + SEGMENT_BYTES;
+        pool->fresh_end = (char *)more + size;
     }
-    wn_mark_segment *s = pool->spare;
-    pool->spare = s->next;
+    s = (wn_mark_segment *)pool->fresh;
+    pool->fresh += SEGMENT_BYTES;
     return s;
 }
 
@@ -94,7 +99,7 @@ bool wn_mark_grow_(wn_marker *m) {
     wn_mark_segment *s = m->reserve;
     m->reserve = NULL;
     if (!s) {
-        pthread_mutex_lock(&m->pool->lock);
+        wn_os_lock_brief(&m->pool->lock);
         s = new_segment(m->pool);
         pthread_mutex_unlock(&m->pool->lock);
     }
@@ -111,7 +116,7 @@ bool wn_mark_shrink_(wn_marker *m) {
     wn_mark_segment *s = m->segment;
     if (!s || !s->next) return false;
     if (m->reserve) {
-        pthread_mutex_lock(&m->pool->lock);
+        wn_os_lock_brief(&m->pool->lock);
         spare(m->pool, m->reserve);
         pthread_mutex_unlock(&m->pool->lock);
     }
@@ -128,7 +133,7 @@ void wn_mark_give_(wn_marker *m) {
     if (!s) return;
     size_t here = (size_t)(m->top - m->base);
     if (!s->next && here < 16) return;
-    pthread_mutex_lock(&pool->lock);
+    wn_os_lock_brief(&pool->lock);
     wn_mark_segment *gift = NULL;
     if (s->next) {
         while (s->next->next) s = s->next;
@@ -182,7 +187,7 @@ bool wn_mark_get_(wn_marker *m) {
 
 bool wn_mark_try_get(wn_marker *m) {
     wn_mark_pool *pool = m->pool;
-    pthread_mutex_lock(&pool->lock);
+    wn_os_lock_brief(&pool->lock);
     wn_mark_segment *s = pool->work;
     if (s) {
         pool->work = s->next;
@@ -198,7 +203,7 @@ void wn_mark_give_all(wn_marker *m) {
     wn_mark_pool *pool = m->pool;
     wn_mark_settle(m);
     if (!m->segment) return;
-    pthread_mutex_lock(&pool->lock);
+    wn_os_lock_brief(&pool->lock);
     size_t used = (size_t)(m->top - m->base);
     for (wn_mark_segment *s = m->segment, *next; s; s = next, used = WN_MARK_SEGMENT) {
         next = s->next;
@@ -216,7 +221,7 @@ void wn_mark_give_all(wn_marker *m) {
 }
 
 wn_mark_segment *wn_mark_take_segment(wn_mark_pool *pool) {
-    pthread_mutex_lock(&pool->lock);
+    wn_os_lock_brief(&pool->lock);
     wn_mark_segment *s = new_segment(pool);
     pthread_mutex_unlock(&pool->lock);
     if (s) s->used = 0;
@@ -224,7 +229,7 @@ wn_mark_segment *wn_mark_take_segment(wn_mark_pool *pool) {
 }
 
 void wn_mark_put_segment(wn_mark_pool *pool, wn_mark_segment *s) {
-    pthread_mutex_lock(&pool->lock);
+    wn_os_lock_brief(&pool->lock);
     spare(pool, s);
     pthread_mutex_unlock(&pool->lock);
 }

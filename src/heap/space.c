@@ -166,8 +166,16 @@ static void count_blocks(wn_space *space, size_t more) {
     if (now > space->block_bytes_max) space->block_bytes_max = now;
 }
 
-/* Takes n adjacent free blocks; their state is set by the caller, their pages zeroed unless `keep` names a wish to do
- * that itself. Under the lock. */
+static void mark_free(wn_block *first, size_t n, bool are) {
+    wn_chunk *c = wn_chunk_of(first);
+    for (size_t i = (size_t)(first - c->block), end = i + n; i < end; i++) {
+        uint64_t bit = (uint64_t)1 << (i % 64);
+        c->free_map[i / 64] = are ? c->free_map[i / 64] | bit : c->free_map[i / 64] & ~bit;
+    }
+    c->free_blocks = are ? c->free_blocks + (uint32_t)n : c->free_blocks - (uint32_t)n;
+}
+
+/* Takes n adjacent free blocks; their state is set by the caller, who cleans them. Under the lock. */
 static wn_block *take_run(wn_space *space, size_t n) {
     if (!within_limit(space, n << WN_BLOCK_SHIFT)) return NULL;
     wn_chunk *c;
@@ -187,28 +195,42 @@ static wn_block *take_run(wn_space *space, size_t n) {
         if (!wn_os_commit(from, (size_t)(upto - c->committed) << WN_BLOCK_SHIFT)) return NULL;
         c->committed = upto;
     }
-    for (size_t i = at; i < at + n; i++) {
-        c->free_map[i / 64] &= ~((uint64_t)1 << (i % 64));
-        __atomic_store_n(&c->block[i].era, space->era, __ATOMIC_RELEASE);
-    }
-    c->free_blocks -= (uint32_t)n;
+    for (size_t i = at; i < at + n; i++) __atomic_store_n(&c->block[i].era, space->era, __ATOMIC_RELEASE);
+    mark_free(&c->block[at], n, false);
     count_blocks(space, n << WN_BLOCK_SHIFT);
     return &c->block[at];
 }
 
-/* Zeroes what is dirty of n blocks just taken. Large runs are discarded rather than written: the kernel zeroes pages
- * only as they are touched. */
-static void clean_run(wn_space *space, wn_block *first, size_t n) {
+/* The dirty ones of n blocks just taken count as clean from now on; the caller makes that true when it has let go of
+ * the lock. Returns how many, which of them as bits if they are few. */
+typedef struct dirty_run {
+    size_t n;
+    uint32_t few; /* of a run shorter than MANY */
+} dirty_run;
+enum { MANY = 8 };
+
+static dirty_run claim_dirty(wn_space *space, wn_block *first, size_t n) {
+    dirty_run run = {0, 0};
     for (size_t i = 0; i < n; i++) {
         if (!first[i].dirty) continue;
-        if (n >= 8)
-            wn_os_discard(wn_block_start(&first[i]), WN_BLOCK_SIZE);
-        else
-            memset(wn_block_start(&first[i]), 0, WN_BLOCK_SIZE);
         first[i].dirty = 0;
-        wn_chunk_of(first)->dirty_blocks--;
-        __atomic_fetch_sub(&space->dirty_blocks, 1, __ATOMIC_RELAXED);
+        run.n++;
+        if (n < MANY) run.few |= 1u << i;
     }
+    wn_chunk_of(first)->dirty_blocks -= (uint32_t)run.n;
+    if (run.n) __atomic_fetch_sub(&space->dirty_blocks, run.n, __ATOMIC_RELAXED);
+    return run;
+}
+
+/* Zeroes them. A long run is discarded rather than written: the kernel zeroes pages only as they are touched. */
+static void clean_run(wn_block *first, size_t n, dirty_run run) {
+    if (!run.n) return;
+    if (n >= MANY) {
+        wn_os_discard(wn_block_start(first), n << WN_BLOCK_SHIFT);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (run.few >> i & 1) memset(wn_block_start(&first[i]), 0, WN_BLOCK_SIZE);
 }
 
 /* Gives n blocks back to the chunk. Under the lock. */
@@ -220,42 +242,55 @@ static void give_run(wn_space *space, wn_block *first, size_t n) {
         memset(b, 0, sizeof *b);
         b->dirty = 1;
         WN_ALLOW(wn_block_start(b), WN_BLOCK_SIZE);
-        c->free_map[i / 64] |= (uint64_t)1 << (i % 64);
     }
+    mark_free(first, n, true);
     __atomic_fetch_add(&space->dirty_blocks, n, __ATOMIC_RELAXED);
     c->dirty_blocks += (uint32_t)n;
-    c->free_blocks += (uint32_t)n;
     __atomic_fetch_sub(&space->block_bytes, n << WN_BLOCK_SHIFT, __ATOMIC_RELAXED);
 }
 
-/* From the highest address down, while blocks are taken from the lowest up: what goes back is what is used least. */
-static size_t discard(wn_space *space, size_t blocks) {
-    size_t done = 0;
-    while (done < blocks) {
-        wn_chunk *last = NULL;
-        for (wn_chunk *c = space->chunks; c; c = c->next)
-            if (c->dirty_blocks) last = c;
-        if (!last) break;
-        size_t before = done;
-        for (unsigned end = last->committed; end > WN_FIRST_BLOCK && done < blocks; end--) {
-            unsigned i = end; /* neighbours go in one call */
-            while (i > WN_FIRST_BLOCK && done < blocks && last->block[i - 1].dirty) last->block[--i].dirty = 0, done++;
-            if (i == end) continue;
-            wn_os_discard(wn_block_start(&last->block[i]), (size_t)(end - i) << WN_BLOCK_SHIFT);
-            end = i;
-        }
-        last->dirty_blocks -= (uint32_t)(done - before);
-    }
-    __atomic_fetch_sub(&space->dirty_blocks, done, __ATOMIC_RELAXED);
-    space->returned_bytes += done << WN_BLOCK_SHIFT;
-    return done << WN_BLOCK_SHIFT;
+/* The next dirty blocks to give back, neighbours, at most `most`; they count as clean. From the highest address down,
+ * while blocks are taken from the lowest up: what goes back is what is used least. */
+static wn_block *take_dirty(wn_space *space, size_t most, size_t *n) {
+    wn_chunk *last = NULL;
+    for (wn_chunk *c = space->chunks; c; c = c->next)
+        if (c->dirty_blocks) last = c;
+    *n = 0;
+    if (!last) return NULL;
+    unsigned i = last->committed;
+    while (!last->block[i - 1].dirty) i--;
+    for (; *n < most && i > WN_FIRST_BLOCK && last->block[i - 1].dirty; ++*n) last->block[--i].dirty = 0;
+    last->dirty_blocks -= (uint32_t)*n;
+    __atomic_fetch_sub(&space->dirty_blocks, *n, __ATOMIC_RELAXED);
+    space->returned_bytes += *n << WN_BLOCK_SHIFT;
+    return &last->block[i];
 }
 
+/* Under the lock. */
+static void discard(wn_space *space, size_t blocks) {
+    size_t n;
+    for (wn_block *b; blocks && (b = take_dirty(space, blocks, &n)); blocks -= n)
+        wn_os_discard(wn_block_start(b), n << WN_BLOCK_SHIFT);
+}
+
+/* Without the lock while the system takes the pages: meanwhile nobody can have the blocks. */
 size_t wn_space_discard(wn_space *space, size_t blocks) {
-    pthread_mutex_lock(&space->lock);
-    size_t bytes = discard(space, blocks);
-    pthread_mutex_unlock(&space->lock);
-    return bytes;
+    enum { TOGETHER = 64 };
+    size_t done = 0;
+    while (done < blocks) {
+        size_t n;
+        wn_os_lock_brief(&space->lock);
+        wn_block *b = take_dirty(space, blocks - done < TOGETHER ? blocks - done : (size_t)TOGETHER, &n);
+        if (b) mark_free(b, n, false);
+        pthread_mutex_unlock(&space->lock);
+        if (!b) break;
+        wn_os_discard(wn_block_start(b), n << WN_BLOCK_SHIFT);
+        wn_os_lock_brief(&space->lock);
+        mark_free(b, n, true);
+        pthread_mutex_unlock(&space->lock);
+        done += n;
+    }
+    return done << WN_BLOCK_SHIFT;
 }
 
 /* Keeps the free memory that is not given back below a quarter of what is in use and 2 MiB, or what the collector
@@ -269,18 +304,20 @@ static void discard_surplus(wn_space *space) {
 }
 
 wn_block *wn_space_take_blocks(wn_space *space, size_t n) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     wn_block *b = take_run(space, n);
+    dirty_run dirty = {0, 0};
     if (b) {
-        clean_run(space, b, n);
+        dirty = claim_dirty(space, b, n);
         for (size_t i = 0; i < n; i++) b[i].state = WN_BLOCK_OTHER;
     }
     pthread_mutex_unlock(&space->lock);
+    if (b) clean_run(b, n, dirty);
     return b;
 }
 
 void wn_space_give_blocks(wn_space *space, wn_block *first, size_t n) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     give_run(space, first, n);
     discard_surplus(space);
     pthread_mutex_unlock(&space->lock);
@@ -386,7 +423,7 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
                 return true;
             }
         }
-        pthread_mutex_lock(&space->lock);
+        wn_os_lock_brief(&space->lock);
         if (b) {
             b->owned = 0;
             settle_block(space, b);
@@ -396,10 +433,11 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
             *current = NULL;
             pthread_mutex_unlock(&space->lock);
             space->starved(space, kind, cls);
-            pthread_mutex_lock(&space->lock);
+            wn_os_lock_brief(&space->lock);
             b = space->room[kind][cls];
         }
-        bool fresh = !b, untouched = false;
+        bool fresh = !b;
+        dirty_run dirty = {0, 0};
         if (b) {
             unlist_block(space, b);
         } else {
@@ -409,8 +447,7 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
                 *current = NULL;
                 return false;
             }
-            untouched = !b->dirty;
-            clean_run(space, b, 1);
+            dirty = claim_dirty(space, b, 1);
             b->state = WN_BLOCK_SMALL;
             b->cls = (uint8_t)cls;
             b->kind = (uint8_t)kind;
@@ -424,7 +461,8 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
         *current = b;
         if (fresh) {
             /* Whole and zero: nothing to search and nothing to clear. */
-            if (untouched) wn_os_populate(wn_block_start(b), WN_BLOCK_SIZE);
+            clean_run(b, 1, dirty);
+            if (!dirty.n) wn_os_populate(wn_block_start(b), WN_BLOCK_SIZE);
             uint64_t *words = wn_alloc_words(b);
             for (size_t i = 0; i < WN_BLOCK_WORDS; i++)
                 __atomic_store_n(&words[i], slot_starts[cls][i], __ATOMIC_RELAXED);
@@ -455,7 +493,7 @@ void wn_space_retire(wn_space *space, unsigned cls, wn_buffer_ *buffer) {
 
 void wn_space_disown(wn_space *space, wn_block **current) {
     if (!*current) return;
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     (*current)->owned = 0;
     settle_block(space, *current);
     pthread_mutex_unlock(&space->lock);
@@ -463,7 +501,7 @@ void wn_space_disown(wn_space *space, wn_block **current) {
 }
 
 void wn_space_free(wn_space *space, void *const *slots, size_t n) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     size_t bytes = 0;
     for (size_t i = 0; i < n; i++) {
         void *p = slots[i];
@@ -500,11 +538,12 @@ static wn_block *take_huge(wn_space *space, size_t bytes) {
 void *wn_space_large(wn_space *space, size_t bytes) {
     size_t blocks = (bytes + WN_BLOCK_SIZE - 1) >> WN_BLOCK_SHIFT;
     bool huge = bytes >= WN_HUGE_MIN;
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     wn_block *b = huge ? take_huge(space, bytes) : take_run(space, blocks);
+    dirty_run dirty = {0, 0};
     if (b) {
         if (!huge) {
-            clean_run(space, b, blocks);
+            dirty = claim_dirty(space, b, blocks);
             for (size_t i = 1; i < blocks; i++) b[i].state = WN_BLOCK_TAIL;
         }
         b->blocks = huge ? 1 : (uint32_t)blocks;
@@ -516,6 +555,7 @@ void *wn_space_large(wn_space *space, size_t bytes) {
     }
     pthread_mutex_unlock(&space->lock);
     if (!b) return NULL;
+    if (!huge) clean_run(b, blocks, dirty);
     char *p = wn_block_start(b);
     uint64_t bit, *word = wn_bit_of(p, WN_ALLOC_TABLE, &bit);
     __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
@@ -553,7 +593,7 @@ static void release_huge(wn_chunk *c) {
 }
 
 void wn_space_free_large_later(wn_space *space, void *object) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     wn_chunk *huge = free_large(space, wn_block_of(object));
     if (huge) {
         huge->next = space->leaving;
@@ -564,7 +604,7 @@ void wn_space_free_large_later(wn_space *space, void *object) {
 
 /* From the end of the chunk to its beginning, where the chunk's own record is. */
 bool wn_space_let_go(wn_space *space, size_t bytes) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     wn_chunk *c = space->leaving;
     size_t left = c ? c->size - WN_CHUNK_HEADER : 0, page = wn_os_page_size();
     size_t part = c && bytes < left ? (bytes + page - 1) & ~(page - 1) : left;
@@ -582,7 +622,7 @@ bool wn_space_let_go(wn_space *space, size_t bytes) {
 }
 
 void wn_space_free_large(wn_space *space, void *object) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     wn_chunk *huge = free_large(space, wn_block_of(object));
     pthread_mutex_unlock(&space->lock);
     release_huge(huge);
@@ -626,30 +666,73 @@ static wn_chunk *swept(wn_space *space, wn_block *b, size_t freed) {
 size_t wn_space_sweep(wn_space *space, wn_block *b, void (*dead)(void *object, void *data), void *data) {
     size_t freed = sweep_words(b, false, dead, data);
     if (!freed) return 0;
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     wn_chunk *huge = swept(space, b, freed);
     pthread_mutex_unlock(&space->lock);
     release_huge(huge);
     return freed;
 }
 
-size_t wn_space_sweep_quietly(wn_space *space, wn_block *b, void (*dead)(void *object, void *data), void *data) {
-    size_t freed = sweep_words(b, !__atomic_load_n(&b->noted, __ATOMIC_RELAXED), dead, data);
-    pthread_mutex_lock(&space->lock);
-    wn_chunk *huge = swept(space, b, freed);
+/* Whether a block of which nothing was freed stays as it is: off the lists, because it has no room worth a visit. */
+static bool stays(const wn_block *b, size_t freed) {
+    return !freed &&
+           (b->state == WN_BLOCK_LARGE || b->slots - __atomic_load_n(&b->used, __ATOMIC_RELAXED) <= b->slots / 8);
+}
+
+/* At most as many as there are bits in a word are settled under the lock at a time. */
+static wn_swept sweep_quietly(wn_space *space, void *const *blocks, size_t n, void (*dead)(void *object, void *data),
+                              void *data) {
+    wn_swept all = {0, 0};
+    wn_chunk *huge = NULL;
+    uint32_t freed[WN_SWEEP_TOGETHER];
+    uint64_t change = 0;
+    for (size_t i = 0; i < n; i++) {
+        wn_block *b = blocks[i];
+        freed[i] = (uint32_t)sweep_words(b, !__atomic_load_n(&b->noted, __ATOMIC_RELAXED), dead, data);
+        all.objects += freed[i];
+        all.bytes += freed[i] * (b->slot ? b->slot : b->bytes);
+        if (stays(b, freed[i]))
+            __atomic_store_n(&b->era, __atomic_load_n(&space->era, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
+        else
+            change |= (uint64_t)1 << i;
+    }
+    if (!change) return all;
+    wn_os_lock_brief(&space->lock);
+    for (; change; change &= change - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(change);
+        wn_chunk *c = swept(space, blocks[i], freed[i]);
+        if (!c) continue;
+        c->next = huge;
+        huge = c;
+    }
     pthread_mutex_unlock(&space->lock);
-    release_huge(huge);
-    return freed;
+    for (wn_chunk *next; huge; huge = next) {
+        next = huge->next;
+        release_huge(huge);
+    }
+    return all;
+}
+
+wn_swept wn_space_sweep_quietly(wn_space *space, void *const *blocks, size_t n, void (*dead)(void *object, void *data),
+                                void *data) {
+    wn_swept all = {0, 0};
+    for (size_t i = 0; i < n; i += WN_SWEEP_TOGETHER) {
+        size_t some = n - i < WN_SWEEP_TOGETHER ? n - i : (size_t)WN_SWEEP_TOGETHER;
+        wn_swept part = sweep_quietly(space, blocks + i, some, dead, data);
+        all.objects += part.objects;
+        all.bytes += part.bytes;
+    }
+    return all;
 }
 
 void wn_space_new_era(wn_space *space) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     __atomic_store_n(&space->era, space->era + 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&space->lock);
 }
 
 bool wn_space_unlist(wn_space *space, size_t n) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     for (unsigned k = 0; k < WN_KINDS; k++)
         for (unsigned c = 0; c < WN_CLASSES_; c++)
             for (wn_block *b = space->room[k][c], *next; b && n; b = next) {
@@ -663,7 +746,7 @@ bool wn_space_unlist(wn_space *space, size_t n) {
 }
 
 bool wn_space_list_last(wn_space *space, unsigned kind, unsigned cls) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     for (wn_chunk *c = space->chunks; c; c = c->next)
         for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++) {
             wn_block *b = &c->block[i];
@@ -677,7 +760,7 @@ bool wn_space_list_last(wn_space *space, unsigned kind, unsigned cls) {
 }
 
 void wn_space_unlist_frozen(wn_space *space) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     for (wn_chunk *c = space->chunks; c; c = c->next)
         for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++)
             if (c->block[i].frozen) unlist_block(space, &c->block[i]);
@@ -685,7 +768,7 @@ void wn_space_unlist_frozen(wn_space *space) {
 }
 
 void wn_space_relist(wn_space *space) {
-    pthread_mutex_lock(&space->lock);
+    wn_os_lock_brief(&space->lock);
     for (wn_chunk *c = space->chunks; c; c = c->next)
         for (unsigned i = WN_FIRST_BLOCK; i < (c->huge ? WN_FIRST_BLOCK + 1u : c->committed); i++) {
             wn_block *b = &c->block[i];

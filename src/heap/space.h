@@ -14,8 +14,9 @@
  *   - a free block that is not `dirty` reads as zero; a buffer that was handed out is zero from cursor to limit;
  *   - chunks of blocks are never unmapped while the space lives, so a stale address can always be looked up.
  *
- * Locking: `lock` guards lists, block states and limits. Alloc words are atomic because a slot may be given back to a
- * block that another thread allocates from.
+ * Locking: `lock` guards lists, block states and limits. It is held for a microsecond or so: nothing that asks the
+ * system for memory to be zeroed, or zeroes it, happens under it, except that addresses are committed. Alloc words are
+ * atomic because a slot may be given back to a block that another thread allocates from.
  */
 #ifndef WN_SPACE_H
 #define WN_SPACE_H
@@ -187,8 +188,14 @@ void wn_space_give_blocks(wn_space *space, wn_block *first, size_t n);
 size_t wn_space_sweep(wn_space *space, wn_block *block, void (*dead)(void *object, void *data), void *data);
 
 /* The same where side tables need no look: dead slots have no hooks and their side bytes are zero, unless the block is
- * `noted`. For blocks of an older era, which are of the space's era afterwards. */
-size_t wn_space_sweep_quietly(wn_space *space, wn_block *block, void (*dead)(void *object, void *data), void *data);
+ * `noted`. For blocks of an older era, which are of the space's era afterwards. Takes the lock once for up to
+ * WN_SWEEP_TOGETHER of them, and for none whose objects are all alive. */
+enum { WN_SWEEP_TOGETHER = 16 };
+typedef struct wn_swept {
+    size_t objects, bytes;
+} wn_swept;
+wn_swept wn_space_sweep_quietly(wn_space *space, void *const *blocks, size_t n, void (*dead)(void *object, void *data),
+                                void *data);
 /* From now on blocks that are in use wait to be swept: nothing is allocated from them by those who take a block after
  * wn_space_unlist has returned false. It takes up to n blocks off the lists; true: there are more. */
 void wn_space_new_era(wn_space *space);

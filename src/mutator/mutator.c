@@ -197,7 +197,7 @@ void wn_count_up_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->collect
 void wn_count_down_slow_(wn_mutator *m, void *o) { wn_mutator_of(m)->heap->collector->count_down(wn_mutator_of(m), o); }
 
 void *wn_space_object_at_locked(wn_heap *heap, const void *address, bool exact) {
-    pthread_mutex_lock(&heap->space.lock);
+    wn_os_lock_brief(&heap->space.lock);
     void *o = wn_space_object_at(&heap->space, address, exact);
     pthread_mutex_unlock(&heap->space.lock);
     return o;

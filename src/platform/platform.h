@@ -67,6 +67,12 @@ unsigned wn_os_processors(void);
 uint64_t wn_os_now(void);        /* monotonic */
 uint64_t wn_os_thread_cpu(void); /* CPU time of the calling thread */
 
+/* ---- locks ------------------------------------------------------------------------------------------------------- */
+
+/* Takes a lock that is held for a microsecond or two at a time: tries for a few microseconds before it sleeps, because
+ * whoever sleeps comes back 20 to 50 us later, and finds the lock taken again by one that was quicker. */
+void wn_os_lock_brief(pthread_mutex_t *lock);
+
 /* ---- registers --------------------------------------------------------------------------------------------------- */
 
 /* What a conservative scan needs of a thread besides its stack: the callee-saved registers, spilled explicitly (setjmp

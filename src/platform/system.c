@@ -13,6 +13,22 @@ static uint64_t read_clock(clockid_t id) {
 uint64_t wn_os_now(void) { return read_clock(CLOCK_MONOTONIC); }
 uint64_t wn_os_thread_cpu(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
 
+static void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void wn_os_lock_brief(pthread_mutex_t *lock) {
+    for (int i = 0; i < 64; i++) {
+        if (!pthread_mutex_trylock(lock)) return;
+        for (int j = 0; j < 4; j++) relax();
+    }
+    pthread_mutex_lock(lock);
+}
+
 /* A sanitizer's guards lie between the words of a frame: they are read all the same. */
 __attribute__((no_sanitize("address", "thread", "undefined"))) void *wn_os_spill_registers(wn_registers *into,
                                                                                            const void *high) {

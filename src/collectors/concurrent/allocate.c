@@ -124,7 +124,7 @@ void wn_cc_hand_over(mutator *m) {
     wn_cc *cc = wn_cc_of(m->heap);
     wn_cc_mutator *c = wn_cc_of_mutator(m);
     if (!c->buffer) return;
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     c->buffer->next = cc->shaded;
     cc->shaded = c->buffer;
     pthread_mutex_unlock(&cc->lock);
@@ -146,7 +146,7 @@ void wn_cc_shade_own(mutator *m, void *object) {
 static void remember(mutator *m, void *holder) {
     wn_cc *cc = wn_cc_of(m->heap);
     uint8_t *clean = wn_meta_(holder);
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     if (*clean == WN_OLD_CLEAN_) {
         __atomic_store_n(clean, 0, __ATOMIC_RELAXED);
         if (!wn_vector_push(&cc->remembered, holder)) __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
@@ -248,7 +248,7 @@ static void shade_shared(wn_cc *cc, void *object) {
 
 void wn_cc_shade(wn_heap *heap, void *object) {
     wn_cc *cc = wn_cc_of(heap);
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     if (wn_cc_phase_of(cc) == WN_CC_MARKING) shade_shared(cc, object);
     pthread_mutex_unlock(&cc->lock);
 }

@@ -134,7 +134,7 @@ static void poll(mutator *m) {
  * notes the object then, and every cycle scans what was noted. The world is stopped. */
 
 static void finish_sweep(wn_cc *cc) {
-    while (wn_cc_sweep_one(cc)) {
+    while (wn_cc_sweep_some(cc)) {
     }
 }
 

@@ -47,8 +47,8 @@ typedef enum wn_cc_ask {
 enum {
     WN_CC_LEAF = 1,          /* wn_block.kind of blocks whose objects have no references */
     WN_CC_UNIT = 512,        /* objects a marker scans between two looks around */
-    WN_CC_SLICE = 2048,      /* references of a long array scanned at a time */
-    WN_CC_LONG = 4096,       /* arrays with more of them are scanned in slices, by whoever has time */
+    WN_CC_SLICE = 512,       /* references of a long array scanned at a time */
+    WN_CC_LONG = 1024,       /* arrays with more of them are scanned in slices, by whoever has time */
     WN_CC_ASSIST_NS = 20000, /* what one assist may take */
     WN_CC_ASSIST_UNIT = 64,  /* objects between two looks at the clock */
     WN_CC_WORKERS = 64       /* most marking threads */
@@ -251,8 +251,8 @@ void wn_cc_set_phase(wn_cc *cc, wn_cc_phase phase);
 
 /* ---- sweep.c ---- */
 bool wn_cc_begin_sweep(wn_cc *cc);
-/* Sweeps one block that waits; false: none does. */
-bool wn_cc_sweep_one(wn_cc *cc);
+/* Sweeps some blocks that wait; false: none does. */
+bool wn_cc_sweep_some(wn_cc *cc);
 bool wn_cc_sweep_done(const wn_cc *cc);
 bool wn_cc_starved(wn_space *space, unsigned kind, unsigned cls);
 void wn_cc_collect_unswept(wn_cc *cc);

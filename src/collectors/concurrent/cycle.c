@@ -58,7 +58,7 @@ static void mark_tables(wn_cc *cc) {
     mark_list(w, &cc->due_callbacks, 0);
     pthread_mutex_unlock(&cc->lists);
     /* Frozen objects are marked already; those that were written to are scanned like fresh finds. */
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     for (size_t i = 0; i < cc->remembered.n; i++) wn_mark_push(&w->marker, cc->remembered.at[i]);
     if (cc->remembered.n && !w->busy) {
         w->busy = true;
@@ -99,7 +99,7 @@ static bool close_marking(wn_cc *cc, uint64_t reads_before, size_t scanners) {
     bool closed = false;
     pthread_mutex_lock(&heap->world);
     pthread_mutex_lock(&heap->weak.lock);
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     closed = cc->weak_reads == reads_before && !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded &&
              !cc->shared && !cc->keys.n && heap->scanner_count <= scanners && !cc->aborted;
     if (closed) {
@@ -141,7 +141,7 @@ static bool mark(wn_cc *cc) {
 
 static bool sweep_all(wn_cc *cc) {
     wn_cc_worker *w = conductor_of(cc);
-    while (wn_cc_sweep_one(cc)) wn_cc_pause(cc, w);
+    while (wn_cc_sweep_some(cc)) wn_cc_pause(cc, w);
     /* A thread that claimed a block and was put aside by the scheduler: wait for it. */
     while (!wn_cc_sweep_done(cc)) {
         wn_cc_pause(cc, w);
@@ -253,7 +253,7 @@ void wn_cc_abort(wn_cc *cc) {
     pthread_mutex_unlock(&cc->lists);
     wn_cc_make_finals_due(cc);
     __atomic_store_n(&cc->aborted, true, __ATOMIC_RELEASE);
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     wn_cc_set_phase(cc, WN_CC_IDLE);
     pthread_mutex_unlock(&cc->lock);
     wn_space_relist(&cc->heap->space); /* blocks that wait to be swept are off the lists; they keep their dead */

@@ -27,7 +27,7 @@ NO_SANITIZER static void scan_words(mutator *m, const uintptr_t *from, const uin
     wn_space *space = &m->heap->space;
     while (from < to) {
         const uintptr_t *stop = to - from > 256 ? from + 256 : to;
-        pthread_mutex_lock(&space->lock); /* the set of chunks must not change during a look-up */
+        wn_os_lock_brief(&space->lock); /* the set of chunks must not change during a look-up */
         for (; from < stop; from++) {
             void *o = *from ? wn_space_object_at(space, (void *)*from, false) : NULL;
             if (o && __atomic_load_n((void **)o, __ATOMIC_RELAXED)) wn_cc_shade_own(m, o);

@@ -134,9 +134,21 @@ void wn_cc_mark_root(wn_cc_worker *w, void *o) {
 
 /* ---- finding work ------------------------------------------------------------------------------------------------ */
 
-static void claim_segment(tracing *t, wn_mark_segment *s) {
-    size_t found = 0;
-    for (size_t i = 0; i < s->used; i++) {
+/* With cc->lock. */
+static wn_mark_segment *take_shaded(wn_cc *cc) {
+    wn_mark_segment *s = cc->shaded ? cc->shaded : cc->shared;
+    if (cc->shaded)
+        cc->shaded = s->next;
+    else
+        cc->shared = NULL;
+    return s;
+}
+
+/* The last `most` entries of a segment; the others are put back for whoever comes. */
+static void claim_segment(tracing *t, wn_mark_segment *s, size_t most) {
+    wn_cc *cc = t->cc;
+    size_t found = 0, rest = s->used > most ? s->used - most : 0;
+    for (size_t i = rest; i < s->used; i++) {
         if (i + 8 < s->used) {
             uint64_t bit;
             WN_PREFETCH(wn_bit_of(s->entry[i + 8], WN_MARK_TABLE, &bit));
@@ -145,27 +157,31 @@ static void claim_segment(tracing *t, wn_mark_segment *s) {
         push(t, s->entry[i]);
         found++;
     }
-    if (found) __atomic_fetch_add(&t->cc->white_shaded, found, __ATOMIC_RELAXED);
-    wn_mark_put_segment(t->marker->pool, s);
+    if (found) __atomic_fetch_add(&cc->white_shaded, found, __ATOMIC_RELAXED);
+    s->used = rest;
+    if (!rest) {
+        wn_mark_put_segment(t->marker->pool, s);
+        return;
+    }
+    wn_os_lock_brief(&cc->lock);
+    s->next = cc->shaded;
+    cc->shaded = s;
+    pthread_mutex_unlock(&cc->lock);
 }
 
-/* Gets something for an empty marker; `*busy` follows whether it may hold work. Nothing before H1 is over, although
- * weak reads shade from the beginning of the phase: into an object that is scanned already, a thread without barrier
- * would store what nobody marks (`BREAK_EARLY`). */
-static bool get_work(tracing *t, bool *busy) {
+/* Gets something for an empty marker, at most so many entries that were shaded; `*busy` follows whether it may hold
+ * work. Nothing before H1 is over, although weak reads shade from the beginning of the phase: into an object that is
+ * scanned already, a thread without barrier would store what nobody marks (`BREAK_EARLY`). */
+static bool get_work(tracing *t, bool *busy, size_t most) {
     wn_cc *cc = t->cc;
     if (WN_UNLIKELY(!__atomic_load_n(&cc->barrier_is_up, __ATOMIC_ACQUIRE))) return false;
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     bool got = wn_mark_try_get(t->marker);
     wn_mark_segment *s = NULL;
     if (!got && cc->slice_count) {
         got = true; /* the next drain takes one */
     } else if (!got && (cc->shaded || cc->shared)) {
-        s = cc->shaded ? cc->shaded : cc->shared;
-        if (cc->shaded)
-            cc->shaded = s->next;
-        else
-            cc->shared = NULL;
+        s = take_shaded(cc);
         got = true;
     }
     if (got != *busy) {
@@ -173,21 +189,21 @@ static bool get_work(tracing *t, bool *busy) {
         *busy = got;
     }
     pthread_mutex_unlock(&cc->lock);
-    if (s) claim_segment(t, s);
+    if (s) claim_segment(t, s, most);
     return got;
 }
 
 void wn_cc_lay_down(wn_cc *cc, wn_marker *marker, bool *busy) {
     if (!*busy) return;
     wn_mark_give_all(marker);
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     cc->busy--;
     *busy = false;
     pthread_mutex_unlock(&cc->lock);
 }
 
 bool wn_cc_is_dry(wn_cc *cc) {
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     bool dry = !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded && !cc->shared;
     pthread_mutex_unlock(&cc->lock);
     return dry;
@@ -201,7 +217,7 @@ static void count_work(wn_cc *cc, size_t objects, const tracing *t) {
 bool wn_cc_mark_unit(wn_cc *cc, wn_cc_worker *w) {
     tracing t = {cc, &w->marker, 0};
     size_t n = w->busy ? drain(&t, WN_CC_UNIT) : 0;
-    bool more = n || get_work(&t, &w->busy);
+    bool more = n || get_work(&t, &w->busy, WN_MARK_SEGMENT);
     count_work(cc, n, &t);
     /* Others have nothing, or threads that must help wait for some. */
     if (more && (__atomic_load_n(&cc->pool.hungry, __ATOMIC_RELAXED))) wn_mark_give_(&w->marker);
@@ -218,7 +234,7 @@ void wn_cc_assist(mutator *m, uint64_t budget_ns) {
     do {
         size_t n = busy ? drain(&t, WN_CC_ASSIST_UNIT) : 0;
         done += n;
-        if (!n && !get_work(&t, &busy)) {
+        if (!n && !get_work(&t, &busy, WN_CC_ASSIST_UNIT)) {
             __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
             break;
         }
@@ -241,7 +257,7 @@ void wn_cc_drop_work(wn_cc *cc) {
         wn_mark_drop(&c->assist);
         if (c->buffer) c->buffer->used = 0;
     }
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     while (cc->pool.work) {
         wn_mark_segment *s = cc->pool.work;
         cc->pool.work = s->next;
@@ -272,7 +288,7 @@ static WN_NOINLINE void found_hidden(tracing *t, void *o) {
     if (!(__atomic_load_n(&wn_meta_(o)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_) &&
         !(wn_type_of(o)->flags & WN_TYPE_EPHEMERON))
         return;
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     if (!wn_vector_push(&cc->keys, o)) __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&cc->lock);
 }
@@ -317,7 +333,7 @@ bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w) {
     bool any = cc->heap->weak.ephemerons;
     pthread_mutex_unlock(&cc->heap->weak.lock);
     if (!any) { /* keys that a former cycle's search has led to note mean nothing; one made from now on is shaded */
-        pthread_mutex_lock(&cc->lock);
+        wn_os_lock_brief(&cc->lock);
         cc->keys.n = 0;
         pthread_mutex_unlock(&cc->lock);
         return false;
@@ -326,7 +342,7 @@ bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w) {
     bool first;
     void *some[64];
     size_t n = 0;
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     first = !cc->hidden;
     /* A thread that took work before the flag is up would mark a key without noting it, behind the search's back. */
     if (first && cc->busy > (w->busy ? 1u : 0u)) {

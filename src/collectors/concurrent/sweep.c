@@ -11,27 +11,32 @@
 
 #include <string.h>
 
-enum { STARVED_LOOK = 16, DISCARD_BLOCKS = 16 };
+enum { STARVED_LOOK = 16, LOOK = 64 /* blocks under the space's lock */, DISCARD_BLOCKS = 16 };
+
+/* The chunk after c, the first after NULL, and where its blocks end. Chunks go only when they are swept, so that during
+ * the rest of a cycle one can be looked at without the lock. It takes a while, and threads must not wait for it; blocks
+ * that are committed meanwhile have no marks. */
+static wn_chunk *next_chunk(wn_space *space, const wn_chunk *c, unsigned *end) {
+    wn_os_lock_brief(&space->lock);
+    wn_chunk *next = c ? c->next : space->chunks;
+    if (next) *end = next->huge ? WN_FIRST_BLOCK + 1u : next->committed;
+    pthread_mutex_unlock(&space->lock);
+    return next;
+}
 
 /* Frozen blocks count as marked; everything else is white again. */
 void wn_cc_clear_marks(wn_cc *cc) {
-    wn_space *space = &cc->heap->space;
-    pthread_mutex_lock(&space->lock);
-    for (wn_chunk *c = space->chunks; c;) {
+    unsigned end;
+    for (wn_chunk *c = NULL; (c = next_chunk(&cc->heap->space, c, &end));) {
         size_t first = (size_t)WN_FIRST_BLOCK * WN_BLOCK_WORDS,
-               last = c->huge ? first + 1 : (size_t)c->committed * WN_BLOCK_WORDS;
+               last = c->huge ? first + 1 : (size_t)end * WN_BLOCK_WORDS;
         /* Word by word and atomically: in checked mode threads ask meanwhile whether an object is alive. */
         uint64_t *words = (uint64_t *)((char *)c + WN_MARK_TABLE);
         for (size_t i = first; i < last; i++) __atomic_store_n(&words[i], 0, __ATOMIC_RELAXED);
-        for (unsigned i = WN_FIRST_BLOCK; cc->frozen && i < (c->huge ? WN_FIRST_BLOCK + 1u : c->committed); i++)
+        for (unsigned i = WN_FIRST_BLOCK; cc->frozen && i < end; i++)
             for (unsigned j = 0; c->block[i].frozen && j < WN_BLOCK_WORDS; j++)
                 __atomic_store_n(&wn_mark_words(&c->block[i])[j], ~(uint64_t)0, __ATOMIC_RELAXED);
-        /* Between two chunks others may have the lock. Chunks go only when they are swept, which nobody does now. */
-        pthread_mutex_unlock(&space->lock);
-        pthread_mutex_lock(&space->lock);
-        c = c->next;
     }
-    pthread_mutex_unlock(&space->lock);
 }
 
 /* ---- lists of blocks that wait ----------------------------------------------------------------------------------- */
@@ -42,12 +47,11 @@ static void release_dead(void *object, void *data) {
     if (type && type->release) type->release(object);
 }
 
-static void sweep_block(wn_cc *cc, wn_block *b) {
-    size_t slot = b->slot ? b->slot : b->bytes;
-    size_t n = wn_space_sweep_quietly(&cc->heap->space, b, release_dead, NULL);
-    if (!n) return;
-    __atomic_fetch_add(&cc->freed_objects, n, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&cc->freed_bytes, n * slot, __ATOMIC_RELAXED);
+static void sweep_blocks(wn_cc *cc, void *const *blocks, size_t n) {
+    wn_swept freed = wn_space_sweep_quietly(&cc->heap->space, blocks, n, release_dead, NULL);
+    if (!freed.objects) return;
+    __atomic_fetch_add(&cc->freed_objects, freed.objects, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&cc->freed_bytes, freed.bytes, __ATOMIC_RELAXED);
 }
 
 static void each_list(wn_cc *cc, void (*act)(wn_cc *cc, wn_cc_unswept *list)) {
@@ -62,24 +66,34 @@ static void empty_list(wn_cc *cc, wn_cc_unswept *list) {
     __atomic_store_n(&list->next, 0, __ATOMIC_RELAXED);
 }
 
+/* Of blocks [from, to) of a chunk. Lists grow without the lock: what is of an older era stays as it is until it is
+ * swept. */
+static void collect_some(wn_cc *cc, wn_chunk *c, unsigned from, unsigned to) {
+    wn_space *space = &cc->heap->space;
+    wn_block *found[LOOK];
+    size_t n = 0;
+    wn_os_lock_brief(&space->lock);
+    for (unsigned i = from; i < to; i++) {
+        wn_block *b = &c->block[i];
+        if ((b->state == WN_BLOCK_SMALL || b->state == WN_BLOCK_LARGE) && !wn_space_is_swept(space, b)) found[n++] = b;
+    }
+    pthread_mutex_unlock(&space->lock);
+    for (size_t i = 0; i < n; i++) {
+        wn_block *b = found[i];
+        wn_cc_unswept *list = b->state == WN_BLOCK_LARGE ? &cc->unswept_large : &cc->unswept[b->kind][b->cls];
+        /* A block that is on no list for want of memory keeps its dead until the next cycle. */
+        if (wn_vector_push(&list->blocks, b)) cc->to_sweep++;
+    }
+}
+
 void wn_cc_collect_unswept(wn_cc *cc) {
     wn_space *space = &cc->heap->space;
     each_list(cc, empty_list);
     cc->to_sweep = 0;
     __atomic_store_n(&cc->swept, 0, __ATOMIC_RELAXED);
-    pthread_mutex_lock(&space->lock);
-    for (wn_chunk *c = space->chunks; c; c = c->next) {
-        for (unsigned i = WN_FIRST_BLOCK; i < (c->huge ? WN_FIRST_BLOCK + 1u : c->committed); i++) {
-            wn_block *b = &c->block[i];
-            if ((b->state != WN_BLOCK_SMALL && b->state != WN_BLOCK_LARGE) || wn_space_is_swept(space, b)) continue;
-            wn_cc_unswept *list = b->state == WN_BLOCK_LARGE ? &cc->unswept_large : &cc->unswept[b->kind][b->cls];
-            /* A block that is on no list for want of memory keeps its dead until the next cycle. */
-            if (wn_vector_push(&list->blocks, b)) cc->to_sweep++;
-        }
-        pthread_mutex_unlock(&space->lock);
-        pthread_mutex_lock(&space->lock);
-    }
-    pthread_mutex_unlock(&space->lock);
+    unsigned end;
+    for (wn_chunk *c = NULL; (c = next_chunk(space, c, &end));)
+        for (unsigned i = WN_FIRST_BLOCK; i < end; i += LOOK) collect_some(cc, c, i, i + LOOK < end ? i + LOOK : end);
 }
 
 bool wn_cc_begin_sweep(wn_cc *cc) {
@@ -105,20 +119,22 @@ bool wn_cc_begin_sweep(wn_cc *cc) {
 
 /* ---- sweeping ---------------------------------------------------------------------------------------------------- */
 
-static bool sweep_next(wn_cc *cc, wn_cc_unswept *list) {
+/* Up to n of a list. */
+static bool sweep_next(wn_cc *cc, wn_cc_unswept *list, size_t n) {
     if (__atomic_load_n(&list->next, __ATOMIC_RELAXED) >= list->blocks.n) return false;
-    size_t i = __atomic_fetch_add(&list->next, 1, __ATOMIC_RELAXED);
+    size_t i = __atomic_fetch_add(&list->next, n, __ATOMIC_RELAXED);
     if (i >= list->blocks.n) return false;
-    sweep_block(cc, list->blocks.at[i]);
-    __atomic_fetch_add(&cc->swept, 1, __ATOMIC_RELEASE);
+    if (list->blocks.n - i < n) n = list->blocks.n - i;
+    sweep_blocks(cc, &list->blocks.at[i], n);
+    __atomic_fetch_add(&cc->swept, n, __ATOMIC_RELEASE);
     return true;
 }
 
-bool wn_cc_sweep_one(wn_cc *cc) {
-    if (sweep_next(cc, &cc->unswept_large)) return true;
+bool wn_cc_sweep_some(wn_cc *cc) {
+    if (sweep_next(cc, &cc->unswept_large, 1)) return true;
     for (unsigned k = 0; k < WN_KINDS; k++)
         for (unsigned i = 0; i < WN_CLASSES_; i++)
-            if (sweep_next(cc, &cc->unswept[k][i])) return true;
+            if (sweep_next(cc, &cc->unswept[k][i], WN_SWEEP_TOGETHER)) return true;
     return false;
 }
 
@@ -128,7 +144,7 @@ bool wn_cc_starved(wn_space *space, unsigned kind, unsigned cls) {
     wn_cc *cc = space->owner;
     if (wn_cc_phase_of(cc) != WN_CC_SWEEPING) return false;
     for (int i = 0; i < STARVED_LOOK; i++) {
-        if (!sweep_next(cc, &cc->unswept[kind][cls])) return false;
+        if (!sweep_next(cc, &cc->unswept[kind][cls], 1)) return false;
         if (__atomic_load_n(&space->room[kind][cls], __ATOMIC_RELAXED)) return true;
     }
     return false;
