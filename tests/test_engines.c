@@ -345,6 +345,9 @@ static void a_snapshot_answers_crashes_or_gives_up(void **state) {
         assert_int_equal(errno, ECHILD); /* the program has no child that it could hear of */
         assert_int_equal(outcome(&s), WN_SNAPSHOT_DONE);
         assert_int_equal(*(long *)wn_snapshot_result(&s), 42);
+        for (int i = 0; i < 20000 && !wn_snapshot_ended(&s); i++) usleep(1000);
+        assert_true(wn_snapshot_ended(&s));
+        assert_int_equal(wn_snapshot_poll(&s), WN_SNAPSHOT_DONE);
         wn_snapshot_drop(&s);
         assert_int_equal(wn_snapshot_poll(&s), WN_SNAPSHOT_NONE);
         assert_true(wn_snapshot_start(&s, 100, round % 2 ? crash : give_up, &add));

@@ -2,7 +2,7 @@
 #include "collector.h"
 
 #include "engines/snapshot.h"
-#include "huge.h"
+#include "pages.h"
 #include "search.h"
 
 #include <pthread.h>
@@ -11,8 +11,11 @@
 
 enum {
     NAMES = 64,
-    TOGETHER = 64 /* garbage that is never divided between slices, about, where components are small */
+    TOGETHER = 64, /* garbage that is never divided between slices, about, where components are small */
+    FEW = 100000   /* objects of a heap whose pages the program may as well take back itself */
 };
+
+#define EARLY .15 /* growth of the old objects at which a snapshot is taken, where the interpreter waits for .25 */
 
 typedef enum phase { IDLE, RUNNING, READY } phase;
 
@@ -50,6 +53,7 @@ static struct {
     bool bypass;        /* this collection is the interpreter's alone */
     bool forked;        /* this process is a forked child of the one that installed */
     bool in_slice;      /* between start and stop of a collection that reclaims a slice */
+    bool between;       /* and of nothing else: the young objects are parked */
     Py_ssize_t extra;   /* what nested batches collected */
     Py_ssize_t pending; /* of a full collection put off: objects that had grown old */
     size_t survivors;   /* objects tracked after the current full collection, about */
@@ -60,14 +64,25 @@ static struct {
     answer *answer;
     size_t next; /* entry */
     uint64_t snapshot_at;
-    bool at_once;         /* a child failed: the next full collection does without */
+    bool at_once; /* a child failed: the next full collection does without */
+    bool due;     /* a snapshot is to be taken at the next young collection */
+    enum { SHARED, RETURNING, OURS } pages;
+    uint64_t patience;    /* until when reclaiming waits for the pages */
+    size_t handed;        /* objects in the current slice */
+    double paced;         /* garbage to be reclaimed for each young collection */
+    unsigned slices;      /* in which that is done between two of them; 0: within them */
+    Py_ssize_t borrowed;  /* by how much the count of young objects is ahead of the truth, so that a slice comes */
+    Py_ssize_t young;     /* their true count, during a slice */
+    double ns_of_young;   /* a young collection */
     size_t slice;         /* objects per slice, adapted to take slice_ms */
+    double ns_of_slice;   /* per object, of recent slices */
     bool no_snapshots;    /* another allocator came over ours: frees cannot be seen any more */
     double ns_per_object; /* of recent searches */
     bool split;           /* a snapshot has taken pages out of huge ones */
     size_t collapsed;     /* objects, about, when huge pages were last asked for */
 
-    double due; /* proportional: old objects needed, as a part of all, before the next automatic full collection */
+    double
+        yield_due; /* proportional: old objects needed, as a part of all, before the next automatic full collection */
 
     type_count types[NAMES];
     size_t names, others;
@@ -160,7 +175,7 @@ static PyGC_Head *generation(int i) { return &W.gc->generations[i].head; }
 static void park(void) {
     for (int i = 2; i >= 0; i--) gc_list_append(generation(i), search_parked());
 }
-static void unpark(void) { gc_list_append(search_parked(), generation(2)); }
+static void unpark(void) { gc_list_append(search_parked(), generation(W.between ? 0 : 2)); }
 
 static void hand_over(PyObject *o) {
     PyGC_Head *g = gc_of(o);
@@ -172,13 +187,13 @@ static void canary_take(void);
 
 /* Callbacks can be cleared, and a finalizer can uninstall us, so a stop may never be heard of. */
 static void repair(void) {
-    if (W.nested || !W.in_full) return;
+    if (W.nested || !(W.in_full || W.between)) return;
     if (!gc_list_empty(search_parked())) {
         unpark();
         W.n.repaired++;
     }
     canary_take();
-    W.in_full = false;
+    W.in_full = W.between = W.in_slice = false;
 }
 
 /* The canary is garbage that dies first: a container whose only reference is its own, at the head of what is handed
@@ -462,8 +477,15 @@ static bool search_snapshot(void *context, void *result, size_t bytes) {
     return true;
 }
 
+static void give_back_borrowed(void) {
+    int *count = &W.gc->generations[0].count;
+    *count = *count > W.borrowed ? (int)(*count - W.borrowed) : 0;
+    W.borrowed = 0;
+}
+
 static void drop_snapshot(void) {
     if (W.phase == IDLE) return;
+    give_back_borrowed();
     W.split = true;
     wn_snapshot_drop(&W.snapshot);
     notes_end();
@@ -485,6 +507,7 @@ static bool start_snapshot(void) {
     W.n.snapshots++;
     W.snapshot_at = start;
     W.phase = RUNNING;
+    W.pages = SHARED;
     return true;
 }
 
@@ -493,10 +516,12 @@ static void want_huge_pages(void) {
     if (!W.o.huge || W.o.mode != MODE_CONCURRENT || W.phase != IDLE) return;
     size_t now = (size_t)(W.gc->long_lived_total + W.gc->long_lived_pending);
     if (now < 50000 || (!W.split && now < W.collapsed + W.collapsed / 4)) return;
-    if (!huge_begin()) return;
+    if (!pages_begin(PAGES_HUGE)) return;
     W.split = false;
     W.collapsed = now;
 }
+
+static void plan_slices(uint64_t took);
 
 /* Takes note of a child that has finished, died, or takes too long. */
 static void poll_snapshot(void) {
@@ -506,6 +531,7 @@ static void poll_snapshot(void) {
         W.answer = wn_snapshot_result(&W.snapshot);
         answer *a = W.answer;
         W.next = 0;
+        W.handed = 0;
         W.phase = READY;
         W.n.child_ns = a->ns;
         W.n.child_cpu_ns = a->cpu_ns;
@@ -514,6 +540,10 @@ static void poll_snapshot(void) {
         W.n.candidates = a->candidates;
         W.n.segments = a->segments;
         W.n.proposed += a->garbage;
+        W.patience = wn_os_now() + a->ns;
+        W.paced =
+            (double)a->garbage * W.gc->generations[0].threshold / ((double)(a->tracked - a->garbage) * EARLY) * 1.2;
+        plan_slices(0);
         if (a->tracked) W.ns_per_object = (double)a->ns / (double)a->tracked;
         W.gc->long_lived_total = (Py_ssize_t)(a->tracked - a->garbage);
         if (W.o.log) {
@@ -533,8 +563,57 @@ static void poll_snapshot(void) {
     }
 }
 
+/* The fork protected every page against writing, and the program takes a fault for each that it writes to; while the
+ * child lives, a copy. Reclaiming writes to most of them, so it waits until the child has ended and a thread has made
+ * the pages writable, but not for ever. */
+static bool pages_are_ours(void) {
+    if (W.pages == SHARED && wn_snapshot_ended(&W.snapshot))
+        W.pages = W.answer->tracked > FEW && pages_begin(PAGES_OURS) ? RETURNING : OURS;
+    if ((W.pages == RETURNING && !pages_at_work()) || wn_os_now() > W.patience) W.pages = OURS;
+    return W.pages == OURS;
+}
+
+static void ask_to_write(void *ignored, void *reference) {
+    (void)ignored;
+    if (reference) __builtin_prefetch(reference, 1, 2);
+}
+
+/* Garbage has lain untouched for long, and its collection waits for each line of memory in turn: the objects, their
+ * tables, what those hold. So all of them are asked for together: one step for all objects, then the next. */
+static void ask_for(PyObject **o, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        PyTypeObject *type = Py_TYPE(o[i]);
+        __builtin_prefetch(gc_next(gc_of(o[i])), 1, 2);
+        __builtin_prefetch(gc_prev(gc_of(o[i])), 1, 2);
+        if (type == &PyDict_Type) {
+            char *keys = (char *)((PyDictObject *)o[i])->ma_keys;
+            __builtin_prefetch(keys, 1, 2);
+            __builtin_prefetch(keys + 64, 1, 2);
+        } else if (type == &PyList_Type) {
+            __builtin_prefetch(((PyListObject *)o[i])->ob_item, 1, 2);
+        } else if (HAS_MANAGED_DICT(type)) {
+            __builtin_prefetch(instance_values_hint(o[i]), 1, 2);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        PyTypeObject *type = Py_TYPE(o[i]);
+        PyObject **values;
+        size_t count = 0;
+        if (type == &PyDict_Type)
+            scan_dict(o[i], ask_to_write, NULL);
+        else if (type == &PyList_Type)
+            scan_list(o[i], ask_to_write, NULL);
+        else if (type == &PyTuple_Type)
+            scan_tuple(o[i], ask_to_write, NULL);
+        else if (HAS_MANAGED_DICT(type))
+            ask_to_write(NULL, instance_dict(o[i], type, &values, &count));
+        for (size_t k = 0; k < count; k++) ask_to_write(NULL, values[k]);
+    }
+}
+
 /* Hands over about W.slice of the garbage, whole components; then tends waypoints; then untracks; then it is over. */
 static void reclaim_slice(void) {
+    enum { TOGETHER_ASKED = 256 };
     answer *a = W.answer;
     if (notes.lost || !notes_on_top()) { /* frees went unseen: nothing of it can be trusted */
         W.n.fallback_allocator++;
@@ -542,24 +621,34 @@ static void reclaim_slice(void) {
         return;
     }
     size_t handed = 0, looked = 0;
-    for (bool whole = true; W.next < a->entries && !(whole && handed >= W.slice); looked++) {
-        entry *e = &a->entry[W.next++];
-        PyObject *o = (PyObject *)(e->object & ~(uintptr_t)1);
-        whole = e->object & 1;
-        if (W.next + 8 < a->entries) WN_PREFETCH((void *)(a->entry[W.next + 8].object & ~(uintptr_t)31));
-        if (was_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type) {
-            W.n.rejected_stale++;
-            continue;
+    for (bool whole = true; W.next < a->entries && !(whole && handed >= W.slice);) {
+        PyObject *part[TOGETHER_ASKED];
+        size_t n = 0, end = W.next + TOGETHER_ASKED < a->entries ? W.next + TOGETHER_ASKED : a->entries;
+        for (size_t i = W.next; i < end; i++) {
+            void *o = (void *)(a->entry[i].object & ~(uintptr_t)1);
+            __builtin_prefetch(gc_of(o), 1, 2);
+            if ((uintptr_t)o & 63) __builtin_prefetch((char *)o + 32, 1, 2);
         }
-        hand_over(o);
-        handed++;
+        for (; W.next < end && !(whole && handed + n >= W.slice); looked++) {
+            entry *e = &a->entry[W.next++];
+            PyObject *o = (PyObject *)(e->object & ~(uintptr_t)1);
+            whole = e->object & 1;
+            if (was_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type)
+                W.n.rejected_stale++;
+            else
+                part[n++] = o;
+        }
+        ask_for(part, n);
+        for (size_t i = 0; i < n; i++) hand_over(part[i]);
+        handed += n;
     }
+    W.handed = handed;
     if (handed) {
         W.n.slices++;
         W.in_slice = true;
     }
     size_t tended = a->entries + a->tending, end = tended + a->untrackable;
-    for (; W.next >= a->entries && W.next < tended && looked < 2000; looked += 20) {
+    for (; W.next >= a->entries && W.next < tended && looked < W.slice; looked += 20) {
         entry *e = &a->entry[W.next++];
         PyObject *o = (PyObject *)e->object;
         if (!e->type)
@@ -567,7 +656,7 @@ static void reclaim_slice(void) {
         else if (!was_freed(o) && gc_tracked(o) && Py_TYPE(o) == e->type)
             search_tend_one(o, 0);
     }
-    for (; W.next >= tended && W.next < end && looked < 2000; looked++) {
+    for (; W.next >= tended && W.next < end && looked < W.slice; looked++) {
         entry *e = &a->entry[W.next++];
         PyObject *o = (PyObject *)e->object;
         if (was_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type) continue;
@@ -579,7 +668,7 @@ static void reclaim_slice(void) {
 bool collector_step(void) {
     if (!W.installed) return false;
     poll_snapshot();
-    return W.phase == READY;
+    return W.phase == READY && pages_are_ours();
 }
 
 bool collector_start_snapshot(void) {
@@ -620,7 +709,7 @@ static void full_start(void) {
     if (W.bypass) return;
     W.n.full++;
     if (W.o.proportional && by_itself && W.phase == IDLE &&
-        (double)W.gc->long_lived_pending < W.due * (double)W.gc->long_lived_total) {
+        (double)W.gc->long_lived_pending < W.yield_due * (double)W.gc->long_lived_total) {
         put_off();
         return;
     }
@@ -633,7 +722,7 @@ static void full_start(void) {
             return;
         }
         /* The fork will be much shorter once the huge pages are there; but garbage does not wait for ever. */
-        if (by_itself && W.o.huge && huge_at_work() && W.gc->long_lived_pending < W.gc->long_lived_total / 2) {
+        if (by_itself && W.o.huge && pages_at_work() && W.gc->long_lived_pending < W.gc->long_lived_total / 2) {
             put_off();
             return;
         }
@@ -651,14 +740,19 @@ static void full_start(void) {
 /* A snapshot costs no stop to speak of, but garbage lives on while the child searches and while it is reclaimed. So the
  * automatic collection is begun before the interpreter would ask for it, when old objects have grown by 15 % instead of
  * 25 %, and the peak of memory stays where it was. */
-static void start_early(void) {
+static void start_early(int level) {
     gc_state *gc = W.gc;
     if (W.o.mode != MODE_CONCURRENT || W.o.proportional || W.phase != IDLE || W.at_once || !gc->enabled ||
         !gc->generations[2].threshold || gc->generations[2].count <= gc->generations[2].threshold ||
-        gc->long_lived_pending < gc->long_lived_total / 20 * 3 || collector_expected_ms() <= W.o.budget_ms)
+        gc->long_lived_pending < (Py_ssize_t)((double)gc->long_lived_total * EARLY) ||
+        collector_expected_ms() <= W.o.budget_ms) {
+        W.due = false;
         return;
+    }
+    W.due = true;
+    if ((W.o.huge && pages_at_work()) || level) return; /* a young collection comes soon, and takes less by itself */
+    W.due = false;
     W.start = wn_os_now();
-    if (W.o.huge && huge_at_work()) return; /* the fork will be much shorter in a moment */
     if (!start_snapshot()) return;
     W.n.early++;
     gc->generation_stats[2].collections++;
@@ -692,9 +786,93 @@ static void full_stop(PyObject *info) {
     W.n.dispose_ns = W.dispose_start ? now - W.dispose_start : 0;
     if (W.dispose_start) {
         double yield = W.n.tracked ? (double)n / (double)W.n.tracked : 0;
-        W.due = yield > .10 ? 0 : yield > .02 ? .25 : W.due < .25 ? .5 : W.due * 2 > 2 ? 2 : W.due * 2;
+        W.yield_due = yield > .10           ? 0
+                      : yield > .02         ? .25
+                      : W.yield_due < .25   ? .5
+                      : W.yield_due * 2 > 2 ? 2
+                                            : W.yield_due * 2;
     }
     W.dispose_start = 0;
+}
+
+/* ---- pacing
+ * ----------------------------------------------------------------------------------------------------------- */
+
+/* Garbage is reclaimed at the pace at which the next snapshot can come nearer: what is done before that costs no
+ * memory, because new objects take the place of those reclaimed. And it is done in slices that take about as long as a
+ * young collection, so that the program's slowest steps are not much slower than they always were: several of them
+ * between two young collections. For that the interpreter's count of new objects is put ahead, which makes it collect
+ * sooner, and in such a collection the young objects are parked.
+ *
+ * Of what slices have cost the most counts, and fades slowly. */
+static void plan_slices(uint64_t took) {
+    enum { MOST_BETWEEN = 16, LEAST_STEP = 32 };
+    if (took && W.handed > 20) {
+        double each = (double)took / (double)W.handed;
+        W.ns_of_slice = each > W.ns_of_slice ? W.ns_of_slice * .8 + each * .2 : W.ns_of_slice * .95 + each * .05;
+    }
+    double each = W.ns_of_slice > 0 ? W.ns_of_slice : 500, limit = W.o.slice_ms * 8e5;
+    double aim = .8 * (W.ns_of_young > 25e3 ? W.ns_of_young : 25e3);
+    double slices = W.paced * each / (aim < limit ? aim : limit) + 1;
+    int young = W.gc->generations[0].threshold,
+        room = young / LEAST_STEP < MOST_BETWEEN ? young / LEAST_STEP : MOST_BETWEEN;
+    W.slices = slices < room ? (unsigned)slices : (unsigned)room;
+    double n = W.paced / (W.slices ? W.slices : 1);
+    /* Longer than they should be only where garbage comes faster than it goes: as many objects as can grow old. */
+    double least = (young < 133 ? 200 : young > 1000 ? 1000 : 1.5 * young) / (W.slices ? W.slices : 1);
+    if (n * each > limit) n = limit / each > least ? limit / each : least;
+    W.slice = n > TOGETHER / 2 ? (size_t)n : TOGETHER / 2;
+}
+
+/* At the end of a young collection or a slice. */
+static void next_slice(void) {
+    struct gc_generation *g = W.gc->generations;
+    if (W.phase != READY || W.pages != OURS || !W.slices || !W.gc->enabled || g[1].count > g[1].threshold) return;
+    Py_ssize_t step = g[0].threshold / (Py_ssize_t)(W.slices + 1);
+    if (g[0].count + step > g[0].threshold) return;
+    W.borrowed = g[0].threshold - step - g[0].count;
+    g[0].count += (int)W.borrowed;
+}
+
+static void young_start(int level) {
+    int count = W.gc->generations[0].count, threshold = W.gc->generations[0].threshold;
+    bool by_itself = W.gc->enabled && threshold && count > threshold, slice = W.borrowed && by_itself && level == 0;
+    W.start = wn_os_now();
+    W.slice_cpu = wn_os_thread_cpu();
+    give_back_borrowed();
+    poll_snapshot();
+    if (W.phase != READY || !pages_are_ours()) return;
+    if (slice) {
+        W.young = W.gc->generations[0].count;
+        gc_list_append(generation(0), search_parked());
+        W.between = true;
+        reclaim_slice();
+        canary_set();
+    } else if (level == 0 && (!W.slices || !by_itself)) {
+        reclaim_slice();
+    }
+}
+
+static void young_stop(int level, PyObject *info) {
+    uint64_t ns = wn_os_now() - W.start;
+    if (W.between) {
+        unpark();
+        canary_take();
+        W.between = false;
+        W.gc->generations[0].count += (int)W.young;
+        if (W.gc->generations[1].count) W.gc->generations[1].count--;
+    } else if (level == 0 && !W.in_slice) {
+        double now = (double)ns < 4 * W.ns_of_young || W.ns_of_young == 0 ? (double)ns : 4 * W.ns_of_young;
+        W.ns_of_young = W.ns_of_young ? .8 * W.ns_of_young + .2 * now : now;
+    }
+    if (W.in_slice) {
+        W.in_slice = false;
+        note_pause(ns);
+        PyObject *collected = PyDict_GetItemWithError(info, W.s_collected);
+        if (collected) W.n.collected += (uint64_t)PyLong_AsLong(collected);
+        plan_slices(wn_os_thread_cpu() - W.slice_cpu); /* not what others did meanwhile */
+    }
+    if (level == 0) next_slice();
 }
 
 static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
@@ -712,10 +890,7 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
             W.start = wn_os_now();
             full_start();
         } else if (W.phase != IDLE) {
-            W.start = wn_os_now();
-            W.slice_cpu = wn_os_thread_cpu();
-            poll_snapshot();
-            if (W.phase == READY) reclaim_slice();
+            young_start((int)level);
         }
         Py_RETURN_NONE;
     }
@@ -728,25 +903,15 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
                      W.n.tracked);
         else if (W.o.log)
             log_line(ns, 0, (size_t)W.survivors);
-    } else if (level == 1) {
+    } else if (level < 2 && (W.phase != IDLE || W.between)) {
+        young_stop((int)level, args[1]);
+    }
+    if (level == 1) {
         search_append_waypoint(W.gc, (size_t)W.gc->generations[1].threshold * (size_t)W.gc->generations[0].threshold);
         want_huge_pages();
-        start_early();
-    }
-    if (W.in_slice && level < 2) {
-        uint64_t ns = wn_os_now() - W.start;
-        W.in_slice = false;
-        note_pause(ns);
-        PyObject *collected = PyDict_GetItemWithError(args[1], W.s_collected);
-        if (collected) W.n.collected += (uint64_t)PyLong_AsLong(collected);
-        /* Never fewer than a young collection can add to the old, or garbage would come faster than it goes. */
-        size_t least = (size_t)W.gc->generations[0].threshold * 3 / 2;
-        if (least < 200 || least > 1500) least = 1000;
-        double took = (double)(wn_os_thread_cpu() - W.slice_cpu); /* not what others did meanwhile */
-        if (took > W.o.slice_ms * 8e5)
-            W.slice = W.slice * 3 / 4 > least ? W.slice * 3 / 4 : least;
-        else if (took < W.o.slice_ms * 4e5 && W.slice < 20000)
-            W.slice += W.slice / 4;
+        start_early(1);
+    } else if (level == 0 && W.due) {
+        start_early(0);
     }
     Py_RETURN_NONE;
 }
@@ -802,8 +967,9 @@ PyObject *collector_find(unsigned threads) {
 static void forked_child(void) {
     if (!W.gc) return;
     W.forked = true;
-    huge_forked();
+    pages_forked();
     W.split = true;
+    give_back_borrowed();
     wn_snapshot_forget(&W.snapshot);
     notes_end();
     W.answer = NULL;
@@ -885,7 +1051,7 @@ bool collector_setup(PyObject *module) {
     W.callback = PyCFunction_New(&callback_method, NULL);
     canary_call = PyCFunction_New(&canary_method, NULL);
     if (!W.s_generation || !W.s_collected || !W.callback || !canary_call) return false;
-    pthread_atfork(NULL, NULL, forked_child);
+    pthread_atfork(pages_stop, NULL, forked_child);
     W.module = module;
     return true;
 }
@@ -920,7 +1086,7 @@ bool collector_install(const collector_options *o) {
     if (ok) {
         W.o = *o;
         W.slice = 1000;
-        W.due = 0;
+        W.yield_due = 0;
         ok = PyList_Insert(W.gc->callbacks, 0, W.callback) == 0 && set_collect(gc_module, W.collect);
         W.installed = ok;
     }
@@ -933,6 +1099,7 @@ void collector_uninstall(void) {
     PyObject *type, *value, *trace;
     PyErr_Fetch(&type, &value, &trace);
     drop_snapshot();
+    pages_stop();
     repair();
     search_withdraw();
     W.installed = false;

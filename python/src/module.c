@@ -1,7 +1,7 @@
 /* module.c - winnow._native: the collector as Python sees it. The package winnow is what people use. */
 #include "collector.h"
 
-#include "huge.h"
+#include "pages.h"
 #include "search.h"
 
 #include <string.h>
@@ -106,7 +106,7 @@ static PyObject *m_stats(PyObject *self, PyObject *ignored) {
                  {"trial_candidates", n->candidates},
                  {"waypoints", n->waypoints},
                  {"segments", n->segments},
-                 {"huge_ranges", huge_ranges()}};
+                 {"huge_ranges", pages_huge_ranges()}};
     struct {
         const char *name;
         uint64_t ns;

@@ -436,6 +436,93 @@ class Concurrent(Case):
         self.assertGreater(winnow.stats()["early"], 0)
         self.assertGreater(gc.get_stats()[2]["collections"], counted)
 
+    def test_slices_come_between_young_collections(self):
+        on("concurrent", slice_ms=0.05)
+        alive = [{i: [i]} for i in range(60000)]  # enough for the pages to be made writable by the thread
+        cells = [[] for _ in range(20000)]
+        for c in cells:
+            c.append([c])
+        gc.collect()
+        watched = []
+        gc.callbacks.append(lambda when, info: watched.append((when, info["generation"])))
+        gc.set_threshold(700, 10, 0)
+        gc.disable()
+        cells.clear()
+        self.snapshot()
+        gc.enable()
+        for i in range(2000000):
+            young = [[i]]
+            if _native.phase() == "idle":
+                break
+            if i % 2 == 0:
+                alive.append(young)
+        else:
+            self.fail("reclaiming does not end")
+        gc.disable()
+        gc.callbacks.pop()
+        self.assertGreaterEqual(winnow.stats()["collected"], 39990)
+        self.assertLessEqual(gc.get_count()[0], 700)
+        # The young were parked meanwhile, and are all there; young collections were not made older ones too early.
+        tracked = set(map(id, gc.get_objects()))
+        self.assertTrue(all(id(o) in tracked for o in alive[60000:]))
+        young, older = watched.count(("start", 0)), watched.count(("start", 1))
+        self.assertGreater(young, 30 * older)
+        self.assertTrue(all(a[i] == [i] for i, a in enumerate(alive[:60000])))
+
+    def test_finalizers_in_a_slice_see_the_young_and_may_clear_the_callbacks(self):
+        on("concurrent", slice_ms=0.05)
+        seen = []
+
+        class Last:
+            def __del__(self):
+                seen.append(any(o is young for o in gc.get_objects()))
+                if len(seen) == 20:
+                    gc.callbacks.clear()
+
+        kept = [[i] for i in range(40000)]
+        gc.disable()
+        old = []
+        for _ in range(3000):
+            pair = [Last()]
+            pair.append(pair)
+            old.append(pair)
+        gc.collect()
+        gc.set_threshold(700, 10, 0)
+        old.clear()
+        pair = None
+        self.snapshot()
+        young = [1, []]
+        gc.enable()
+        more = []
+        for i in range(200000):
+            more.append([i])
+            if len(seen) >= 20:
+                break
+        gc.disable()
+        self.assertGreaterEqual(len(seen), 20)
+        self.assertTrue(all(seen), "the young were hidden from a finalizer")
+        tracked = set(map(id, gc.get_objects()))
+        self.assertTrue(all(id(o) in tracked for o in more) and len(kept) == 40000)
+
+    def test_a_fork_waits_for_the_thread_that_makes_pages_writable(self):
+        on("concurrent")
+        alive = [{i: [i]} for i in range(100000)]
+        gc.collect()
+        gc.disable()
+        for _ in range(5):
+            self.assertTrue(_native.start_snapshot())
+            while _native.phase() == "searching":
+                _native.step()
+            gc.collect(0)  # the thread starts, as soon as the child has ended
+            pid = os.fork()
+            if pid == 0:
+                ok = _native.phase() == "idle" and gc.collect() >= 0 and len(os.listdir("/proc/self/task")) == 1
+                os._exit(0 if ok else 1)
+            self.assertEqual(os.waitpid(pid, 0)[1], 0)
+            self.wait()
+            self.drain()
+        self.assertTrue(all(a[i] == [i] for i, a in enumerate(alive)))
+
     def test_huge_pages(self):
         on("concurrent", huge_pages=True)
         alive = [{i: [i]} for i in range(120000)]

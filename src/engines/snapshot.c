@@ -93,6 +93,8 @@ wn_snapshot_state wn_snapshot_poll(wn_snapshot *s) {
     return __atomic_load_n(flag(s), __ATOMIC_ACQUIRE) == DONE ? WN_SNAPSHOT_DONE : WN_SNAPSHOT_DIED;
 }
 
+bool wn_snapshot_ended(wn_snapshot *s) { return !s->child || reaped(&s->child, WNOHANG); }
+
 void wn_snapshot_drop(wn_snapshot *s) {
     if (s->child) kill(s->child, SIGKILL);
     if (s->child && !reaped(&s->child, WNOHANG)) *room_to_leave(s) = s->child; /* there is one: start() saw to it */

@@ -38,6 +38,8 @@ bool wn_snapshot_start(wn_snapshot *s, size_t bytes, wn_snapshot_work *work, voi
 wn_snapshot_state wn_snapshot_poll(wn_snapshot *s);
 /* The result, once it is done. */
 void *wn_snapshot_result(const wn_snapshot *s);
+/* When it is done: whether the child has ended as well, so that no page is shared with it any more. */
+bool wn_snapshot_ended(wn_snapshot *s);
 /* Ends the child if it still runs, without waiting for it, and gives the result's memory back. */
 void wn_snapshot_drop(wn_snapshot *s);
 /* In a process forked from the owner: the child is not ours. */
