@@ -2,6 +2,9 @@
 loaded, requests that leak cycles; memory, throughput and latency for the interpreter's collector, gc.disable(),
 gc.freeze(), winnow, and winnow with gc.freeze().
 
+Every worker gets the same number of requests, as far as the server lets us (uWSGI's have a port each), and every one is
+asked what its collector has done since the fork.
+
     python python/bench/django_story.py [--requests 3000] [--servers gunicorn,uwsgi] [--plot FILE.svg] [--json FILE]
 
 Makes a virtual environment with Django, the servers, matplotlib and this tree's winnow, in ~/.cache/winnow-django or --venv.
@@ -51,21 +54,24 @@ def get(port, path):
     return body
 
 
-def start(python, server, how, workers, port, catalogue):
+def start(python, server, how, workers, ports, catalogue):
     env = dict(os.environ, HOW=how, CATALOGUE=str(catalogue), PYTHONPATH=HERE)
     env.pop("WINNOW_PYTHON", None)
     folder = os.path.join(HERE, "django_app")
     if server == "gunicorn":
-        command = [python, "-m", "gunicorn", "--preload", "-w", str(workers), "-b", f"127.0.0.1:{port}", "--log-level", "error",
+        command = [python, "-m", "gunicorn", "--preload", "-w", str(workers), "-b", f"127.0.0.1:{ports[0]}", "--log-level", "error",
                    "--timeout", "120", "app:application"]
     else:
-        command = [os.path.join(os.path.dirname(python), "uwsgi"), "--http-socket", f"127.0.0.1:{port}", "--master",
+        sockets = [word for i, port in enumerate(ports)
+                   for word in ("--http-socket", f"127.0.0.1:{port}", "--map-socket", f"{i}:{i + 1}")]
+        command = [os.path.join(os.path.dirname(python), "uwsgi"), *sockets, "--master",
                    "--processes", str(workers), "--module", "app:application", "--disable-logging", "--listen", "100",
                    "--pythonpath", HERE, "--home", os.path.dirname(os.path.dirname(python)), "--die-on-term"]
     p = subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.DEVNULL)
     for _ in range(1200):
         try:
-            get(port, "/memory")
+            for port in ports:
+                get(port, "/memory")
             return p
         except OSError:
             if p.poll() is not None:
@@ -92,25 +98,41 @@ def smaps(pid):
         return {line.split()[0][:-1]: int(line.split()[1]) for line in f if line.endswith("kB\n")}
 
 
-def measure(python, server, how, workers, requests, catalogue):
-    port = free_port()
-    p = start(python, server, how, workers, port, catalogue)
-    took, lock, left = [], threading.Lock(), [workers * requests]
+def ask_each(ports, pids):
+    """What each worker says of itself, by process."""
+    said = {}
 
-    def client():
+    def ask(port):
+        r = json.loads(get(port, "/memory"))
+        said[r["pid"]] = r
+
+    for _ in range(100):
+        asking = [threading.Thread(target=ask, args=(port,)) for port in (ports if len(ports) > 1 else ports * 2 * len(pids))]
+        for a in asking:
+            a.start()
+        for a in asking:
+            a.join()
+        if set(pids) <= set(said):
+            break
+    return [said[pid] for pid in pids if pid in said]
+
+
+def measure(python, server, how, workers, requests, catalogue):
+    ports = [free_port() for _ in range(workers if server == "uwsgi" else 1)]
+    p = start(python, server, how, workers, ports, catalogue)
+    took, lock = [], threading.Lock()
+
+    def client(port):
         mine = []
-        while True:
-            with lock:
-                if not left[0]:
-                    took.extend(mine)
-                    return
-                left[0] -= 1
+        for _ in range(requests):
             t = time.perf_counter()
             get(port, "/")
             mine.append(time.perf_counter() - t)
+        with lock:
+            took.extend(mine)
 
     begin = time.perf_counter()
-    clients = [threading.Thread(target=client) for _ in range(workers)]
+    clients = [threading.Thread(target=client, args=(ports[i % len(ports)],)) for i in range(workers)]
     for c in clients:
         c.start()
     for c in clients:
@@ -118,7 +140,9 @@ def measure(python, server, how, workers, requests, catalogue):
     wall = time.perf_counter() - begin
     pids = workers_of(p.pid)
     each = [smaps(pid) for pid in pids]
-    full = json.loads(get(port, "/memory"))["full"]
+    said = ask_each(ports, pids)
+    full = sorted(r["full"] for r in said)
+    served = sorted(r["served"] for r in said)
     p.send_signal(signal.SIGTERM)
     p.wait(60)
     took.sort()
@@ -126,7 +150,7 @@ def measure(python, server, how, workers, requests, catalogue):
     return {"how": how, "server": server, "workers": len(pids), "requests": len(took), "per_second": len(took) / wall,
             "p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": took[-1] * 1e3,
             "rss_mb": sum(m["Rss"] for m in each) / 1024, "pss_mb": sum(m["Pss"] for m in each) / 1024,
-            "private_mb": sum(m["Private_Dirty"] for m in each) / 1024, "full_in_a_worker": full}
+            "private_mb": sum(m["Private_Dirty"] for m in each) / 1024, "full": full, "served": served}
 
 
 PLOT = """
@@ -167,13 +191,13 @@ def main():
     python = prepare(o.venv, servers)
     print(f"Django, {o.workers} workers, {o.requests} requests each")
     print(f"{'':>22} {'resident':>10} {'proportional':>13} {'private':>10} {'requests/s':>11} {'p50':>8} {'p99':>8} {'p99.9':>8} "
-          f"{'longest':>9}  full collections")
+          f"{'longest':>9}  full collections of each worker")
     rows = []
     for server, how in ((server, how) for server in servers for how in o.hows.split(",")):
         r = measure(python, server, how, o.workers, o.requests, o.catalogue)
         rows.append(r)
         print(f"{server:>8} {how:>13} {r['rss_mb']:7.0f} MB {r['pss_mb']:10.0f} MB {r['private_mb']:7.0f} MB {r['per_second']:11.0f} "
-              f"{r['p50_ms']:5.1f} ms {r['p99_ms']:5.1f} ms {r['p999_ms']:5.1f} ms {r['max_ms']:6.1f} ms  {r['full_in_a_worker']}",
+              f"{r['p50_ms']:5.1f} ms {r['p99_ms']:5.1f} ms {r['p999_ms']:5.1f} ms {r['max_ms']:6.1f} ms  {'/'.join(map(str, r['full']))} in {r['served'][0]}..{r['served'][-1]} requests",
               flush=True)
         if o.json:
             with open(o.json, "a") as f:

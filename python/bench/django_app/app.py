@@ -44,11 +44,16 @@ KEPT = []  # a few requests' objects stay for a while, so that cycles grow old
 class Cycle:
     def __init__(self, request, document):
         self.request = request
-        self.parts = [{"of": self, "text": str(i) * 20} for i in range(40)]
+        self.parts = [{"of": self, "text": str(i) * 20} for i in range(100)]
         self.document = document
 
 
+SERVED = 0
+
+
 def page(request):
+    global SERVED
+    SERVED += 1
     document = RANDOM.choice(CATALOGUE)
     KEPT.append(Cycle(request, document))
     if len(KEPT) > 200:
@@ -57,11 +62,11 @@ def page(request):
 
 
 def memory(request):
-    """This worker's memory, in kB, and its collector's counts."""
+    """This worker's memory, in kB, and what its collector has done since the fork."""
     with open("/proc/self/smaps_rollup") as f:
         kb = {line.split()[0][:-1]: int(line.split()[1]) for line in f if line.endswith("kB\n")}
     return JsonResponse({"pid": os.getpid(), "rss": kb["Rss"], "pss": kb["Pss"], "private": kb["Private_Dirty"],
-                         "full": gc.get_stats()[2]["collections"]})
+                         "full": gc.get_stats()[2]["collections"] - BEFORE, "served": SERVED})
 
 
 urlpatterns = [path("", page), path("memory", memory)]
@@ -71,3 +76,4 @@ if HOW != "disable":
     gc.collect()
 if HOW in ("freeze", "winnow+freeze"):
     gc.freeze()
+BEFORE = gc.get_stats()[2]["collections"]
