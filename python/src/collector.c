@@ -74,7 +74,8 @@ static struct {
     Py_ssize_t borrowed;  /* by how much the count of young objects is ahead of the truth, so that a slice comes */
     Py_ssize_t young;     /* their true count, during a slice */
     double ns_of_young;   /* a young collection */
-    size_t slice;         /* objects per slice, adapted to take slice_ms */
+    size_t slice;         /* objects per slice */
+    size_t slice_asked;   /* where somebody asks for a young collection: as many as slice_ms allows */
     double ns_of_slice;   /* per object, of recent slices */
     bool no_snapshots;    /* another allocator came over ours: frees cannot be seen any more */
     double ns_per_object; /* of recent searches */
@@ -611,8 +612,8 @@ static void ask_for(PyObject **o, size_t n) {
     }
 }
 
-/* Hands over about W.slice of the garbage, whole components; then tends waypoints; then untracks; then it is over. */
-static void reclaim_slice(void) {
+/* Hands over about that much of the garbage, whole components; then tends waypoints; then untracks; then it is over. */
+static void reclaim_slice(size_t slice) {
     enum { TOGETHER_ASKED = 256 };
     answer *a = W.answer;
     if (notes.lost || !notes_on_top()) { /* frees went unseen: nothing of it can be trusted */
@@ -621,15 +622,17 @@ static void reclaim_slice(void) {
         return;
     }
     size_t handed = 0, looked = 0;
-    for (bool whole = true; W.next < a->entries && !(whole && handed >= W.slice);) {
+    for (bool whole = true; W.next < a->entries && !(whole && handed >= slice);) {
         PyObject *part[TOGETHER_ASKED];
-        size_t n = 0, end = W.next + TOGETHER_ASKED < a->entries ? W.next + TOGETHER_ASKED : a->entries;
+        size_t n = 0, some = handed < slice ? slice - handed + TOGETHER : TOGETHER;
+        if (some > TOGETHER_ASKED) some = TOGETHER_ASKED;
+        size_t end = W.next + some < a->entries ? W.next + some : a->entries;
         for (size_t i = W.next; i < end; i++) {
             void *o = (void *)(a->entry[i].object & ~(uintptr_t)1);
             __builtin_prefetch(gc_of(o), 1, 2);
             if ((uintptr_t)o & 63) __builtin_prefetch((char *)o + 32, 1, 2);
         }
-        for (; W.next < end && !(whole && handed + n >= W.slice); looked++) {
+        for (; W.next < end && !(whole && handed + n >= slice); looked++) {
             entry *e = &a->entry[W.next++];
             PyObject *o = (PyObject *)(e->object & ~(uintptr_t)1);
             whole = e->object & 1;
@@ -648,7 +651,7 @@ static void reclaim_slice(void) {
         W.in_slice = true;
     }
     size_t tended = a->entries + a->tending, end = tended + a->untrackable;
-    for (; W.next >= a->entries && W.next < tended && looked < W.slice; looked += 20) {
+    for (; W.next >= a->entries && W.next < tended && looked < slice; looked += 20) {
         entry *e = &a->entry[W.next++];
         PyObject *o = (PyObject *)e->object;
         if (!e->type)
@@ -656,7 +659,7 @@ static void reclaim_slice(void) {
         else if (!was_freed(o) && gc_tracked(o) && Py_TYPE(o) == e->type)
             search_tend_one(o, 0);
     }
-    for (; W.next >= tended && W.next < end && looked < W.slice; looked++) {
+    for (; W.next >= tended && W.next < end && looked < slice; looked++) {
         entry *e = &a->entry[W.next++];
         PyObject *o = (PyObject *)e->object;
         if (was_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type) continue;
@@ -804,7 +807,7 @@ static void full_stop(PyObject *info) {
  * between two young collections. For that the interpreter's count of new objects is put ahead, which makes it collect
  * sooner, and in such a collection the young objects are parked.
  *
- * Of what slices have cost the most counts, and fades slowly. */
+ * Of what slices cost, a rise counts at once and a fall slowly. */
 static void plan_slices(uint64_t took) {
     enum { MOST_BETWEEN = 16, LEAST_STEP = 32 };
     if (took && W.handed > 20) {
@@ -822,6 +825,7 @@ static void plan_slices(uint64_t took) {
     double least = (young < 133 ? 200 : young > 1000 ? 1000 : 1.5 * young) / (W.slices ? W.slices : 1);
     if (n * each > limit) n = limit / each > least ? limit / each : least;
     W.slice = n > TOGETHER / 2 ? (size_t)n : TOGETHER / 2;
+    W.slice_asked = (size_t)(limit / each) > W.slice ? (size_t)(limit / each) : W.slice;
 }
 
 /* At the end of a young collection or a slice. */
@@ -846,10 +850,10 @@ static void young_start(int level) {
         W.young = W.gc->generations[0].count;
         gc_list_append(generation(0), search_parked());
         W.between = true;
-        reclaim_slice();
+        reclaim_slice(W.slice);
         canary_set();
     } else if (level == 0 && (!W.slices || !by_itself)) {
-        reclaim_slice();
+        reclaim_slice(by_itself ? W.slice : W.slice_asked);
     }
 }
 
@@ -889,6 +893,7 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
         if (level == 2) {
             W.start = wn_os_now();
             full_start();
+            W.borrowed = 0; /* the interpreter begins all counts anew */
         } else if (W.phase != IDLE) {
             young_start((int)level);
         }
@@ -903,7 +908,7 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
                      W.n.tracked);
         else if (W.o.log)
             log_line(ns, 0, (size_t)W.survivors);
-    } else if (level < 2 && (W.phase != IDLE || W.between)) {
+    } else if (level < 2 && (W.phase != IDLE || W.in_slice || W.between)) {
         young_stop((int)level, args[1]);
     }
     if (level == 1) {
@@ -1085,7 +1090,7 @@ bool collector_install(const collector_options *o) {
     }
     if (ok) {
         W.o = *o;
-        W.slice = 1000;
+        W.slice = W.slice_asked = 1000;
         W.yield_due = 0;
         ok = PyList_Insert(W.gc->callbacks, 0, W.callback) == 0 && set_collect(gc_module, W.collect);
         W.installed = ok;
