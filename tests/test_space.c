@@ -79,11 +79,50 @@ static void huge_memory_goes_back_a_little_at_a_time(void **state) {
     wn_space_fini(&space);
 }
 
+static void mark_all(wn_block *b) {
+    for (unsigned i = 0; i < WN_BLOCK_WORDS; i++) wn_mark_words(b)[i] = wn_alloc_words(b)[i];
+}
+
+/* More blocks than are settled together: of each three, one is all alive, one all dead, one has a single live object.
+ */
+static void blocks_are_swept_together(void **state) {
+    (void)state;
+    enum { SWEPT = 3 * (WN_SWEEP_TOGETHER - 1), PER_BLOCK = WN_BLOCK_SIZE / 64 };
+    wn_space space;
+    assert_true(wn_space_init(&space, 0));
+    void *blocks[SWEPT];
+    unsigned cls = wn_class_of_slot_(64);
+    for (int i = 0; i < SWEPT; i++) {
+        wn_block *b = NULL;
+        wn_buffer_ buffer = {0};
+        assert_true(wn_space_refill(&space, &b, cls, 0, &buffer));
+        if (i % 3 == 0) mark_all(b);
+        if (i % 3 == 2) wn_mark_words(b)[0] = 1;
+        blocks[i] = b;
+        wn_space_disown(&space, &b);
+    }
+    wn_space_new_era(&space);
+    for (int i = 0; i < SWEPT; i++) assert_false(wn_space_is_swept(&space, blocks[i]));
+    wn_swept freed = wn_space_sweep_quietly(&space, blocks, SWEPT, NULL, NULL);
+    assert_int_equal(freed.objects, SWEPT / 3 * (2 * PER_BLOCK - 1));
+    assert_int_equal(freed.bytes, freed.objects * 64);
+    for (int i = 0; i < SWEPT; i++) {
+        wn_block *b = blocks[i];
+        assert_int_equal(b->state, i % 3 == 1 ? WN_BLOCK_FREE : WN_BLOCK_SMALL);
+        assert_int_equal(b->listed, i % 3 == 2);
+        if (i % 3 != 1) assert_true(wn_space_is_swept(&space, b));
+    }
+    assert_int_equal(space.block_bytes, (size_t)SWEPT / 3 * 2 * WN_BLOCK_SIZE);
+    assert_int_equal(space.live_bytes, (size_t)SWEPT / 3 * (PER_BLOCK + 1) * 64);
+    wn_space_fini(&space);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_goes_back_from_the_top_down),
         cmocka_unit_test(a_fresh_block_is_handed_out_whole),
         cmocka_unit_test(huge_memory_goes_back_a_little_at_a_time),
+        cmocka_unit_test(blocks_are_swept_together),
     };
     return cmocka_run_group_tests_name("space", tests, NULL, NULL);
 }

@@ -53,7 +53,7 @@ void wn_weak_fini(wn_heap *heap) {
 void wn_weak_lock(wn_heap *heap) {
     if (!pthread_mutex_trylock(&heap->weak.lock)) return;
     __atomic_fetch_add(&heap->weak.wanted, 1, __ATOMIC_RELAXED);
-    pthread_mutex_lock(&heap->weak.lock);
+    wn_os_lock_brief(&heap->weak.lock);
     __atomic_fetch_sub(&heap->weak.wanted, 1, __ATOMIC_RELAXED);
 }
 
@@ -61,9 +61,8 @@ void wn_weak_give_way(wn_heap *heap) {
     for (int i = 0; i < 1000 && __atomic_load_n(&heap->weak.wanted, __ATOMIC_RELAXED); i++) sched_yield();
 }
 
-void wn_weak_fetch(wn_heap *heap, size_t from, size_t to) {
-    for (size_t i = from; i < to && i < heap->weak.size; i++) {
-        const wn_weak_entry *e = &heap->weak.entry[i];
+static void fetch(const wn_weak_entry *from, const wn_weak_entry *to) {
+    for (const wn_weak_entry *e = from; e < to; e++) {
         uint64_t bit;
         if (!e->target || e->target == WN_WEAK_GONE) continue;
         WN_PREFETCH(wn_bit_of(e->target, WN_MARK_TABLE, &bit));
@@ -71,6 +70,13 @@ void wn_weak_fetch(wn_heap *heap, size_t from, size_t to) {
         WN_PREFETCH(wn_bit_of(e->refs, WN_MARK_TABLE, &bit));
         WN_PREFETCH(&e->refs->next);
     }
+}
+
+static size_t lesser(size_t a, size_t b) { return a < b ? a : b; }
+
+void wn_weak_fetch(wn_heap *heap, size_t from, size_t to) {
+    const wn_weak_table *t = &heap->weak;
+    fetch(t->entry + lesser(from, t->size), t->entry + lesser(to, t->size));
 }
 
 static size_t hash(const void *p) { return (size_t)(((uintptr_t)p >> WN_GRANULE_SHIFT_) * 0x9E3779B97F4A7C15u >> 20); }
@@ -110,7 +116,8 @@ wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target) {
 static bool settle(wn_weak_table *t, size_t n) {
     if (!t->old) return true;
     size_t discarded = t->old_at * sizeof(wn_weak_entry) / DISCARDED;
-    for (; n && t->old_at < t->old_size; n--, t->old_at++) {
+    size_t end = t->walked == t->old ? t->walk_at : t->old_size;
+    for (; n && t->old_at < end; n--, t->old_at++) {
         wn_weak_entry *e = &t->old[t->old_at];
         if (!e->target || e->target == WN_WEAK_GONE) continue;
         wn_weak_entry *there = place(t, e->target);
@@ -128,7 +135,52 @@ static bool settle(wn_weak_table *t, size_t n) {
     return false;
 }
 
-bool wn_weak_settle(wn_heap *heap, size_t n) { return settle(&heap->weak, n); }
+/* Nothing of the old table stays where it is for the sake of a walk: that must begin anew. */
+static void lose_walk(wn_weak_table *t) {
+    if (!t->walked || t->walked != t->old) return;
+    t->walked = NULL;
+    t->walks_lost++;
+}
+
+bool wn_weak_settle(wn_heap *heap, size_t n) {
+    lose_walk(&heap->weak);
+    return settle(&heap->weak, n);
+}
+
+void wn_weak_walk_reset(wn_heap *heap) {
+    wn_os_lock_brief(&heap->weak.lock);
+    heap->weak.walked = NULL;
+    heap->weak.walks_lost = 0;
+    pthread_mutex_unlock(&heap->weak.lock);
+}
+
+/* Entries come over into the table until there is no old one; those made from then on may be missed. */
+static bool begin_walk(wn_weak_table *t, size_t n) {
+    if (!settle(t, 2 * n) || !t->entry) return false;
+    t->walked = t->entry;
+    t->walk_at = 0;
+    return true;
+}
+
+static bool walk(wn_weak_table *t, size_t n, void (*visit)(void *context, wn_weak_entry *e), void *context) {
+    n <<= lesser(t->walks_lost, 8); /* outrun by a table that grew twice: in longer steps, so that it comes to an end */
+    if (!t->walked && !begin_walk(t, n)) return t->entry != NULL;
+    size_t size = t->walked == t->old ? t->old_size : t->size, to = lesser(t->walk_at + n, size);
+    fetch(t->walked + to, t->walked + lesser(to + n, size)); /* for the next call */
+    for (wn_weak_entry *e = t->walked + t->walk_at; e < t->walked + to; e++)
+        if (e->target && e->target != WN_WEAK_GONE) visit(context, e);
+    t->walk_at = to;
+    if (to == size) t->walked = NULL;
+    return to < size;
+}
+
+bool wn_weak_walk(wn_heap *heap, size_t n, void (*visit)(void *context, wn_weak_entry *e), void *context) {
+    wn_weak_give_way(heap);
+    wn_os_lock_brief(&heap->weak.lock);
+    bool more = walk(&heap->weak, n, visit, context);
+    pthread_mutex_unlock(&heap->weak.lock);
+    return more;
+}
 
 /* At least half of what it was: in a smaller one there might not be room until all entries have been moved over. */
 static size_t size_for(const wn_weak_table *t, size_t live) {
@@ -161,8 +213,9 @@ static bool make_room(wn_weak_table *t) {
     settle(t, MOVED_PER_ENTRY);
     prepare(t);
     if ((t->used + 1) * 4 <= t->size * 3) return true;
+    lose_walk(t);
     while (!settle(t, 4096)) {
-    } /* cannot be: a new table has room for an eighth of the old one's places beside what has to be moved */
+    } /* only after a walk: a new table has room for an eighth of the old one's places beside what has to be moved */
     size_t size = size_for(t, t->live);
     wn_weak_entry *bigger = take_prepared(t, size);
     if (!bigger) return false;
@@ -204,32 +257,34 @@ void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
 
 /* ---- deaths and moves -------------------------------------------------------------------------------------------- */
 
+void wn_weak_entry_died(mutator *m, wn_weak_entry *e, bool (*alive)(void *context, void *object), void *context,
+                        wn_vector *values) {
+    wn_heap *heap = m->heap;
+    for (wn_weakref *r = e->refs, *next; r; r = next) {
+        next = r->next;
+        r->target = NULL;
+        r->next = NULL;
+        if (r->callback && (!alive || alive(context, r)) && wn_vector_push(&m->callbacks, r)) wn_retain(&m->fast, r);
+    }
+    for (wn_ephemeron *p = e->ephemerons, *next; p; p = next) {
+        next = p->next;
+        p->key = NULL;
+        heap->weak.ephemerons--;
+        p->next = NULL;
+        if (p->value) wn_vector_push(values, p->value);
+        p->value = NULL;
+    }
+    e->refs = NULL;
+    e->ephemerons = NULL;
+    wn_weak_remove_if_empty(heap, e);
+}
+
 void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context,
                          wn_vector *values) {
-    wn_heap *heap = m->heap;
-    wn_weak_lock(heap);
-    wn_weak_entry *e = wn_weak_find(heap, target);
-    if (e) {
-        for (wn_weakref *r = e->refs, *next; r; r = next) {
-            next = r->next;
-            r->target = NULL;
-            r->next = NULL;
-            if (r->callback && (!alive || alive(context, r)) && wn_vector_push(&m->callbacks, r))
-                wn_retain(&m->fast, r);
-        }
-        for (wn_ephemeron *p = e->ephemerons, *next; p; p = next) {
-            next = p->next;
-            p->key = NULL;
-            heap->weak.ephemerons--;
-            p->next = NULL;
-            if (p->value) wn_vector_push(values, p->value);
-            p->value = NULL;
-        }
-        e->refs = NULL;
-        e->ephemerons = NULL;
-        wn_weak_remove_if_empty(heap, e);
-    }
-    wn_weak_unlock(heap);
+    wn_weak_lock(m->heap);
+    wn_weak_entry *e = wn_weak_find(m->heap, target);
+    if (e) wn_weak_entry_died(m, e, alive, context, values);
+    wn_weak_unlock(m->heap);
 }
 
 void *wn_weak_self_died(wn_heap *heap, void *object) {

@@ -46,6 +46,13 @@ static inline void wn_weak_unlock(wn_heap *heap) { pthread_mutex_unlock(&heap->w
 /* Without the lock: lets those who wait for it have it first. */
 void wn_weak_give_way(wn_heap *heap);
 
+/* A walk through the table by a thread of the collector's, beside the program: `visit` sees, under the lock, each entry
+ * that there was when the walk began, in calls of wn_weak_walk that show it at most n of them. False: that was the end.
+ * An entry made meanwhile it may not see. The table may grow: then the walk goes on in the old one, whose entries are
+ * not moved over before they have been seen. Begin and end it, come to its end or not, with wn_weak_walk_reset. */
+void wn_weak_walk_reset(wn_heap *heap);
+bool wn_weak_walk(wn_heap *heap, size_t n, void (*visit)(void *context, wn_weak_entry *e), void *context);
+
 /* Asks for what a look at entries [from, to) will read elsewhere: marks of targets, their weak references. */
 void wn_weak_fetch(wn_heap *heap, size_t from, size_t to);
 
@@ -61,6 +68,9 @@ wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target);
  * `values` (the caller owns them then). `alive` NULL: all are. */
 void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context,
                          wn_vector *values);
+/* The same for an entry at hand, under the lock. */
+void wn_weak_entry_died(mutator *m, wn_weak_entry *e, bool (*alive)(void *context, void *object), void *context,
+                        wn_vector *values);
 /* A weak reference or an ephemeron is itself about to be freed; what an ephemeron held is returned for release. */
 void *wn_weak_self_died(wn_heap *heap, void *object);
 /* An entry whose chains may have become empty; under the lock. */

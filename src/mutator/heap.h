@@ -68,6 +68,9 @@ typedef struct wn_weak_table {
     size_t old_size, old_at;      /* those before old_at have been */
     struct wn_weak_entry *next;   /* the one that it will grow into, filled with memory a little at a time */
     size_t next_size, next_ready; /* bytes that are */
+    struct wn_weak_entry *walked; /* `entry` or `old`, while a thread of the collector's goes through it beside the */
+    size_t walk_at;               /* program, and has come so far; NULL: none does */
+    unsigned walks_lost;          /* how often it had to begin anew */
     size_t live;                  /* in both */
     size_t ephemerons;            /* with a key */
 } wn_weak_table;

@@ -225,6 +225,7 @@ static void after_in_child(void) {
         h->stopper = NULL;
         h->stop_depth = 0;
         h->weak.wanted = 0; /* threads that waited for its lock are gone */
+        h->weak.walked = NULL;
         wn_space_inherit(&h->space);
         unlock_heap(h);
         /* Waiters of a condition are gone too. */

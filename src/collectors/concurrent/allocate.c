@@ -97,7 +97,7 @@ static void *small(mutator *m, const wn_type *type, size_t slot) {
 static void *large(mutator *m, const wn_type *type, size_t bytes) {
     wn_space *space = &m->heap->space;
     void *p;
-    wn_cc_pace(m);
+    wn_cc_pace_large(m, bytes);
     for (int tries = 0; !(p = wn_space_large(space, bytes)); tries++)
         if (tries == 2 || !make_room(m, tries == 1)) {
             note_futile(m);

@@ -159,6 +159,7 @@ typedef struct wn_cc {
 
     /* the pacer; see pacer.c */
     size_t trigger, goal;     /* bytes in use at which a cycle starts, and at which it should be over; atomic */
+    size_t largest;           /* bytes of the largest object made since the last cycle ended; atomic */
     size_t external_at_start; /* bytes held outside when the last cycle started; atomic */
     size_t work_expected;     /* of the cycle under way */
     size_t work_done;         /* atomic */
@@ -272,6 +273,8 @@ void wn_cc_pace_start(wn_cc *cc);
 void wn_cc_pace_end(wn_cc *cc);
 /* After a thread has been handed a run of slots: starts a cycle, or makes the thread help with the one under way. */
 void wn_cc_pace(mutator *m);
+/* The same before a large object. */
+void wn_cc_pace_large(mutator *m, size_t bytes);
 void wn_cc_external(mutator *m);
 /* Finalizers have given back what was held outside: the goal comes down with it. */
 void wn_cc_pace_down(wn_cc *cc);

@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-enum { ENTRIES = 64, OBJECTS = 1024 };
+enum { ENTRIES = 32, OBJECTS = 1024 };
 
 static bool is_marked(void *context, void *object) {
     (void)context;
@@ -41,45 +41,42 @@ static void prune(wn_heap *heap, wn_weak_entry *e) {
 
 static void wake_somebody(wn_cc *cc);
 
-/* The whole table, ENTRIES at a time under its lock; from the start again when it has grown meanwhile. */
-static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
-    wn_heap *heap = cc->heap;
-    const wn_weak_entry *table = NULL;
-    bool was_settled = true;
-    wn_vector values = {0};
-    void *dead[ENTRIES];
-    bool end = false;
-    for (size_t i = 0; !end && wn_cc_pause(cc, w);) {
-        size_t n = 0;
-        wn_weak_give_way(heap);
-        pthread_mutex_lock(&heap->weak.lock);
-        bool settled = wn_weak_settle(heap, ENTRIES);
-        if (table != heap->weak.entry || !was_settled) i = 0; /* entries came over to places already passed */
-        was_settled = settled;
-        table = heap->weak.entry;
-        wn_weak_fetch(heap, i, i + ENTRIES);
-        for (size_t to = i + ENTRIES; i < to && i < heap->weak.size; i++) {
-            wn_weak_entry *e = &heap->weak.entry[i];
-            if (!e->target || e->target == WN_WEAK_GONE) continue;
-            if (wn_cc_is_marked(e->target)) {
-                prune(heap, e);
-                wn_weak_remove_if_empty(heap, e);
-            } else {
-                dead[n++] = e->target;
-            }
-        }
-        end = settled && i >= heap->weak.size;
-        pthread_mutex_unlock(&heap->weak.lock);
-        for (size_t j = 0; j < n; j++) wn_weak_target_died(&w->me, dead[j], is_marked, NULL, &values);
-        values.n = 0; /* dead like their keys, or alive for reasons of their own */
-        if (!w->me.callbacks.n) continue;
-        pthread_mutex_lock(&cc->lists);
-        for (size_t j = 0; j < w->me.callbacks.n; j++) wn_vector_push(&cc->due_callbacks, w->me.callbacks.at[j]);
-        pthread_mutex_unlock(&cc->lists);
-        w->me.callbacks.n = 0;
+typedef struct clearing {
+    wn_cc_worker *w;
+    wn_vector values; /* dead like their keys, or alive for reasons of their own */
+} clearing;
+
+static void clear_entry(void *context, wn_weak_entry *e) {
+    clearing *c = context;
+    if (!wn_cc_is_marked(e->target)) {
+        wn_weak_entry_died(&c->w->me, e, is_marked, NULL, &c->values);
+        return;
     }
-    wn_vector_free(&values);
-    return end && wn_cc_pause(cc, w);
+    prune(c->w->cc->heap, e);
+    wn_weak_remove_if_empty(c->w->cc->heap, e);
+}
+
+static void make_callbacks_due(wn_cc *cc, wn_vector *callbacks) {
+    if (!callbacks->n) return;
+    pthread_mutex_lock(&cc->lists);
+    for (size_t i = 0; i < callbacks->n; i++) wn_vector_push(&cc->due_callbacks, callbacks->at[i]);
+    pthread_mutex_unlock(&cc->lists);
+    callbacks->n = 0;
+}
+
+/* What is entered meanwhile refers to what is alive. */
+static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
+    clearing c = {w, {0}};
+    bool more = true;
+    wn_weak_walk_reset(cc->heap);
+    while (more && wn_cc_pause(cc, w)) {
+        more = wn_weak_walk(cc->heap, ENTRIES, clear_entry, &c);
+        c.values.n = 0;
+        make_callbacks_due(cc, &w->me.callbacks);
+    }
+    wn_weak_walk_reset(cc->heap);
+    wn_vector_free(&c.values);
+    return !more && wn_cc_pause(cc, w);
 }
 
 static bool find_finals(wn_cc *cc, wn_cc_worker *w) {

@@ -305,27 +305,17 @@ static void follow_key(tracing *t, void *o) {
     for (wn_ephemeron *p = e ? e->ephemerons : NULL; p; p = p->next) follow_one(t, p);
 }
 
-/* The whole table, a little at a time under its lock; from the start again when it has grown meanwhile. */
+static void follow_entry(void *context, wn_weak_entry *e) {
+    for (wn_ephemeron *p = e->ephemerons; p; p = p->next) follow_one(context, p);
+}
+
+/* What is entered meanwhile needs no look: its value was reachable, or is black. */
 static bool follow_table(tracing *t, wn_cc_worker *w) {
-    wn_heap *heap = t->cc->heap;
-    const wn_weak_entry *table = NULL;
-    bool was_settled = true;
-    for (size_t i = 0;;) {
-        wn_weak_give_way(heap);
-        pthread_mutex_lock(&heap->weak.lock);
-        bool settled = wn_weak_settle(heap, 256);
-        if (table != heap->weak.entry || !was_settled) i = 0; /* entries came over to places already passed */
-        was_settled = settled;
-        table = heap->weak.entry;
-        size_t to = i + 256 < heap->weak.size ? i + 256 : heap->weak.size;
-        for (; i < to; i++)
-            if (table[i].target && table[i].target != WN_WEAK_GONE)
-                for (wn_ephemeron *p = table[i].ephemerons; p; p = p->next) follow_one(t, p);
-        bool end = settled && i >= heap->weak.size;
-        pthread_mutex_unlock(&heap->weak.lock);
-        if (end) return true;
-        if (!wn_cc_pause(t->cc, w)) return false;
-    }
+    bool more = true;
+    wn_weak_walk_reset(t->cc->heap);
+    while (more && wn_cc_pause(t->cc, w)) more = wn_weak_walk(t->cc->heap, 64, follow_entry, t);
+    wn_weak_walk_reset(t->cc->heap);
+    return !more;
 }
 
 bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w) {

@@ -81,6 +81,7 @@ void wn_cc_pace_end(wn_cc *cc) {
     cc->last_end = now;
     cc->last_allocated = __atomic_load_n(&cc->heap->space.allocated_bytes, __ATOMIC_RELAXED);
     set_goal(cc, cc->now.live);
+    __atomic_store_n(&cc->largest, 0, __ATOMIC_RELAXED);
     if (cc->now.freed_bytes) __atomic_store_n(&cc->futile_at, 0, __ATOMIC_RELAXED);
     __atomic_fetch_add(&cc->cpu_total_ns, cc->now.cpu_ns + __atomic_load_n(&cc->now.assist_ns, __ATOMIC_RELAXED),
                        __ATOMIC_RELAXED);
@@ -118,8 +119,17 @@ void wn_cc_pace(mutator *m) {
     size_t outside = __atomic_load_n(&m->heap->external_bytes, __ATOMIC_RELAXED),
            before = __atomic_load_n(&cc->external_at_start, __ATOMIC_RELAXED);
     bool by_outside = outside > before && outside - before > used / 8;
-    /* Before the first cycle there is no goal to miss: a large array made first is no reason to wait. */
-    if (by_outside || (goal && used > goal + goal / 2 + OVERSHOOT)) wn_cc_wait_for_cycle(m, false);
+    /* Before the first cycle there is no goal to miss; and where single objects are large, one or two of them more are
+     * no reason to wait. */
+    size_t bearable = goal / 2 + OVERSHOOT + 2 * __atomic_load_n(&cc->largest, __ATOMIC_RELAXED);
+    if (by_outside || (goal && used > goal + bearable)) wn_cc_wait_for_cycle(m, false);
+}
+
+void wn_cc_pace_large(mutator *m, size_t bytes) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    if (bytes > __atomic_load_n(&cc->largest, __ATOMIC_RELAXED))
+        __atomic_store_n(&cc->largest, bytes, __ATOMIC_RELAXED); /* of two threads at once, either will do */
+    wn_cc_pace(m);
 }
 
 void wn_cc_pace_down(wn_cc *cc) {

@@ -1,0 +1,93 @@
+/* test_weak.c - the walk through the table of weak references beside a program that goes on adding to it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "engines/weak.h"
+
+typedef struct thing {
+    wn_object head;
+    size_t number, seen;
+} thing;
+static const wn_type thing_type = WN_TYPE(thing);
+
+typedef struct things {
+    wn_object head;
+    size_t length;
+    void *at[];
+} things;
+static const wn_type things_type = WN_TYPE(things, WN_ITEMS(things, length, at));
+
+/* Things [from, to), each with a weak reference. */
+static void make(wn_mutator *m, things *all_, size_t from, size_t to) {
+    wn_borrow(m, things *, all, all_);
+    for (size_t i = from; i < to; i++) {
+        wn_root(m, thing *, x, wn_new(m, &thing_type));
+        x->number = i;
+        wn_set(m, all, at[2 * i], x);
+        wn_move(m, all, at[2 * i + 1], wn_weakref_new(m, x, NULL, NULL));
+        assert_non_null(all->at[2 * i + 1]);
+    }
+}
+
+static void see(void *context, wn_weak_entry *e) {
+    ++*(size_t *)context;
+    ((thing *)e->target)->seen++;
+}
+
+enum { AT_FIRST = 5000, EACH_TIME = 64 };
+
+/* Goes through the table while `added` are added after each call; every entry that was there at first is seen. */
+static void walk(size_t added) {
+    wn_heap *heap;
+    wn_mutator *m;
+    wn_options options = wn_options_default();
+    options.collector = WN_COLLECTOR_REFCOUNT;
+    assert_int_equal(wn_heap_new(&options, &heap), WN_OK);
+    assert_int_equal(wn_attach(heap, &m), WN_OK);
+    {
+        size_t most = 400000, made = AT_FIRST, visits = 0;
+        wn_root(m, things *, all, wn_new_array(m, &things_type, 2 * most));
+        make(m, all, 0, made);
+        wn_weak_walk_reset(heap);
+        while (wn_weak_walk(heap, EACH_TIME, see, &visits)) {
+            assert_true(made + added <= most); /* else it does not come to an end */
+            make(m, all, made, made + added);
+            made += added;
+        }
+        wn_weak_walk_reset(heap);
+        for (size_t i = 0; i < AT_FIRST; i++) assert_true(((thing *)all->at[2 * i])->seen);
+        if (!added) assert_int_equal(visits, AT_FIRST);
+        /* The table is whole: each reference is found by its target. */
+        for (size_t i = 0; i < made; i++) assert_int_equal(wn_weakref_count(m, all->at[2 * i]), 1);
+        assert_null(heap->weak.walked);
+    }
+    wn_detach(m);
+    wn_heap_free(heap);
+}
+
+static void a_walk_sees_all_entries(void **state) {
+    (void)state;
+    walk(0);
+}
+static void a_walk_goes_on_while_the_table_grows(void **state) {
+    (void)state;
+    walk(40);
+}
+/* So fast that the table grows again before the walk is through the one before: it begins anew. */
+static void a_walk_that_is_outrun_begins_anew(void **state) {
+    (void)state;
+    walk(200);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_walk_sees_all_entries),
+        cmocka_unit_test(a_walk_goes_on_while_the_table_grows),
+        cmocka_unit_test(a_walk_that_is_outrun_begins_anew),
+    };
+    return cmocka_run_group_tests_name("weak", tests, NULL, NULL);
+}
