@@ -542,11 +542,10 @@ static void poll_snapshot(void) {
         W.n.segments = a->segments;
         W.n.proposed += a->garbage;
         W.patience = wn_os_now() + a->ns;
-        W.paced =
-            (double)a->garbage * W.gc->generations[0].threshold / ((double)(a->tracked - a->garbage) * EARLY) * 1.2;
-        plan_slices(0);
         if (a->tracked) W.ns_per_object = (double)a->ns / (double)a->tracked;
         W.gc->long_lived_total = (Py_ssize_t)(a->tracked - a->garbage);
+        W.paced = 0;
+        plan_slices(0);
         if (W.o.log) {
             memcpy(W.types, a->types, sizeof W.types);
             W.names = a->names;
@@ -801,11 +800,12 @@ static void full_stop(PyObject *info) {
 /* ---- pacing
  * ----------------------------------------------------------------------------------------------------------- */
 
-/* Garbage is reclaimed at the pace at which the next snapshot can come nearer: what is done before that costs no
- * memory, because new objects take the place of those reclaimed. And it is done in slices that take about as long as a
- * young collection, so that the program's slowest steps are not much slower than they always were: several of them
- * between two young collections. For that the interpreter's count of new objects is put ahead, which makes it collect
- * sooner, and in such a collection the young objects are parked.
+/* Garbage is reclaimed at the pace at which the next snapshot can come nearer, as the old objects grow in number (when
+ * that has gone on while the child searched, faster): what is done before then costs no memory, because new objects
+ * take the place of those reclaimed. And it is done in slices that take about as long as a young collection, so that
+ * the program's slowest steps are not much slower than they always were: several of them between two young collections.
+ * For that the interpreter's count of new objects is put ahead, which makes it collect sooner, and in such a collection
+ * the young objects are parked.
  *
  * Of what slices cost, a rise counts at once and a fall slowly. */
 static void plan_slices(uint64_t took) {
@@ -814,6 +814,12 @@ static void plan_slices(uint64_t took) {
         double each = (double)took / (double)W.handed;
         W.ns_of_slice = each > W.ns_of_slice ? W.ns_of_slice * .8 + each * .2 : W.ns_of_slice * .95 + each * .05;
     }
+    if (!W.answer) return; /* that was the last */
+    double until_next = (double)W.gc->long_lived_total * EARLY, growth = until_next - (double)W.gc->long_lived_pending;
+    if (growth < until_next / 8) growth = until_next / 8;
+    double left = W.next < W.answer->entries ? (double)(W.answer->entries - W.next) : 0;
+    double pace = left * W.gc->generations[0].threshold / (growth + 1);
+    if (pace > W.paced) W.paced = pace;
     double each = W.ns_of_slice > 0 ? W.ns_of_slice : 500, limit = W.o.slice_ms * 8e5;
     double aim = .8 * (W.ns_of_young > 25e3 ? W.ns_of_young : 25e3);
     double slices = W.paced * each / (aim < limit ? aim : limit) + 1;
