@@ -49,7 +49,7 @@ enum {
     WN_CC_UNIT = 512,        /* objects a marker scans between two looks around */
     WN_CC_SLICE = 512,       /* references of a long array scanned at a time */
     WN_CC_LONG = 1024,       /* arrays with more of them are scanned in slices, by whoever has time */
-    WN_CC_ASSIST_NS = 20000, /* what one assist may take */
+    WN_CC_ASSIST_NS = 15000, /* what one assist may take */
     WN_CC_ASSIST_UNIT = 64,  /* objects between two looks at the clock */
     WN_CC_WORKERS = 64       /* most marking threads */
 };
