@@ -233,7 +233,7 @@ static WN_ALWAYS_INLINE void visit_shared(void *arg, void *reference) {
 
 static void *help(void *arg) {
     helper *h = arg;
-    h->scanned = wn_mark_drain_shared(&h->m, toy_fetch, toy_scan, visit_shared, NULL, h->c, h);
+    h->scanned = wn_mark_drain_shared(&h->m, toy_fetch, toy_scan, visit_shared, h->c, h);
     return NULL;
 }
 
@@ -294,10 +294,10 @@ static void marking_stops_at_its_budget_and_goes_on(void **state) {
     wn_cycles_begin(&c);
     wn_cycles_claim(&c, t);
     wn_mark_push(&c.marker, t);
-    for (size_t n; (n = wn_mark_drain(&c.marker, 100, toy_fetch, toy_scan, wn_cycles_visit, NULL, &zero, &c));
+    for (size_t n; (n = wn_mark_drain_stack(&c.marker, 100, toy_fetch, toy_scan, wn_cycles_visit, &zero, &c));
          total += n) {
         assert_true(n <= 100);
-        assert_int_equal(c.marker.queued, 0);
+        for (unsigned i = 0; i < WN_MARK_QUEUE; i++) assert_null(c.marker.queue[i]);
     }
     assert_int_equal(total, N);
     free(t);

@@ -306,7 +306,7 @@ static void *help(void *arg) {
     wait_for(&h->go);
     tracer *t = &tracers[1];
     if (h->go == 2) return NULL;
-    t->marked = wn_mark_drain_shared(&h->marker, scan_fetch, tracer_scan, tracer_visit, NULL, t, t);
+    t->marked = wn_mark_drain_shared(&h->marker, scan_fetch, tracer_scan, tracer_visit, t, t);
     return NULL;
 }
 
@@ -356,14 +356,14 @@ bool search_run(search *s, gc_state *gc, unsigned threads, bool child) {
         wn_mark_share(&c->pool, threads);
         tracer_make(&tracers[1], s, 1, &h.marker);
         __atomic_store_n(&h.go, 1, __ATOMIC_RELEASE);
-        t->marked = wn_mark_drain_shared(&c->marker, scan_fetch, tracer_scan, tracer_visit, NULL, t, t);
+        t->marked = wn_mark_drain_shared(&c->marker, scan_fetch, tracer_scan, tracer_visit, t, t);
         pthread_join(id, NULL);
         t->marked += tracers[1].marked;
         c->failed |= h.marker.failed | tracers[1].later.lost;
         wn_mark_drop(&h.marker);
         for (size_t i = 0; i < tracers[1].later.n; i++) tracer_scan(t, tracers[1].later.item[i], tracer_visit, t);
     }
-    t->marked += wn_mark_drain(&c->marker, SIZE_MAX, scan_fetch, tracer_scan, tracer_visit, NULL, t, t);
+    t->marked += wn_mark_drain_stack(&c->marker, SIZE_MAX, scan_fetch, tracer_scan, tracer_visit, t, t);
     s->marked = t->marked;
     uint64_t marked = wn_os_now();
 

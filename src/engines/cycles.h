@@ -76,7 +76,7 @@ static WN_ALWAYS_INLINE void wn_cycles_visit(void *cycles, void *reference) {
 }
 /* Marks all that is reachable from what has been pushed; returns how many objects were scanned. */
 static WN_ALWAYS_INLINE size_t wn_cycles_mark(wn_cycles *c, wn_fetch_fn *fetch, wn_scan_fn *scan, void *context) {
-    return wn_mark_drain(&c->marker, SIZE_MAX, fetch, scan, wn_cycles_visit, NULL, context, c);
+    return wn_mark_drain_stack(&c->marker, SIZE_MAX, fetch, scan, wn_cycles_visit, context, c);
 }
 
 static WN_ALWAYS_INLINE void wn_cycles_subtract(void *cycles, void *reference) {

@@ -13,7 +13,7 @@
  * a constant where wn_mark_drain is used, so none is called through a pointer):
  *
  *     scan(context, entry, visit, arg)   calls visit(arg, reference) for each reference of the object;
- *     visit(arg, reference)              tests and sets the mark, and when it was not set, wn_mark_reach(marker, ...);
+ *     visit(arg, reference)              tests and sets the mark, and when it was not set, wn_mark_reach(walk, ...);
  *                                        outside of a drain wn_mark_push;
  *     fetch(context, entry, stage)       stage 0: WN_PREFETCH the head; 1: the head is here, prefetch what it points to
  *                                        that is not an object; 2: as 1, and the scan follows at once;
@@ -41,7 +41,9 @@ enum {
     WN_MARK_STAGE = 16,      /* objects between the first prefetch and fetch() */
     WN_MARK_ORDER = 128,     /* trust in a heap's order at most: one for each entry near the last, less three else */
     WN_MARK_DISTRUST = 8192, /* entries until a heap that showed no order is given another chance */
-    WN_MARK_SEGMENT = 1022   /* entries of a segment of the stack; a segment is 8 KiB */
+    WN_MARK_AHEAD =
+        2048, /* bytes asked for ahead in order: past the page, where the processor's own prefetching ends */
+    WN_MARK_SEGMENT = 1022 /* entries of a segment of the stack; a segment is 8 KiB */
 };
 
 /* Bytes within which the processor's own prefetching is trusted. A client whose objects have much of what a scan reads
@@ -75,14 +77,24 @@ typedef struct wn_marker {
     wn_mark_segment *segment;  /* current; further full ones behind it */
     wn_mark_segment *reserve;  /* one empty, so that a stack that swings at a border stays cheap */
     wn_mark_pool *pool;
-    bool failed;         /* an entry was dropped for want of memory */
-    unsigned at, queued; /* the queue's next place, and how many it holds */
-    uintptr_t here;      /* the entry scanned last */
-    int order;           /* above 0 while three entries of four lie next to the one before; see WN_MARK_ORDER */
-    unsigned distrusted; /* entries until that is tried again */
-    void *next;          /* one that lies next to it, to be scanned next; only inside wn_mark_drain */
-    void *queue[WN_MARK_QUEUE];
+    bool failed;                /* an entry was dropped for want of memory */
+    uintptr_t here;             /* the entry scanned last */
+    int order;                  /* above 0 while three entries of four lie next to the one before; see WN_MARK_ORDER */
+    unsigned distrusted;        /* entries until that is tried again */
+    void *queue[WN_MARK_QUEUE]; /* empty but inside of a drain */
 } wn_marker;
+
+/* What a drain changes with each object. A local variable of whoever drains, of which no function that is not inlined
+ * may be told: so it lives in registers, where five words of memory that each object reads and writes again would cost
+ * as much as the object. */
+typedef struct wn_mark_walk {
+    wn_marker *marker;
+    void *next;          /* what lies next to the entry scanned last, to be scanned next */
+    uintptr_t here;      /* as in the marker, and brought back there by wn_mark_rest */
+    int order;           /* the same */
+    unsigned distrusted; /* the same */
+    unsigned at, queued; /* the queue's next place, and how many it holds */
+} wn_mark_walk;
 
 typedef void wn_visit_fn(void *arg, void *reference);
 typedef void wn_scan_fn(void *context, void *entry, wn_visit_fn *visit, void *arg);
@@ -118,42 +130,57 @@ static WN_ALWAYS_INLINE void wn_mark_push(wn_marker *m, void *entry) {
 }
 
 static WN_ALWAYS_INLINE bool wn_mark_empty(const wn_marker *m) {
-    return m->top == m->base && !m->queued && (!m->segment || !m->segment->next);
+    return m->top == m->base && (!m->segment || !m->segment->next);
 }
 
-/* An entry to keep for later: from the queue to the stack, so that between steps all of them are on the stack. */
-static inline void wn_mark_settle(wn_marker *m) {
-    for (unsigned i = 0; m->queued && i < WN_MARK_QUEUE; i++) {
-        void **place = &m->queue[(m->at + i) % WN_MARK_QUEUE];
+static WN_ALWAYS_INLINE wn_mark_walk wn_mark_set_out(wn_marker *m) {
+    return (wn_mark_walk){.marker = m, .here = m->here, .order = m->order, .distrusted = m->distrusted};
+}
+
+/* What the queue holds is for later: on the stack. */
+static WN_ALWAYS_INLINE void wn_mark_settle_(wn_mark_walk *w) {
+    for (unsigned i = 0; w->queued && i < WN_MARK_QUEUE; i++) {
+        void **place = &w->marker->queue[(w->at + i) % WN_MARK_QUEUE];
         if (!*place) continue;
-        wn_mark_push(m, *place);
+        wn_mark_push(w->marker, *place);
         *place = NULL;
-        m->queued--;
+        w->queued--;
     }
 }
 
-static WN_ALWAYS_INLINE uintptr_t wn_mark_away_(const wn_marker *m, const void *entry) {
-    uintptr_t away = (uintptr_t)entry - m->here;
+/* After the last wn_mark_drain of a walk: all entries are on the stack again. */
+static WN_ALWAYS_INLINE void wn_mark_rest(wn_mark_walk *w) {
+    wn_marker *m = w->marker;
+    if (w->next) wn_mark_push(m, w->next);
+    w->next = NULL;
+    wn_mark_settle_(w);
+    m->here = w->here;
+    m->order = w->order;
+    m->distrusted = w->distrusted;
+}
+
+static WN_ALWAYS_INLINE uintptr_t wn_mark_away_(const wn_mark_walk *w, const void *entry) {
+    uintptr_t away = (uintptr_t)entry - w->here;
     return away <= UINTPTR_MAX / 2 ? away : -away;
 }
 /* Whether the processor will have fetched an entry by itself, because of the one scanned last. */
-static WN_ALWAYS_INLINE bool wn_mark_is_near_(const wn_marker *m, const void *entry) {
-    return (uintptr_t)entry - m->here + WN_MARK_NEAR < 2 * WN_MARK_NEAR;
+static WN_ALWAYS_INLINE bool wn_mark_is_near_(const wn_mark_walk *w, const void *entry) {
+    return (uintptr_t)entry - w->here + WN_MARK_NEAR < 2 * WN_MARK_NEAR;
 }
 
 /* For visit: adds what the object being scanned refers to, whose mark has just been claimed. What lies next to the
  * object is scanned next, past the stack: so objects that lie in the order of a walk are scanned in that order, from
  * whichever side each was reached. */
-static WN_ALWAYS_INLINE void wn_mark_reach(wn_marker *m, void *entry) {
-    if (wn_mark_is_near_(m, entry)) {
-        void *other = m->next;
-        if (!other || wn_mark_away_(m, entry) < wn_mark_away_(m, other)) {
-            m->next = entry;
+static WN_ALWAYS_INLINE void wn_mark_reach(wn_mark_walk *w, void *entry) {
+    if (wn_mark_is_near_(w, entry)) {
+        void *other = w->next;
+        if (!other || wn_mark_away_(w, entry) < wn_mark_away_(w, other)) {
+            w->next = entry;
             if (!other) return;
             entry = other;
         }
     }
-    wn_mark_push(m, entry);
+    wn_mark_push(w->marker, entry);
 }
 
 /* One step of a queue of prefetches: an entry goes in, or NULL to move the others on; the one that is due comes out, or
@@ -169,71 +196,85 @@ static WN_ALWAYS_INLINE void *wn_mark_pass_(void **queue, unsigned *place, void 
     return due;
 }
 
-/* The same for the marker's own. */
-static WN_ALWAYS_INLINE void *wn_mark_queue_(wn_marker *m, void *entry, wn_fetch_fn *fetch, void *context) {
-    void *due = wn_mark_pass_(m->queue, &m->at, entry, fetch, context);
-    m->queued += (entry != NULL) - (due != NULL);
+/* The same for a walk's own. */
+static WN_ALWAYS_INLINE void *wn_mark_queue_(wn_mark_walk *w, void *entry, wn_fetch_fn *fetch, void *context) {
+    void *due = wn_mark_pass_(w->marker->queue, &w->at, entry, fetch, context);
+    w->queued += (entry != NULL) - (due != NULL);
     return due;
 }
 
 /* For `more`: an entry whose mark was just claimed, one of many, goes past the stack; returns one to be scanned. */
-static WN_ALWAYS_INLINE void *wn_mark_feed(wn_marker *m, void *entry, wn_fetch_fn *fetch, void *context) {
-    void *due = wn_mark_queue_(m, entry, fetch, context);
-    if (due) m->here = (uintptr_t)due;
+static WN_ALWAYS_INLINE void *wn_mark_feed(wn_mark_walk *w, void *entry, wn_fetch_fn *fetch, void *context) {
+    void *due = wn_mark_queue_(w, entry, fetch, context);
+    if (due) w->here = (uintptr_t)due;
     return due;
 }
 
 /* Whether an entry may be scanned at once because it lies next to the one scanned last. Not even then where that is the
  * exception: an object of a random heap whose neighbour was fetched on purpose is as cold as any other. */
-static WN_ALWAYS_INLINE bool wn_mark_trusts_(wn_marker *m, const void *entry) {
-    if (m->order <= 0) {
-        if (!--m->distrusted) {
-            m->order = WN_MARK_ORDER;
-            wn_mark_settle(m);
+static WN_ALWAYS_INLINE bool wn_mark_trusts_(wn_mark_walk *w, const void *entry) {
+    if (w->order <= 0) {
+        if (!--w->distrusted) {
+            w->order = WN_MARK_ORDER;
+            wn_mark_settle_(w);
         }
         return false;
     }
-    if (wn_mark_is_near_(m, entry)) {
-        m->order += m->order < WN_MARK_ORDER;
+    if (wn_mark_is_near_(w, entry)) {
+        w->order += w->order < WN_MARK_ORDER;
         return true;
     }
-    m->order -= 3;
-    if (m->order <= 0) m->distrusted = WN_MARK_DISTRUST;
+    w->order -= 3;
+    if (w->order <= 0) w->distrusted = WN_MARK_DISTRUST;
     return false;
 }
 
 /* Scans until nothing is left, or about `budget` objects have been scanned; returns how many. */
-static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fetch_fn *fetch, wn_scan_fn *scan,
+static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_mark_walk *w, size_t budget, wn_fetch_fn *fetch, wn_scan_fn *scan,
                                              wn_visit_fn *visit, wn_more_fn *more, void *context, void *arg) {
+    wn_marker *m = w->marker;
     size_t done = 0;
     while (done < budget) {
-        void *entry = m->next, *due;
-        if (entry) {
-            m->next = NULL;
-        } else if (__builtin_expect(m->top != m->base, 1) || wn_mark_shrink_(m)) {
-            entry = *--m->top;
-        } else {
-            size_t worth = more ? more(context) : 0;
-            done += worth;
-            if (worth) continue;
-            if (!m->queued) break;
+        void *entry = w->next, *due;
+        w->next = NULL;
+        if (!entry) {
+            if (__builtin_expect(m->top != m->base, 1) || wn_mark_shrink_(m)) {
+                entry = *--m->top;
+            } else {
+                size_t worth = more ? more(context) : 0;
+                done += worth;
+                if (worth) continue;
+                if (!w->queued) break;
+            }
         }
-        if (entry && wn_mark_trusts_(m, entry)) {
+        if (entry && wn_mark_trusts_(w, entry)) {
             due = entry;
             fetch(context, due, 2);
         } else {
-            due = wn_mark_queue_(m, entry, fetch, context);
+            due = wn_mark_queue_(w, entry, fetch, context);
             if (!due) continue;
         }
-        m->here = (uintptr_t)due;
-        scan(context, due, visit, arg);
-        done++;
+        for (;;) {
+            w->here = (uintptr_t)due;
+            scan(context, due, visit, arg);
+            done++;
+            /* In order, one leads to the next. This is the loop that has to be short. */
+            due = w->next;
+            if (!due || w->order <= 0 || done >= budget) break;
+            w->next = NULL;
+            WN_PREFETCH((char *)due + WN_MARK_AHEAD);
+            fetch(context, due, 2);
+        }
     }
-    if (m->next) {
-        wn_mark_push(m, m->next);
-        m->next = NULL;
-    }
-    wn_mark_settle(m);
+    return done;
+}
+
+/* The same for a client that never reaches past the stack. */
+static WN_ALWAYS_INLINE size_t wn_mark_drain_stack(wn_marker *m, size_t budget, wn_fetch_fn *fetch, wn_scan_fn *scan,
+                                                   wn_visit_fn *visit, void *context, void *arg) {
+    wn_mark_walk w = wn_mark_set_out(m);
+    size_t done = wn_mark_drain(&w, budget, fetch, scan, visit, NULL, context, arg);
+    wn_mark_rest(&w);
     return done;
 }
 
@@ -241,11 +282,11 @@ static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_marker *m, size_t budget, wn_fet
  * of its own, after wn_mark_share. Marks are claimed with plain loads and
  * stores or with atomic ones, as the client can bear. */
 static WN_ALWAYS_INLINE size_t wn_mark_drain_shared(wn_marker *m, wn_fetch_fn *fetch, wn_scan_fn *scan,
-                                                    wn_visit_fn *visit, wn_more_fn *more, void *context, void *arg) {
+                                                    wn_visit_fn *visit, void *context, void *arg) {
     size_t done = 0;
     do {
         size_t n;
-        while ((n = wn_mark_drain(m, 2048, fetch, scan, visit, more, context, arg)) != 0) {
+        while ((n = wn_mark_drain_stack(m, 2048, fetch, scan, visit, context, arg)) != 0) {
             done += n;
             if (__atomic_load_n(&m->pool->hungry, __ATOMIC_RELAXED)) wn_mark_give_(m);
         }

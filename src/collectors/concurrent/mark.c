@@ -8,33 +8,35 @@
  * reference was filled in before the reference was stored.
  */
 #include "collectors/concurrent/concurrent.h"
+#include "engines/slice.h"
 
 #include <stdlib.h>
 
-/* A marker and what it found besides: an array's references count as work too. */
+/* A drain: the walk, and what it found besides; an array's references count as work too. A local variable whose parts
+ * are in registers, because only inlined functions see it. */
 typedef struct tracing {
     wn_cc *cc;
-    wn_marker *marker;
+    wn_mark_walk walk;
     size_t array_refs;
 } tracing;
 
-static void found_hidden(tracing *t, void *o);
+static void found_hidden(wn_cc *cc, void *o);
 
 /* True when the object was white and has to be scanned. */
-static WN_ALWAYS_INLINE bool claim(tracing *t, void *o) {
+static WN_ALWAYS_INLINE bool claim(wn_cc *cc, void *o) {
     if (!wn_cc_claim(o)) return false;
-    if (WN_UNLIKELY(__atomic_load_n(&t->cc->hidden, __ATOMIC_RELAXED))) found_hidden(t, o);
+    if (WN_UNLIKELY(__atomic_load_n(&cc->hidden, __ATOMIC_RELAXED))) found_hidden(cc, o);
     return wn_block_of(o)->kind != WN_CC_LEAF;
 }
 
 /* In a drain. */
 static WN_ALWAYS_INLINE void visit(void *arg, void *o) {
     tracing *t = arg;
-    if (o && claim(t, o)) wn_mark_reach(t->marker, o);
+    if (o && claim(t->cc, o)) wn_mark_reach(&t->walk, o);
 }
 /* Outside of one. */
-static void push(tracing *t, void *o) {
-    if (o && claim(t, o)) wn_mark_push(t->marker, o);
+static void push(wn_cc *cc, wn_marker *marker, void *o) {
+    if (o && claim(cc, o)) wn_mark_push(marker, o);
 }
 
 static WN_ALWAYS_INLINE void visit_slot(void **slot, void *context) {
@@ -43,7 +45,7 @@ static WN_ALWAYS_INLINE void visit_slot(void **slot, void *context) {
 static void visit_traced_slot(void **slot, void *context) { visit_slot(slot, context); }
 
 static void add_slice(wn_cc *cc, void *object, size_t next) {
-    pthread_mutex_lock(&cc->lock);
+    wn_os_lock_brief(&cc->lock);
     if (cc->slice_count == cc->slice_room) {
         size_t room = cc->slice_room ? 2 * cc->slice_room : 64;
         wn_cc_slice *bigger = realloc(cc->slices, room * sizeof *bigger);
@@ -61,75 +63,115 @@ static void add_slice(wn_cc *cc, void *object, size_t next) {
     pthread_mutex_unlock(&cc->lock);
 }
 
+/* What scan_rest gives back to a walk. */
+typedef struct rest {
+    void *next;
+    size_t array_refs;
+} rest;
+
 /* References of a variable part, or of a client's own tracing function. */
-static WN_NOINLINE void scan_rest(tracing *t, void *o, const wn_type *type) {
+static WN_NOINLINE rest scan_rest(wn_cc *cc, wn_marker *marker, void *o, const wn_type *type, void *next) {
+    tracing t = {cc, {.marker = marker, .here = (uintptr_t)o, .next = next}, 0};
     if (type->item_refs) {
         size_t n = wn_length_of(o, type);
         if (n > WN_CC_LONG)
-            add_slice(t->cc, o, 0);
+            add_slice(cc, o, 0);
         else
-            wn_each_item_ref(o, type, 0, n, visit_slot, t);
-        t->array_refs += n > WN_CC_LONG ? 0 : n;
+            wn_each_item_ref(o, type, 0, n, visit_slot, &t);
+        t.array_refs += n > WN_CC_LONG ? 0 : n;
     }
     if (type->trace) {
-        struct wn_tracer tracer = {visit_traced_slot, t};
+        struct wn_tracer tracer = {visit_traced_slot, &t};
         type->trace(o, &tracer);
     }
+    return (rest){t.walk.next, t.array_refs};
 }
 
 static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *visit_ref, void *arg) {
+    tracing *t = context;
     const wn_type *type = wn_type_of(entry);
     for (uint64_t map = type->refs; map; map &= map - 1)
         visit_ref(arg, __atomic_load_n((void **)entry + __builtin_ctzll(map), __ATOMIC_ACQUIRE));
-    if (WN_UNLIKELY(type->item_refs || type->trace)) scan_rest(context, entry, type);
+    if (WN_UNLIKELY(type->item_refs | (uintptr_t)type->trace)) {
+        rest r = scan_rest(t->cc, t->walk.marker, entry, type, t->walk.next);
+        t->walk.next = r.next;
+        t->array_refs += r.array_refs;
+    }
 }
 
 /* An item of a long array. */
 static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
     tracing *t = context;
     void *o = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
-    if (!o || !claim(t, o)) return;
-    void *due = wn_mark_feed(t->marker, o, wn_fetch_head, t);
+    if (!o || !claim(t->cc, o)) return;
+    void *due = wn_mark_feed(&t->walk, o, wn_fetch_head, t);
     if (due) scan(t, due, visit, t);
 }
 
-static void scan_slice(tracing *t, wn_cc_slice slice) {
-    const wn_type *type = wn_type_of(slice.object);
-    size_t n = wn_length_of(slice.object, type), to = slice.next + WN_CC_SLICE < n ? slice.next + WN_CC_SLICE : n;
-    if (to < n) add_slice(t->cc, slice.object, to); /* first, so that others can go on with the rest meanwhile */
-    wn_each_item_ref(slice.object, type, slice.next, to, visit_item, t);
-}
-
-/* Only for who is counted as busy: a slice that is on no list is work that nobody else sees. */
-static size_t more_slices(void *context) {
-    tracing *t = context;
-    wn_cc *cc = t->cc;
+/* A slice of a long array for who is counted as busy: one that is on no list is work that nobody else sees. */
+static WN_NOINLINE void *take_slice(wn_cc *cc, size_t *from, size_t *to) {
     wn_cc_slice slice = {NULL, 0};
-    if (!__atomic_load_n(&cc->slice_count, __ATOMIC_RELAXED)) return 0;
-    pthread_mutex_lock(&cc->lock);
+    if (!__atomic_load_n(&cc->slice_count, __ATOMIC_RELAXED)) return NULL;
+    wn_os_lock_brief(&cc->lock);
     if (cc->slice_count) {
         slice = cc->slices[cc->slice_count - 1];
         __atomic_store_n(&cc->slice_count, cc->slice_count - 1, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&cc->lock);
-    if (!slice.object) return 0;
-    scan_slice(t, slice);
+    if (!slice.object) return NULL;
+    size_t n = wn_length_of(slice.object, wn_type_of(slice.object));
+    *from = slice.next;
+    *to = slice.next + WN_CC_SLICE < n ? slice.next + WN_CC_SLICE : n;
+    if (*to < n) add_slice(cc, slice.object, *to); /* first, so that others can go on with the rest meanwhile */
+    return slice.object;
+}
+
+/* All of them lie in one block: its kind is that of all. */
+static WN_ALWAYS_INLINE uint64_t claim_run(void *context, void *first, uint64_t bits) {
+    tracing *t = context;
+    uint64_t bit, *word = wn_bit_of(first, WN_MARK_TABLE, &bit);
+    bits &= ~__atomic_load_n(word, __ATOMIC_RELAXED);
+    if (bits) bits &= ~__atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
+    if (WN_UNLIKELY(__atomic_load_n(&t->cc->hidden, __ATOMIC_RELAXED)))
+        for (uint64_t map = bits; map; map &= map - 1)
+            found_hidden(t->cc, wn_span_of(first) + ((size_t)__builtin_ctzll(map) << WN_GRANULE_SHIFT_));
+    return wn_block_of(first)->kind != WN_CC_LEAF ? bits : 0;
+}
+
+/* Not inlined, for the sake of the registers of both loops. */
+static WN_NOINLINE void scan_slice(tracing *other, void *array, size_t from, size_t to) {
+    tracing t = *other;
+    wn_mark_slice(&t.walk, array, from, to, claim_run, wn_fetch_head, scan, visit, visit_item, &t);
+    *other = t;
+}
+
+static WN_ALWAYS_INLINE size_t scan_some_slice(void *context) {
+    tracing *t = context, copy = *t;
+    size_t from, to;
+    void *array = take_slice(t->cc, &from, &to);
+    if (!array) return 0;
+    scan_slice(&copy, array, from, to);
+    t->walk = copy.walk;
+    t->array_refs = copy.array_refs;
     return WN_CC_SLICE / 8;
 }
 
-static size_t drain(tracing *t, size_t budget) {
-    return wn_mark_drain(t->marker, budget, wn_fetch_head, scan, visit, more_slices, t, t);
+/* Returns what it did, in objects. */
+static size_t drain(wn_cc *cc, wn_marker *marker, size_t budget) {
+    tracing t = {cc, wn_mark_set_out(marker), 0};
+    size_t done = wn_mark_drain(&t.walk, budget, wn_fetch_head, scan, visit, scan_some_slice, &t, &t);
+    wn_mark_rest(&t.walk);
+    return done + t.array_refs / 8;
 }
 
 void wn_cc_mark_root(wn_cc_worker *w, void *o) {
-    tracing t = {w->cc, &w->marker, 0};
     if (!w->busy) {
-        pthread_mutex_lock(&w->cc->lock);
+        wn_os_lock_brief(&w->cc->lock);
         w->cc->busy++;
         w->busy = true;
         pthread_mutex_unlock(&w->cc->lock);
     }
-    push(&t, o);
+    push(w->cc, &w->marker, o);
 }
 
 /* ---- finding work ------------------------------------------------------------------------------------------------ */
@@ -145,8 +187,7 @@ static wn_mark_segment *take_shaded(wn_cc *cc) {
 }
 
 /* The last `most` entries of a segment; the others are put back for whoever comes. */
-static void claim_segment(tracing *t, wn_mark_segment *s, size_t most) {
-    wn_cc *cc = t->cc;
+static void claim_segment(wn_cc *cc, wn_marker *marker, wn_mark_segment *s, size_t most) {
     size_t found = 0, rest = s->used > most ? s->used - most : 0;
     for (size_t i = rest; i < s->used; i++) {
         if (i + 8 < s->used) {
@@ -154,13 +195,13 @@ static void claim_segment(tracing *t, wn_mark_segment *s, size_t most) {
             WN_PREFETCH(wn_bit_of(s->entry[i + 8], WN_MARK_TABLE, &bit));
         }
         if (wn_cc_is_marked(s->entry[i])) continue;
-        push(t, s->entry[i]);
+        push(cc, marker, s->entry[i]);
         found++;
     }
     if (found) __atomic_fetch_add(&cc->white_shaded, found, __ATOMIC_RELAXED);
     s->used = rest;
     if (!rest) {
-        wn_mark_put_segment(t->marker->pool, s);
+        wn_mark_put_segment(marker->pool, s);
         return;
     }
     wn_os_lock_brief(&cc->lock);
@@ -172,11 +213,10 @@ static void claim_segment(tracing *t, wn_mark_segment *s, size_t most) {
 /* Gets something for an empty marker, at most so many entries that were shaded; `*busy` follows whether it may hold
  * work. Nothing before H1 is over, although weak reads shade from the beginning of the phase: into an object that is
  * scanned already, a thread without barrier would store what nobody marks (`BREAK_EARLY`). */
-static bool get_work(tracing *t, bool *busy, size_t most) {
-    wn_cc *cc = t->cc;
+static bool get_work(wn_cc *cc, wn_marker *marker, bool *busy, size_t most) {
     if (WN_UNLIKELY(!__atomic_load_n(&cc->barrier_is_up, __ATOMIC_ACQUIRE))) return false;
     wn_os_lock_brief(&cc->lock);
-    bool got = wn_mark_try_get(t->marker);
+    bool got = wn_mark_try_get(marker);
     wn_mark_segment *s = NULL;
     if (!got && cc->slice_count) {
         got = true; /* the next drain takes one */
@@ -189,7 +229,7 @@ static bool get_work(tracing *t, bool *busy, size_t most) {
         *busy = got;
     }
     pthread_mutex_unlock(&cc->lock);
-    if (s) claim_segment(t, s, most);
+    if (s) claim_segment(cc, marker, s, most);
     return got;
 }
 
@@ -209,16 +249,15 @@ bool wn_cc_is_dry(wn_cc *cc) {
     return dry;
 }
 
-static void count_work(wn_cc *cc, size_t objects, const tracing *t) {
-    __atomic_fetch_add(&cc->work_done, objects + t->array_refs / 8, __ATOMIC_RELAXED);
-    if (t->marker->failed) __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
+static void count_work(wn_cc *cc, size_t objects, const wn_marker *marker) {
+    __atomic_fetch_add(&cc->work_done, objects, __ATOMIC_RELAXED);
+    if (marker->failed) __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
 }
 
 bool wn_cc_mark_unit(wn_cc *cc, wn_cc_worker *w) {
-    tracing t = {cc, &w->marker, 0};
-    size_t n = w->busy ? drain(&t, WN_CC_UNIT) : 0;
-    bool more = n || get_work(&t, &w->busy, WN_MARK_SEGMENT);
-    count_work(cc, n, &t);
+    size_t n = w->busy ? drain(cc, &w->marker, WN_CC_UNIT) : 0;
+    bool more = n || get_work(cc, &w->marker, &w->busy, WN_MARK_SEGMENT);
+    count_work(cc, n, &w->marker);
     /* Others have nothing, or threads that must help wait for some. */
     if (more && (__atomic_load_n(&cc->pool.hungry, __ATOMIC_RELAXED))) wn_mark_give_(&w->marker);
     return more;
@@ -229,19 +268,18 @@ void wn_cc_assist(mutator *m, uint64_t budget_ns) {
     wn_cc_mutator *c = wn_cc_of_mutator(m);
     uint64_t start = wn_os_now(), now = start;
     bool busy = false;
-    tracing t = {cc, &c->assist, 0};
     size_t done = 0;
     do {
-        size_t n = busy ? drain(&t, WN_CC_ASSIST_UNIT) : 0;
+        size_t n = busy ? drain(cc, &c->assist, WN_CC_ASSIST_UNIT) : 0;
         done += n;
-        if (!n && !get_work(&t, &busy, WN_CC_ASSIST_UNIT)) {
+        if (!n && !get_work(cc, &c->assist, &busy, WN_CC_ASSIST_UNIT)) {
             __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
             break;
         }
         now = wn_os_now();
     } while (now - start < budget_ns);
     wn_cc_lay_down(cc, &c->assist, &busy);
-    count_work(cc, done, &t);
+    count_work(cc, done, &c->assist);
     now = wn_os_now();
     __atomic_fetch_add(&cc->now.assist_ns, now - start, __ATOMIC_RELAXED);
     wn_note_pause(m->heap, now - start);
@@ -283,8 +321,7 @@ void wn_cc_drop_work(wn_cc *cc) {
  * for keys that are marked; from then on (`hidden`) every object that is marked and is a key or an ephemeron is noted
  * in `keys` and looked at in turn. So a chain of ephemerons costs its length, not its square, and no recursion. */
 
-static WN_NOINLINE void found_hidden(tracing *t, void *o) {
-    wn_cc *cc = t->cc;
+static WN_NOINLINE void found_hidden(wn_cc *cc, void *o) {
     if (!(__atomic_load_n(&wn_meta_(o)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_) &&
         !(wn_type_of(o)->flags & WN_TYPE_EPHEMERON))
         return;
@@ -293,16 +330,16 @@ static WN_NOINLINE void found_hidden(tracing *t, void *o) {
     pthread_mutex_unlock(&cc->lock);
 }
 
-static void follow_one(tracing *t, wn_ephemeron *p) {
+static void follow_one(wn_cc_worker *w, wn_ephemeron *p) {
     void *value = __atomic_load_n(&p->value, __ATOMIC_ACQUIRE);
-    if (value && p->key && wn_cc_is_marked(p) && wn_cc_is_marked(p->key)) push(t, value);
+    if (value && p->key && wn_cc_is_marked(p) && wn_cc_is_marked(p->key)) push(w->cc, &w->marker, value);
 }
 
 /* With heap->weak.lock. */
-static void follow_key(tracing *t, void *o) {
-    if (wn_type_of(o)->flags & WN_TYPE_EPHEMERON) follow_one(t, o);
-    const wn_weak_entry *e = wn_weak_find(t->cc->heap, o);
-    for (wn_ephemeron *p = e ? e->ephemerons : NULL; p; p = p->next) follow_one(t, p);
+static void follow_key(wn_cc_worker *w, void *o) {
+    if (wn_type_of(o)->flags & WN_TYPE_EPHEMERON) follow_one(w, o);
+    const wn_weak_entry *e = wn_weak_find(w->cc->heap, o);
+    for (wn_ephemeron *p = e ? e->ephemerons : NULL; p; p = p->next) follow_one(w, p);
 }
 
 static void follow_entry(void *context, wn_weak_entry *e) {
@@ -310,11 +347,12 @@ static void follow_entry(void *context, wn_weak_entry *e) {
 }
 
 /* What is entered meanwhile needs no look: its value was reachable, or is black. */
-static bool follow_table(tracing *t, wn_cc_worker *w) {
+static bool follow_table(wn_cc_worker *w) {
+    wn_heap *heap = w->cc->heap;
     bool more = true;
-    wn_weak_walk_reset(t->cc->heap);
-    while (more && wn_cc_pause(t->cc, w)) more = wn_weak_walk(t->cc->heap, 64, follow_entry, t);
-    wn_weak_walk_reset(t->cc->heap);
+    wn_weak_walk_reset(heap);
+    while (more && wn_cc_pause(w->cc, w)) more = wn_weak_walk(heap, 64, follow_entry, w);
+    wn_weak_walk_reset(heap);
     return !more;
 }
 
@@ -328,7 +366,6 @@ bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w) {
         pthread_mutex_unlock(&cc->lock);
         return false;
     }
-    tracing t = {cc, &w->marker, 0};
     bool first;
     void *some[64];
     size_t n = 0;
@@ -347,10 +384,10 @@ bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w) {
         cc->busy++;
     }
     pthread_mutex_unlock(&cc->lock);
-    if (first) return follow_table(&t, w);
+    if (first) return follow_table(w);
     if (!n) return false;
     pthread_mutex_lock(&cc->heap->weak.lock);
-    for (size_t i = 0; i < n; i++) follow_key(&t, some[i]);
+    for (size_t i = 0; i < n; i++) follow_key(w, some[i]);
     pthread_mutex_unlock(&cc->heap->weak.lock);
     return true;
 }

@@ -193,11 +193,11 @@ static inline bool is_frozen(const void *old) {
 /* Marking goes on: what is shaded must be, and what is born old is born black. */
 static inline bool is_marking(const incremental *inc) { return inc->phase == SCANNING || inc->phase == MARKING; }
 
-/* True when an old object was white; it no longer is. The world is stopped. */
-static WN_ALWAYS_INLINE bool claim(void *old) {
-    uint64_t bit, *word = wn_bit_of(old, WN_MARK_TABLE, &bit);
-    if (*word & bit) return false;
-    *word |= bit;
+/* True when an object was old and white; it no longer is. The world is stopped. */
+static WN_ALWAYS_INLINE bool claim(void *object) {
+    uint64_t bit, *word = wn_bit_of(object, WN_MARK_TABLE, &bit), before = *word;
+    if (before & bit) return false;
+    *word = before | bit;
     return true;
 }
 /* Shade: a white old object becomes grey. */

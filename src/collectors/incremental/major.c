@@ -22,6 +22,9 @@
  */
 #include "incremental.h"
 
+#include "engines/marks.h"
+#include "engines/slice.h"
+
 enum {
     DRAIN = 1024,           /* objects marked between two looks at the clock */
     OBJECT_BYTES = 48,      /* what marking one object pays of what is owed */
@@ -31,47 +34,63 @@ enum {
 
 /* ---- the marker's three functions -------------------------------------------------------------------------------- */
 
-/* In a drain. */
+/* A drain: a local variable of mark_some, whose parts are in registers because only inlined functions see it. */
+typedef struct drain {
+    incremental *inc;
+    wn_mark_walk walk;
+    wn_marks marks;
+    bool ephemerons; /* a constant: where there are none nothing asks for them */
+} drain;
+
 static WN_ALWAYS_INLINE void visit(void *arg, void *reference) {
-    incremental *inc = arg;
-    if (reference && !is_young(inc, reference) && claim(reference)) wn_mark_reach(&inc->marker, reference);
+    drain *d = arg;
+    if (reference && wn_marks_claim(&d->marks, reference, false)) wn_mark_reach(&d->walk, reference);
 }
 
-static void visit_slot(void **slot, void *context) { visit(context, *slot); }
+static WN_ALWAYS_INLINE void visit_slot(void **slot, void *context) { visit(context, *slot); }
+static void visit_traced_slot(void **slot, void *context) { visit_slot(slot, context); }
 
 /* Outside of one, too. */
 static void shade_found(incremental *inc, void *o) {
-    if (o && !is_young(inc, o)) shade(inc, o);
+    if (o) shade(inc, o);
 }
 
 static bool key_lives(const incremental *inc, const void *key) { return key && (is_young(inc, key) || is_marked(key)); }
 
-/* Items, trace functions, ephemerons. */
-static WN_NOINLINE void scan_rest(incremental *inc, void *o, const wn_type *t) {
+/* Items, trace functions, ephemerons. Takes and returns the walk's next. */
+static WN_NOINLINE void *scan_rest(incremental *inc, void *o, const wn_type *t, void *next) {
+    drain d = {inc, {.marker = &inc->marker, .here = (uintptr_t)o, .next = next}, wn_marks_at(o, false), true};
     if (t->item_refs) {
         size_t length = wn_length_of(o, t);
         if (length * t->item_size <= SLICE_BYTES) {
-            wn_each_item_ref(o, t, 0, length, visit_slot, inc);
+            wn_each_item_ref(o, t, 0, length, visit_slot, &d);
         } else {
             if (!stack_push(&inc->slices, NULL) || !stack_push(&inc->slices, o)) inc->marker.failed = true;
         }
     }
     if (t->trace) {
-        struct wn_tracer tracer = {visit_slot, inc};
+        struct wn_tracer tracer = {visit_traced_slot, &d};
         t->trace(o, &tracer);
     }
     if (t->flags & WN_TYPE_EPHEMERON) {
         const wn_ephemeron *p = o;
-        if (key_lives(inc, p->key)) visit(inc, p->value);
+        if (key_lives(inc, p->key)) visit(&d, p->value);
     }
+    wn_marks_put_down(&d.marks, false);
+    return d.walk.next;
 }
 
 static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *see, void *arg) {
-    incremental *inc = context;
+    drain *d = context;
     const wn_type *t = wn_type_of(entry);
-    for (uint64_t map = t->refs; map; map &= map - 1) see(arg, ((void **)entry)[__builtin_ctzll(map)]);
-    if (WN_UNLIKELY(t->item_refs || t->trace || t->flags & WN_TYPE_EPHEMERON)) scan_rest(inc, entry, t);
-    if (WN_UNLIKELY(inc->ephemerons) && wn_meta_(entry)[1] & WN_STATE_WEAK_) wn_inc_major_shade_values(inc, entry);
+    for (uint64_t map = t->refs; map; map &= map - 1) see(arg, ((void **)entry)[(size_t)__builtin_ctzll(map)]);
+    bool more = t->item_refs | (uintptr_t)t->trace || (d->ephemerons && t->flags & WN_TYPE_EPHEMERON);
+    bool key = d->ephemerons && wn_meta_(entry)[1] & WN_STATE_WEAK_;
+    if (WN_LIKELY(!more && !key)) return;
+    wn_marks_put_down(&d->marks, false);
+    if (more) d->walk.next = scan_rest(d->inc, entry, t, d->walk.next);
+    if (key) wn_inc_major_shade_values(d->inc, entry);
+    wn_marks_take_up(&d->marks, false);
 }
 
 void wn_inc_major_shade_values(incremental *inc, void *key) {
@@ -131,32 +150,62 @@ bool wn_inc_major_waits_for_minor(const incremental *inc) {
     return inc->phase == MARKING && wn_mark_empty(&inc->marker) && !inc->slices.n;
 }
 
-/* An item of a long array. */
 static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
-    incremental *inc = context;
+    drain *d = context;
     void *o = *slot;
-    if (!o || is_young(inc, o) || !claim(o)) return;
-    void *due = wn_mark_feed(&inc->marker, o, wn_fetch_head, inc);
-    if (due) scan(inc, due, visit, inc);
+    if (!o || !wn_marks_claim(&d->marks, o, false)) return;
+    void *due = wn_mark_feed(&d->walk, o, wn_fetch_head, d);
+    if (due) scan(d, due, visit, d);
+}
+static WN_ALWAYS_INLINE uint64_t claim_run(void *context, void *first, uint64_t bits) {
+    return wn_marks_claim_run(&((drain *)context)->marks, first, bits, false);
 }
 
-/* A slice of the long array that was found last. */
-static size_t scan_slice(void *context) {
-    incremental *inc = context;
-    if (!inc->slices.n) return 0;
+/* The slice that is next of the long array that was found last. */
+static WN_NOINLINE bool take_slice(incremental *inc, void **array, size_t *from, size_t *to) {
+    if (!inc->slices.n) return false;
     void *o = stack_pop(&inc->slices);
-    size_t from = (uintptr_t)stack_pop(&inc->slices);
     const wn_type *t = wn_type_of(o);
-    size_t length = wn_length_of(o, t), to = from + SLICE_BYTES / t->item_size + 1;
-    if (to < length && (!stack_push(&inc->slices, (void *)to) || !stack_push(&inc->slices, o)))
+    size_t length = wn_length_of(o, t);
+    *array = o;
+    *from = (uintptr_t)stack_pop(&inc->slices);
+    *to = *from + SLICE_BYTES / t->item_size + 1;
+    if (*to >= length)
+        *to = length;
+    else if (!stack_push(&inc->slices, (void *)*to) || !stack_push(&inc->slices, o))
         inc->marker.failed = true;
-    wn_each_item_ref(o, t, from, to < length ? to : length, visit_item, inc);
+    return true;
+}
+
+/* Not inlined, for the sake of the registers of both loops. */
+static WN_NOINLINE void scan_slice(drain *other, void *array, size_t from, size_t to) {
+    drain d = *other;
+    wn_mark_slice(&d.walk, array, from, to, claim_run, wn_fetch_head, scan, visit, visit_item, &d);
+    *other = d;
+}
+
+static WN_ALWAYS_INLINE size_t scan_some_slice(void *context) {
+    drain *d = context, copy = *d;
+    void *array;
+    size_t from, to;
+    if (!take_slice(d->inc, &array, &from, &to)) return 0;
+    scan_slice(&copy, array, from, to);
+    d->walk = copy.walk;
+    d->marks = copy.marks;
     return SLICE_BYTES / OBJECT_BYTES;
+}
+
+static WN_ALWAYS_INLINE size_t mark_some_as(incremental *inc, bool ephemerons) {
+    drain d = {inc, wn_mark_set_out(&inc->marker), wn_marks_at(inc->nursery, false), ephemerons};
+    size_t done = wn_mark_drain(&d.walk, DRAIN, wn_fetch_head, scan, visit, scan_some_slice, &d, &d);
+    wn_mark_rest(&d.walk);
+    wn_marks_put_down(&d.marks, false);
+    return done;
 }
 
 /* Marks some; returns how many bytes it paid for. */
 static size_t mark_some(incremental *inc) {
-    return wn_mark_drain(&inc->marker, DRAIN, wn_fetch_head, scan, visit, scan_slice, inc, inc) * OBJECT_BYTES;
+    return OBJECT_BYTES * (inc->ephemerons ? mark_some_as(inc, true) : mark_some_as(inc, false));
 }
 
 void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {

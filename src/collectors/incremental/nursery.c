@@ -6,7 +6,8 @@
  * stay (pinned, or no old memory was to be had), so there may be several free stretches.
  *
  * Invariant: a piece is zero when it is handed out; its bytes in the side tables are zero but for objects that are
- * pinned, weakly referenced or have a shadow; every young object lies in exactly one piece.
+ * pinned, weakly referenced or have a shadow; every young object lies in exactly one piece; all mark bits are set, so
+ * that a marker, which leaves young objects to the minors, need not ask whether one is.
  */
 #include "incremental.h"
 
@@ -33,6 +34,7 @@ bool wn_inc_nursery_init(incremental *inc, size_t bytes) {
     if (!first) return false;
     inc->nursery = wn_block_start(first);
     inc->nursery_size = blocks << WN_BLOCK_SHIFT;
+    memset(wn_mark_words(first), 0xff, blocks * WN_BLOCK_WORDS * sizeof(uint64_t));
     /* Two arrays with room for every object that fits, so that a minor cannot run out of memory half-way; pages that
      * are never touched cost nothing. */
     size_t words = inc->nursery_size / WN_SLOT_MIN_;

@@ -11,6 +11,8 @@
  * a forked worker shares stay shared where all objects are frozen. The world is stopped.
  */
 #include "collectors/refcount/refcount.h"
+#include "engines/marks.h"
+#include "engines/slice.h"
 
 #include <string.h>
 
@@ -61,75 +63,115 @@ static WN_ALWAYS_INLINE bool claim(const void *object) {
     return true;
 }
 
-/* What is being marked. Arrays with more items than a slice wait in `arrays`, each behind the number of items that are
+/* What is being marked: a local variable of wn_rc_full_mark, whose parts are in registers because only inlined
+ * functions see it. Arrays with more items than a slice wait in `arrays`, each behind the number of items that are
  * done; one slice is taken when all else is marked. So the stack stays small enough to stay in the cache, and what an
  * array refers to is scanned soon after it was looked at. */
 typedef struct marking {
-    wn_marker *marker;
-    wn_vector arrays; /* pairs: object, items done */
+    wn_mark_walk walk;
+    wn_marks marks;
+    wn_vector *arrays; /* pairs: object, items done */
 } marking;
 
 enum { SLICE = 1 << 14 }; /* items */
 
 static WN_ALWAYS_INLINE void visit(void *m, void *object) {
-    if (claim(object)) wn_mark_reach(((marking *)m)->marker, object);
+    if (wn_marks_claim(&((marking *)m)->marks, object, true)) wn_mark_reach(&((marking *)m)->walk, object);
 }
 static WN_ALWAYS_INLINE void visit_slot(void **slot, void *m) {
     if (*slot) visit(m, *slot);
 }
-static void visit_root(void **slot, void *m) {
-    if (*slot && claim(*slot)) wn_mark_push(((marking *)m)->marker, *slot);
+static void visit_traced_slot(void **slot, void *m) { visit_slot(slot, m); }
+static void visit_root(void **slot, void *marker) {
+    if (*slot && claim(*slot)) wn_mark_push(marker, *slot);
 }
 
-static WN_NOINLINE void scan_long(marking *m, void *object, const wn_type *type, size_t n) {
-    if (wn_vector_reserve(&m->arrays, m->arrays.n + 2)) {
-        wn_vector_push(&m->arrays, object);
-        wn_vector_push(&m->arrays, NULL);
-    } else {
-        wn_each_item_ref(object, type, 0, n, visit_slot, m);
+/* Items and trace functions. Takes and returns the walk's next. */
+static WN_NOINLINE void *scan_rest(wn_marker *marker, wn_vector *arrays, void *object, const wn_type *type,
+                                   void *next) {
+    marking m = {{.marker = marker, .here = (uintptr_t)object, .next = next}, wn_marks_at(object, true), arrays};
+    if (type->trace) {
+        struct wn_tracer tracer = {visit_traced_slot, &m};
+        type->trace(object, &tracer);
     }
+    if (type->item_refs) {
+        size_t n = wn_length_of(object, type);
+        if (n > SLICE && wn_vector_reserve(arrays, arrays->n + 2)) {
+            wn_vector_push(arrays, object);
+            wn_vector_push(arrays, NULL);
+        } else {
+            wn_each_item_ref(object, type, 0, n, visit_slot, &m);
+        }
+    }
+    wn_marks_put_down(&m.marks, true);
+    return m.walk.next;
 }
 
 static WN_ALWAYS_INLINE void scan(void *context, void *object, wn_visit_fn *visit_ref, void *arg) {
-    (void)visit_ref, (void)arg;
+    marking *m = context;
     const wn_type *type = wn_type_of(object);
-    wn_each_fixed_ref(object, type, visit_slot, context);
-    if (!type->item_refs) return;
-    size_t n = wn_length_of(object, type);
-    if (WN_LIKELY(n <= SLICE))
-        wn_each_item_ref(object, type, 0, n, visit_slot, context);
-    else
-        scan_long(context, object, type, n);
+    for (uint64_t map = type->refs; map; map &= map - 1) {
+        void *reference = ((void **)object)[(size_t)__builtin_ctzll(map)];
+        if (reference) visit_ref(arg, reference);
+    }
+    if (WN_LIKELY(!(type->item_refs | (uintptr_t)type->trace))) return;
+    wn_marks_put_down(&m->marks, true);
+    m->walk.next = scan_rest(m->walk.marker, m->arrays, object, type, m->walk.next);
+    wn_marks_take_up(&m->marks, true);
 }
 /* An item of a long array. */
 static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
     marking *m = context;
-    if (!*slot || !claim(*slot)) return;
-    void *due = wn_mark_feed(m->marker, *slot, wn_fetch_head, m);
+    if (!*slot || !wn_marks_claim(&m->marks, *slot, true)) return;
+    void *due = wn_mark_feed(&m->walk, *slot, wn_fetch_head, m);
     if (due) scan(m, due, visit, m);
 }
 
+static WN_ALWAYS_INLINE uint64_t claim_run(void *context, void *first, uint64_t bits) {
+    return wn_marks_claim_run(&((marking *)context)->marks, first, bits, true);
+}
+
+static WN_NOINLINE bool take_slice(wn_vector *arrays, void **array, size_t *from, size_t *to) {
+    if (!arrays->n) return false;
+    void **pair = &arrays->at[arrays->n - 2];
+    size_t n = wn_length_of(pair[0], wn_type_of(pair[0]));
+    *array = pair[0];
+    *from = (size_t)(uintptr_t)pair[1];
+    *to = *from + SLICE < n ? *from + SLICE : n;
+    pair[1] = (void *)(uintptr_t)*to;
+    if (*to == n) arrays->n -= 2;
+    return true;
+}
+
+/* Not inlined, for the sake of the registers of both loops. */
+static WN_NOINLINE void scan_slice(marking *other, void *array, size_t from, size_t to) {
+    marking m = *other;
+    wn_mark_slice(&m.walk, array, from, to, claim_run, wn_fetch_head, scan, visit, visit_item, &m);
+    *other = m;
+}
+
 /* How many items; 0: no array waits. */
-static size_t scan_slice(void *context) {
-    marking *m = context;
-    if (!m->arrays.n) return 0;
-    void **pair = &m->arrays.at[m->arrays.n - 2], *object = pair[0];
-    const wn_type *type = wn_type_of(object);
-    size_t from = (size_t)(uintptr_t)pair[1], n = wn_length_of(object, type), to = from + SLICE < n ? from + SLICE : n;
-    if (to < n)
-        pair[1] = (void *)(uintptr_t)to;
-    else
-        m->arrays.n -= 2;
-    wn_each_item_ref(object, type, from, to, visit_item, m);
+static WN_ALWAYS_INLINE size_t scan_some_slice(void *context) {
+    marking *m = context, copy = *m;
+    void *array;
+    size_t from, to;
+    if (!take_slice(m->arrays, &array, &from, &to)) return 0;
+    scan_slice(&copy, array, from, to);
+    m->walk = copy.walk;
+    m->marks = copy.marks;
     return to - from;
 }
 
 bool wn_rc_full_mark(wn_heap *heap, wn_marker *marker) {
-    marking m = {.marker = marker};
-    wn_each_root(heap, visit_root, &m);
-    for (size_t i = 0; i < heap->immortals.n; i++) visit_root(&heap->immortals.at[i], &m);
-    wn_mark_drain(marker, SIZE_MAX, wn_fetch_head, scan, visit, scan_slice, &m, &m);
-    wn_vector_free(&m.arrays);
+    wn_each_root(heap, visit_root, marker);
+    for (size_t i = 0; i < heap->immortals.n; i++) visit_root(&heap->immortals.at[i], marker);
+    if (wn_mark_empty(marker)) return !marker->failed;
+    wn_vector arrays = {0};
+    marking m = {wn_mark_set_out(marker), wn_marks_at(heap->space.chunks, true), &arrays};
+    wn_mark_drain(&m.walk, SIZE_MAX, wn_fetch_head, scan, visit, scan_some_slice, &m, &m);
+    wn_mark_rest(&m.walk);
+    wn_marks_put_down(&m.marks, true);
+    wn_vector_free(&arrays);
     return !marker->failed;
 }
 
