@@ -61,8 +61,9 @@ void wn_weak_give_way(wn_heap *heap) {
     for (int i = 0; i < 1000 && __atomic_load_n(&heap->weak.wanted, __ATOMIC_RELAXED); i++) sched_yield();
 }
 
-static void fetch(const wn_weak_entry *from, const wn_weak_entry *to) {
-    for (const wn_weak_entry *e = from; e < to; e++) {
+static void fetch(const wn_weak_entry *table, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) {
+        const wn_weak_entry *e = &table[i];
         uint64_t bit;
         if (!e->target || e->target == WN_WEAK_GONE) continue;
         WN_PREFETCH(wn_bit_of(e->target, WN_MARK_TABLE, &bit));
@@ -76,7 +77,7 @@ static size_t lesser(size_t a, size_t b) { return a < b ? a : b; }
 
 void wn_weak_fetch(wn_heap *heap, size_t from, size_t to) {
     const wn_weak_table *t = &heap->weak;
-    fetch(t->entry + lesser(from, t->size), t->entry + lesser(to, t->size));
+    fetch(t->entry, from, lesser(to, t->size));
 }
 
 static size_t hash(const void *p) { return (size_t)(((uintptr_t)p >> WN_GRANULE_SHIFT_) * 0x9E3779B97F4A7C15u >> 20); }
@@ -166,7 +167,7 @@ static bool walk(wn_weak_table *t, size_t n, void (*visit)(void *context, wn_wea
     n <<= lesser(t->walks_lost, 8); /* outrun by a table that grew twice: in longer steps, so that it comes to an end */
     if (!t->walked && !begin_walk(t, n)) return t->entry != NULL;
     size_t size = t->walked == t->old ? t->old_size : t->size, to = lesser(t->walk_at + n, size);
-    fetch(t->walked + to, t->walked + lesser(to + n, size)); /* for the next call */
+    fetch(t->walked, to, lesser(to + n, size)); /* for the next call */
     for (wn_weak_entry *e = t->walked + t->walk_at; e < t->walked + to; e++)
         if (e->target && e->target != WN_WEAK_GONE) visit(context, e);
     t->walk_at = to;
