@@ -36,8 +36,10 @@ mutants=(
 "no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& wn_matters_(m, value)/0/|a store into an old object is not remembered"
 "weak-not-moved|incremental|src/engines/weak.c|/^static void moved/,/^}/s/if (!e) return;/return;/|weak references do not follow an object that moves"
 "cards-unread|incremental|include/winnow/fast.h|s/return !__atomic_load_n(meta + 2 + card, __ATOMIC_RELAXED);/return false;/|a store into a long array is not recorded"
-"neighbour-lost|concurrent|src/engines/mark.h|s/wn_mark_push(m, m->next);//|the object to be marked next is forgotten at the end of a step"
-"queue-lost|incremental|src/engines/mark.h|s/        wn_mark_push(m, \*place);//|what waits for its memory is forgotten at the end of a step"
+"neighbour-lost|concurrent|src/engines/mark.h|s/if (w->next) wn_mark_push(m, w->next);//|the object to be marked next is forgotten at the end of a step"
+"queue-lost|incremental|src/engines/mark.h|s/        wn_mark_push(w->marker, \*place);//|what waits for its memory is forgotten at the end of a step"
+"marks-kept|incremental|src/engines/marks.h|s/if (\*h->word != now) \*h->word = now;/(void)now;/|the marks of the last neighbours are not written"
+"run-unscanned|incremental|src/engines/slice.h|s/                scan(context, due, visit, context);//|objects that follow each other in a long array are marked and not scanned"
 )
 
 flags=(-std=gnu11 -O1 -w -D_GNU_SOURCE -DWINNOW_CHECK=0)

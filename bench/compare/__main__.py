@@ -20,14 +20,14 @@ import table
 from workloads import BY_NAME, WORKLOADS
 
 QUICK_SECONDS = 225  # for the runs; building the peers and writing the page come on top
-SLOW_SECONDS = 4  # a quick comparison repeats nothing that takes longer
+SLOW_SECONDS = {True: 4, False: 60}  # what takes longer is run once; by quick
 TIMEOUT = {True: 40, False: 900}
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="compare", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller workloads, done within five minutes")
-    parser.add_argument("--repetitions", type=int, help="runs of each; default 5, quick: as many as there is time for, at most 5")
+    parser.add_argument("--repetitions", type=int, help="runs of each that takes less than a minute; default 5, quick: as many as there is time for, at most 5")
     parser.add_argument("--workloads", help="only these, separated by commas")
     parser.add_argument("--systems", help="only these, separated by commas, as winnow-refcount,go,pypy")
     parser.add_argument("--winnow", help="the winnow command; default build/bin/winnow")
@@ -104,7 +104,7 @@ def run_rounds(pairs, arguments, progress):
             key = (workload.name, system.name)
             elapsed = time.monotonic() - began
             # A pair that failed, that is slow, or for which there is no time any more, is not run again.
-            if key in failures or number and quick and (spent[key] > SLOW_SECONDS or elapsed + spent[key] > budget):
+            if key in failures or number and (spent[key] > SLOW_SECONDS[quick] or elapsed + spent[key] > budget):
                 continue
             progress.say("round %d of %d, %.0f s: %s on %s" % (number + 1, rounds, elapsed, workload.name, system.label))
             started = time.monotonic()
@@ -119,7 +119,9 @@ def run_rounds(pairs, arguments, progress):
         if number == 0 and not quick:
             progress.clear()
             one = time.monotonic() - began
-            print("One round took %.0f s; %d rounds will take about %.0f minutes." % (one, rounds, one * rounds / 60), file=sys.stderr)
+            again = sum(seconds for seconds in spent.values() if seconds <= SLOW_SECONDS[quick])
+            left = again * (rounds - 1) / 60
+            print("The first round took %.0f s; %d more will take about %.0f minutes." % (one, rounds - 1, left), file=sys.stderr)
     progress.clear()
     return runs, failures
 

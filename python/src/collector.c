@@ -82,8 +82,7 @@ static struct {
     bool split;           /* a snapshot has taken pages out of huge ones */
     size_t collapsed;     /* objects, about, when huge pages were last asked for */
 
-    double
-        yield_due; /* proportional: old objects needed, as a part of all, before the next automatic full collection */
+    double yield_due; /* proportional: old objects, as a part of all, before the next automatic full collection */
 
     type_count types[NAMES];
     size_t names, others;
@@ -111,8 +110,7 @@ static void note_pause(uint64_t ns) {
     if (ns > W.n.max_ns) W.n.max_ns = ns;
 }
 
-/* ---- notes of frees, while a snapshot is being searched
- * ---------------------------------------------------------------- */
+/* ---- notes of frees, while a snapshot is being searched ---------------------------------------------------------- */
 
 /* What the child proposes may have been freed meanwhile (through a weak reference, by a young collection, by
  * gc.get_objects) and its memory may hold something else. So every address that is given back to the object allocator
@@ -168,8 +166,7 @@ static bool was_freed(PyObject *o) {
     return wn_bits_test(&notes.freed, 0, a - 16) || wn_bits_test(&notes.freed, 0, a - 32);
 }
 
-/* ---- parking
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- parking ----------------------------------------------------------------------------------------------------- */
 
 static PyGC_Head *generation(int i) { return &W.gc->generations[i].head; }
 
@@ -253,8 +250,7 @@ static void canary_take(void) {
     Py_CLEAR(canary_watch);
 }
 
-/* ---- the types of what was found, for the log
- * ------------------------------------------------------------------------- */
+/* ---- the types of what was found, for the log -------------------------------------------------------------------- */
 
 static void count_type(PyTypeObject *t) {
     for (size_t i = 0; i < W.names; i++)
@@ -288,8 +284,7 @@ static void log_line(uint64_t ns, size_t proposed, size_t tracked) {
     memset(W.types, 0, sizeof W.types);
 }
 
-/* ---- a full collection at once
- * ---------------------------------------------------------------------------------------- */
+/* ---- a full collection at once ----------------------------------------------------------------------------------- */
 
 /* A collection of what has been handed over, inside the callback of the one that is about to begin. Nobody is told. */
 static void collect_batch(void) {
@@ -418,8 +413,7 @@ static void full_at_once(bool by_itself) {
         wn_cycles_trim(&s->cycles); /* the tables themselves would be the worker's private memory */
 }
 
-/* ---- snapshots
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- snapshots --------------------------------------------------------------------------------------------------- */
 
 static size_t expected_objects(void) {
     size_t last = W.n.tracked, now = (size_t)(W.gc->long_lived_total + W.gc->long_lived_pending);
@@ -677,8 +671,7 @@ bool collector_start_snapshot(void) {
     return W.installed && W.o.mode == MODE_CONCURRENT && W.phase == IDLE && start_snapshot();
 }
 
-/* ---- the callback
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the callback ------------------------------------------------------------------------------------------------ */
 
 /* Whether the interpreter's thresholds asked for this full collection. Somebody who kept gc.collect from before we came
  * is told apart by its conditions not being met; if they are, what he gets is what would have come anyway. */
@@ -797,8 +790,7 @@ static void full_stop(PyObject *info) {
     W.dispose_start = 0;
 }
 
-/* ---- pacing
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- pacing ------------------------------------------------------------------------------------------------------ */
 
 /* Garbage is reclaimed at the pace at which the next snapshot can come nearer, as the old objects grow in number (when
  * that has gone on while the child searched, faster): what is done before then costs no memory, because new objects
@@ -972,8 +964,7 @@ PyObject *collector_find(unsigned threads) {
     return list;
 }
 
-/* ---- forks of the program's own
- * ------------------------------------------------------------------------------------------ */
+/* ---- forks of the program's own ---------------------------------------------------------------------------------- */
 
 static void forked_child(void) {
     if (!W.gc) return;
@@ -990,8 +981,7 @@ static void forked_child(void) {
         for (int i = 0; i < 2; i++) gc_list_append(generation(i), generation(2));
 }
 
-/* ---- installing
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- installing -------------------------------------------------------------------------------------------------- */
 
 static bool refuse(const char *why) {
     PyErr_Format(PyExc_RuntimeError, "winnow: %s; the interpreter's own collector stays as it is. Nothing was changed.",

@@ -97,8 +97,7 @@ void search_drop(search *s) {
     for (int i = 0; i < SEARCH_THREADS; i++) object_list_drop(&s->untrackable[i]);
 }
 
-/* ---- the walk
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 /* A segment begins after a list's head or after a waypoint and ends before the next. */
 static struct {
@@ -216,8 +215,7 @@ void search_tend_one(PyObject *before, size_t away) {
     }
 }
 
-/* ---- marking
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- marking ----------------------------------------------------------------------------------------------------- */
 
 typedef struct tracer {
     scanner scan; /* first: a tracer is a scanner's context */
@@ -374,8 +372,7 @@ bool search_run(search *s, gc_state *gc, unsigned threads, bool child) {
     return ok;
 }
 
-/* ---- untracking
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- untracking -------------------------------------------------------------------------------------------------- */
 
 static bool may_be_tracked(PyObject *o) { return o && PyObject_IS_GC(o) && (!PyTuple_CheckExact(o) || gc_tracked(o)); }
 

@@ -188,8 +188,72 @@ static void a_long_array_is_traced_to_its_end(void **state) {
     client_close(&c);
 }
 
+/* Fills items [0, n) with objects of `all` in stretches: neighbours upwards and downwards, every third, one again and
+ * again, anywhere, none. A marker may take some of these in one go. */
+static void fill_in_stretches(wn_mutator *m, vector *v_, vector *all_, size_t n, unsigned long long *seed) {
+    wn_borrow(m, vector *, v, v_);
+    wn_borrow(m, vector *, all, all_);
+    for (size_t i = 0; i < n;) {
+        *seed ^= *seed << 13, *seed ^= *seed >> 7, *seed ^= *seed << 17;
+        size_t at = *seed % n, end = i + (*seed >> 32) % 100 + 1;
+        const size_t steps[] = {1, n - 1, 3, 0, *seed >> 40, 1};
+        size_t kind = (*seed >> 50) % 7;
+        for (; i < n && i < end; i++, at = (at + (kind < 6 ? steps[kind] : 0)) % n)
+            wn_set(m, v, items[i], kind < 6 ? all->items[at] : NULL);
+    }
+}
+
+static void an_array_may_have_any_order(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    const size_t n = client_scaled(40000);
+    unsigned long long seed = 88172645463325252ull;
+    bool *reached = malloc(n);
+    long *next = malloc(n * sizeof *next), *prior = malloc(n * sizeof *prior);
+    assert_true(reached && next && prior);
+    for (int round = 0; round < (client_stressed() ? 2 : 8); round++) {
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+            wn_root(m, vector *, v, client_new_array(m, &vector_type, n));
+            for (size_t i = 0; i < n; i++) wn_move(m, all, items[i], client_relic(m, (long)i, NULL, NULL));
+            client_collect(m);
+            /* Some refer to a neighbour, some to anyone; never in a circle, so that all collectors free the same. */
+            for (size_t i = 0; i + 1 < n; i++) {
+                seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+                next[i] = seed % 3 == 0 ? (long)i + 1 : seed % 7 == 0 ? (long)(i + 1 + (seed >> 20) % (n - i - 1)) : -1;
+                if (next[i] < 0) continue;
+                wn_set(m, (mortal *)all->items[i], a, all->items[next[i]]);
+            }
+            next[n - 1] = -1;
+            fill_in_stretches(m, v, all, n, &seed);
+            memset(reached, 0, n);
+            for (size_t i = 0; i < n; i++) {
+                long id = v->items[i] ? ((mortal *)v->items[i])->id : -1;
+                prior[i] = id;
+                if (id >= 0) reached[id] = true;
+            }
+            for (size_t i = 0; i < n; i++)
+                if (reached[i] && next[i] >= 0) reached[next[i]] = true;
+            wn_take(m, all, NULL);
+            client_collect(m);
+            for (size_t i = 0; i < n; i++) {
+                assert_int_equal(client_released[i], !reached[i]);
+                assert_int_equal(v->items[i] ? ((mortal *)v->items[i])->id : -1, prior[i]);
+            }
+        }
+        client_collect(m);
+        client_forget();
+    }
+    free(reached);
+    free(next);
+    free(prior);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_array_may_have_any_order),
         cmocka_unit_test(elements_live_as_long_as_the_array),
         cmocka_unit_test(records_have_references_where_the_mask_says),
         cmocka_unit_test(bytes_are_never_taken_for_references),

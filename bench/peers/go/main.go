@@ -39,6 +39,7 @@ var workloads = map[string]func(params) uint64{
 	"gcbench":         gcbench,
 	"binarytrees":     binaryTrees,
 	"lru":             lru,
+	"lru-chains":      lruChains,
 	"messages":        messagesRing,
 	"messages-map":    messagesMap,
 	"biglive":         bigLive,
