@@ -623,7 +623,8 @@ static wn_status init(wn_heap *heap) {
     if (!o->max_delta) o->max_delta = wn_os_physical_memory() / 8;
     if (!o->step_bytes) o->step_bytes = 4 * inc->nursery_size;
     inc->ratio = (double)o->step_bytes / (double)inc->nursery_size;
-    inc->threshold = o->min_heap;
+    size_t bearable = wn_inc_major_bearable(inc, 0);
+    inc->threshold = o->min_heap < bearable ? o->min_heap : bearable;
     return WN_OK;
 }
 

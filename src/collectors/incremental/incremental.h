@@ -305,6 +305,8 @@ void wn_inc_major_finish(incremental *inc);
 /* A key becomes black: so do the values of its black ephemerons. */
 void wn_inc_major_shade_values(incremental *inc, void *key);
 size_t wn_inc_major_used(const incremental *inc);
+/* How many bytes may be in use when a major begins, where so many are alive; SIZE_MAX without a limit. */
+size_t wn_inc_major_bearable(const incremental *inc, size_t used);
 
 /* ---- sweep.c; the world is stopped ------------------------------------------------------------------------------- */
 

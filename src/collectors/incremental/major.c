@@ -347,6 +347,15 @@ static void forget_dead_holders(incremental *inc) {
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
+/* Under a limit a major begins when half of what is left is used: the other half is for what is allocated while it goes
+ * on. At the limit itself each minor would ask for a whole major. */
+size_t wn_inc_major_bearable(const incremental *inc, size_t used) {
+    size_t limit = inc->heap->options.heap_limit, room = limit - limit / 13; /* less side tables */
+    if (!limit) return SIZE_MAX;
+    room = room > inc->nursery_size ? room - inc->nursery_size : 0;
+    return used < room ? used + (room - used) / 2 : used;
+}
+
 static void set_threshold(incremental *inc) {
     const wn_options *o = &inc->heap->options;
     /* What was allocated while the sweep went on is not taken for live, or it would raise the threshold, and a higher
@@ -359,7 +368,10 @@ static void set_threshold(incremental *inc) {
     double from = used > (double)inc->threshold ? used : (double)inc->threshold;
     if (t > from * o->growth) t = from * o->growth;
     if (t < (double)o->min_heap) t = (double)o->min_heap;
-    if (t < (double)(now + inc->nursery_size)) t = (double)(now + inc->nursery_size);
+    size_t most = wn_inc_major_bearable(inc, (size_t)used), least = wn_inc_major_bearable(inc, now);
+    if (least > now + inc->nursery_size) least = now + inc->nursery_size;
+    if (t > (double)most) t = (double)most;
+    if (t < (double)least) t = (double)least;
     inc->threshold = (size_t)t;
     /* Blocks that the sweep has freed are kept for the next major, which will need as many as this one did. */
     size_t next = inc->threshold + inc->nursery_size;
