@@ -39,7 +39,6 @@ mutants=(
 "neighbour-lost|concurrent|src/engines/mark.h|s/if (w->next) wn_mark_push(m, w->next);//|the object to be marked next is forgotten at the end of a step"
 "queue-lost|incremental|src/engines/mark.h|s/        wn_mark_push(w->marker, \*place);//|what waits for its memory is forgotten at the end of a step"
 "marks-kept|incremental|src/engines/marks.h|s/if (\*h->word != now) \*h->word = now;/(void)now;/|the marks of the last neighbours are not written"
-"run-unscanned|incremental|src/engines/slice.h|s/                scan(context, due, visit, context);//|objects that follow each other in a long array are marked and not scanned"
 )
 
 flags=(-std=gnu11 -O1 -w -D_GNU_SOURCE -DWINNOW_CHECK=0)

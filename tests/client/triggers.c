@@ -284,8 +284,35 @@ static void no_collection_in_a_no_collect_scope(void **state) {
     client_close(&c);
 }
 
+static void note_start(wn_mutator *m, const wn_event *event, void *data) {
+    (void)m;
+    size_t *used = data;
+    if (event->kind == WN_EVENT_COLLECT_START && !*used) *used = event->bytes_before;
+}
+
+/* Where objects move: a major that begins at the limit is too late, because minors then find no room to move anything.
+ */
+static void a_limit_leaves_room_for_a_major(void **state) {
+    (void)state;
+    if (client_stressed()) return;
+    wn_options options = wn_options_default();
+    options.heap_limit = 24 << 20;
+    client c = client_open(&options);
+    wn_mutator *m = c.m;
+    size_t used = 0;
+    assert_int_equal(wn_add_listener(c.heap, note_start, &used), WN_OK);
+    if (client_moves(&c)) {
+        wn_root(m, pair *, list, NULL);
+        for (long i = 0; !used && i < 700000; i++) wn_take(m, list, client_pair(m, i, list, NULL));
+        assert_in_range(used, 1, options.heap_limit * 3 / 4);
+    }
+    wn_remove_listener(c.heap, note_start, &used);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_limit_leaves_room_for_a_major),
         cmocka_unit_test(the_defaults_are_cpythons),
         cmocka_unit_test(counts_follow_tracked_objects),
         cmocka_unit_test(the_young_threshold_is_exact),
