@@ -1,7 +1,7 @@
 /*
  * marks.h - the mark bits of a heap as a marker sees them that has them for itself, because the world is stopped.
  *
- * Objects that lie next to each other have their bits in one word, which covers 1 KiB of the heap. It is kept in a
+ * Objects that lie next to each other have their bits in one word, that of their span (space.h). It is kept in a
  * register as long as what is claimed lies in that span: then a claim is nine instructions and no memory.
  *
  * Invariant: the word in memory is right for every span but the current one; wn_marks_put_down makes it right for that
@@ -12,8 +12,6 @@
 
 #include "heap/space.h"
 
-enum { WN_MARKS_SPAN_SHIFT = WN_GRANULE_SHIFT_ + 6 };
-
 /* A local variable, of which only inlined functions may be told. */
 typedef struct wn_marks {
     uintptr_t span; /* the address of what it covers, shifted */
@@ -21,10 +19,11 @@ typedef struct wn_marks {
     uint64_t bits;  /* what it holds; inverted where a set bit means white */
 } wn_marks;
 
-/* Starts at an object's span; any address within a chunk will do. `white_is_set`, a constant throughout: a mark is a bit that was cleared. */
+/* Starts at an object's span; any address within a chunk will do. `white_is_set`, a constant throughout: a mark is a
+ * bit that was cleared. */
 static WN_ALWAYS_INLINE wn_marks wn_marks_at(const void *object, bool white_is_set) {
     uint64_t bit, *word = wn_bit_of(object, WN_MARK_TABLE, &bit);
-    return (wn_marks){(uintptr_t)object >> WN_MARKS_SPAN_SHIFT, word, white_is_set ? ~*word : *word};
+    return (wn_marks){(uintptr_t)object >> WN_SPAN_SHIFT, word, white_is_set ? ~*word : *word};
 }
 /* What did not change is not written: pages of the table that a forked process shares with others stay shared. */
 static WN_ALWAYS_INLINE void wn_marks_put_down(const wn_marks *h, bool white_is_set) {
@@ -36,7 +35,7 @@ static WN_ALWAYS_INLINE void wn_marks_take_up(wn_marks *h, bool white_is_set) {
 }
 
 static WN_ALWAYS_INLINE void wn_marks_go_to_(wn_marks *h, const void *object, bool white_is_set) {
-    if (WN_LIKELY((uintptr_t)object >> WN_MARKS_SPAN_SHIFT == h->span)) return;
+    if (WN_LIKELY((uintptr_t)object >> WN_SPAN_SHIFT == h->span)) return;
     wn_marks_put_down(h, white_is_set);
     *h = wn_marks_at(object, white_is_set);
 }

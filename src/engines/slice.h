@@ -25,11 +25,6 @@ enum {
  * bits of those that have to be scanned. */
 typedef uint64_t wn_claim_run_fn(void *context, void *first, uint64_t bits);
 
-/* Where the part of the heap begins that an object's word of the mark bits covers. */
-static WN_ALWAYS_INLINE char *wn_span_of(void *object) {
-    return (char *)((uintptr_t)object & ~(uintptr_t)((64 << WN_GRANULE_SHIFT_) - 1));
-}
-
 static WN_ALWAYS_INLINE void *wn_item_(void *const *item) { return __atomic_load_n(item, __ATOMIC_ACQUIRE); }
 
 /* How many items from the first on lie at equal distances, each behind the one before, all in one word of the mark
@@ -39,7 +34,7 @@ static WN_ALWAYS_INLINE size_t wn_run_(void *const *item, size_t n, void *first,
     if (n < WN_RUN_LEAST) return 1;
     size_t step = *apart = (size_t)((uintptr_t)wn_item_(item + 1) - (uintptr_t)first);
     if (step - 1 >= WN_RUN_APART) return 1;
-    uintptr_t end = (uintptr_t)wn_span_of(first) + (64 << WN_GRANULE_SHIFT_), expected = (uintptr_t)first + step;
+    uintptr_t end = (uintptr_t)wn_span_of(first) + WN_SPAN_SIZE, expected = (uintptr_t)first + step;
     size_t run = 1;
     for (; run + 4 <= n && expected + 3 * step < end; run += 4, expected += 4 * step)
         if (((uintptr_t)wn_item_(item + run) ^ expected) | ((uintptr_t)wn_item_(item + run + 1) ^ (expected + step)) |

@@ -30,6 +30,8 @@ enum {
     WN_BLOCK_SIZE = 1 << WN_BLOCK_SHIFT,
     WN_BLOCK_GRANULES = WN_BLOCK_SIZE >> WN_GRANULE_SHIFT_,
     WN_BLOCK_WORDS = WN_BLOCK_GRANULES / 64, /* of its part of a bitmap */
+    WN_SPAN_SHIFT = WN_GRANULE_SHIFT_ + 6,   /* a span: what a word of a bitmap covers, 1 KiB */
+    WN_SPAN_SIZE = 1 << WN_SPAN_SHIFT,
     WN_CHUNK_SIZE = 1 << WN_CHUNK_SHIFT_,
     WN_CHUNK_BLOCKS = WN_CHUNK_SIZE / WN_BLOCK_SIZE,
     WN_MARK_TABLE = 2 << 20,
@@ -140,6 +142,10 @@ static inline uint64_t *wn_bit_of(const void *object, size_t table, uint64_t *bi
     size_t g = wn_granule_of(object);
     *bit = (uint64_t)1 << (g & 63);
     return (uint64_t *)((char *)wn_chunk_of(object) + table) + (g >> 6);
+}
+/* Where the span of an object begins. */
+static inline char *wn_span_of(const void *object) {
+    return (char *)((uintptr_t)object & ~(uintptr_t)(WN_SPAN_SIZE - 1));
 }
 static inline bool wn_is_allocated(const void *object) {
     uint64_t bit;

@@ -55,8 +55,6 @@ static void shade_found(incremental *inc, void *o) {
     if (o) shade(inc, o);
 }
 
-static bool key_lives(const incremental *inc, const void *key) { return key && (is_young(inc, key) || is_marked(key)); }
-
 /* Items, trace functions, ephemerons. Takes and returns the walk's next. */
 static WN_NOINLINE void *scan_rest(incremental *inc, void *o, const wn_type *t, void *next) {
     drain d = {inc, {.marker = &inc->marker, .here = (uintptr_t)o, .next = next}, wn_marks_at(o, false), true};
@@ -74,7 +72,7 @@ static WN_NOINLINE void *scan_rest(incremental *inc, void *o, const wn_type *t, 
     }
     if (t->flags & WN_TYPE_EPHEMERON) {
         const wn_ephemeron *p = o;
-        if (key_lives(inc, p->key)) visit(&d, p->value);
+        if (p->key && is_marked(p->key)) visit(&d, p->value);
     }
     wn_marks_put_down(&d.marks, false);
     return d.walk.next;
@@ -252,7 +250,7 @@ static bool clear_weak(incremental *inc, mutator *m) {
 static void find(void **slot, void *context) {
     incremental *inc = context;
     void *o = *slot;
-    if (o && !is_young(inc, o) && !is_marked(o) && !stack_push(&inc->search, o)) inc->marker.failed = true;
+    if (o && !is_marked(o) && !stack_push(&inc->search, o)) inc->marker.failed = true;
 }
 
 static void seek(incremental *inc, void *word) {
