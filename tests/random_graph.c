@@ -62,6 +62,7 @@ static struct settings {
     int threads;
     unsigned limit; /* seconds */
     bool shrink, verify, fork;
+    bool inexact; /* garbage may stay: a stale word of a scanned stack keeps it, or a thread has yet to finalize it */
 } set = {.seed = 0, .ops = 10000000, .threads = 1, .shrink = true, .verify = true, .fork = true};
 
 /* Shared with the parent that shrinks: how far each thread was. */
@@ -801,7 +802,8 @@ static void push(record *r) {
     work[work_size++] = r;
 }
 
-/* Marks from the roots; `all` also from what may be alive though nobody asked for it: frozen objects. */
+/* Marks from the roots; `all` also from what may be alive though nobody asked for it: frozen objects, and garbage that
+ * an inexact heap may not know for such yet. */
 static void mark_from(record *r, bool all) {
     if (!r) return;
     bool *mark = all ? &r->may_live : &r->reachable;
@@ -822,7 +824,7 @@ static void mark(bool all) {
     EACH_UNIVERSE(u) {
         for (record *r = u->all; r; r = r->next) {
             if (atomic_load(&r->immortal)) mark_from(r, all);
-            if (all && atomic_load(&r->frozen) && !atomic_load(&r->released)) mark_from(r, all);
+            if (all && (set.inexact || atomic_load(&r->frozen)) && !atomic_load(&r->released)) mark_from(r, all);
             /* A frozen ephemeron stays, and keeps its value, when its last root is gone. */
             if (all && frozen_depth && atomic_load(&r->was_value)) mark_from(r, all);
         }
@@ -1297,12 +1299,17 @@ static uint64_t number(const char *text, const char *option) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},    {"ops", required_argument, NULL, 'n'},
-        {"threads", required_argument, NULL, 't'}, {"no-shrink", no_argument, NULL, 'x'},
-        {"no-verify", no_argument, NULL, 'v'},     {"help", no_argument, NULL, 'h'},
-        {"script", required_argument, NULL, 'r'},  {"no-fork", no_argument, NULL, 'f'},
-        {"limit", required_argument, NULL, 'l'},   {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
+                                            {"ops", required_argument, NULL, 'n'},
+                                            {"threads", required_argument, NULL, 't'},
+                                            {"no-shrink", no_argument, NULL, 'x'},
+                                            {"no-verify", no_argument, NULL, 'v'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"script", required_argument, NULL, 'r'},
+                                            {"no-fork", no_argument, NULL, 'f'},
+                                            {"limit", required_argument, NULL, 'l'},
+                                            {"inexact", no_argument, NULL, 'i'},
+                                            {NULL, 0, NULL, 0}};
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     const char *replay = NULL;
@@ -1317,11 +1324,14 @@ int main(int argc, char **argv) {
         case 'v': set.verify = false; break;
         case 'f': set.fork = false; break;
         case 'l': set.limit = (unsigned)number(optarg, "limit"); break;
+        case 'i': set.inexact = true; break;
         default:
             fprintf(o == 'h' ? stdout : stderr,
                     "usage: random_graph [--seed N] [--ops N] [--threads N] [--limit SECONDS]\n"
-                    "                    [--script FILE] [--no-shrink] [--no-verify] [--no-fork]\n"
-                    "The collector and its options come from WINNOW_COLLECTOR and WINNOW_OPTIONS.\n");
+                    "                    [--script FILE] [--no-shrink] [--no-verify] [--no-fork] [--inexact]\n"
+                    "The collector and its options come from WINNOW_COLLECTOR and WINNOW_OPTIONS.\n"
+                    "--inexact: garbage may outlive a full collection, as with conservative_stacks=on or\n"
+                    "finalizer_thread=on; what is reachable must be there and whole all the same.\n");
             return o == 'h' ? 0 : 2;
         }
     }

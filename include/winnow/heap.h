@@ -43,7 +43,7 @@ typedef struct wn_options {
     unsigned heap_growth;  /* percent, as GOGC; 100. WN_NEVER: only near the limit */
     unsigned workers;      /* marking threads; 0: by cpu_share and the processors there are */
     unsigned cpu_share;    /* percent of the processors that collection may use; 25 */
-    bool finalizer_thread; /* finalizers run on a thread of their own instead of at safepoints */
+    bool finalizer_thread; /* finalizers run on a thread of their own, not at safepoints; nobody waits for them */
 
     /* what more than one has */
     bool conservative_stacks; /* scan C stacks for undeclared roots (not with reference counting) */
@@ -94,7 +94,8 @@ typedef struct wn_collect_result {
 
 /* Collects. `generation` 0, 1, 2 as in CPython's gc.collect(); the youngest, the young and the whole heap. Collectors
  * without that many take: below the highest, a minor collection (or nothing); the highest, everything reachable only
- * from garbage is freed when the call returns. `result` may be NULL. A safepoint; runs finalizers and callbacks. */
+ * from garbage is freed when the call returns (with finalizer_thread, but for what waits for a finalizer). `result` may
+ * be NULL. A safepoint; runs finalizers and callbacks. */
 WN_API wn_status wn_collect(wn_mutator *m, int generation, wn_collect_result *result);
 
 /* The states of an incremental major collection. */

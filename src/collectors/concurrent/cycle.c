@@ -188,13 +188,13 @@ static bool cycle(wn_cc *cc) {
     __atomic_store_n(&cc->barrier_is_up, false, __ATOMIC_RELAXED);
     wn_cc_set_phase(cc, WN_CC_MARKING);
     pthread_mutex_unlock(&heap->weak.lock);
-    cc->marking_together = cc->workers > 1;
+    __atomic_store_n(&cc->marking_together, cc->workers > 1, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&cc->wake);
     pthread_mutex_unlock(&heap->world);
 
     bool ok = mark(cc);
     pthread_mutex_lock(&heap->world);
-    cc->marking_together = false;
+    __atomic_store_n(&cc->marking_together, false, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&heap->world);
     if (!ok) return false;
     cc->now.closed = wn_os_now();

@@ -65,7 +65,7 @@ static void tell_majors(mutator *m) {
                                  .duration_ns = wn_os_now() - inc->started_at},
                       .bytes_before = inc->bytes_at_start,
                       .bytes_after = wn_inc_major_used(inc),
-                      .pinned = inc->pinned_young};
+                      .pinned = inc->pinned_at_stop};
         pthread_mutex_lock(&m->heap->stats_lock);
         wn_stats *s = &m->heap->stats;
         s->majors++;

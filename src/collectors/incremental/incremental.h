@@ -161,6 +161,7 @@ typedef struct incremental {
     size_t bytes_at_sweep; /* in use when sweeping began: what lives is that less what is freed */
     size_t blocks_at_sweep;
     uint64_t started_at;
+    size_t pinned_at_stop; /* young objects that were pinned when the last major ended */
     bool tell_start, tell_stop;
     size_t live_max;                   /* in old slots and the nursery, before a minor */
     size_t moved_objects, moved_bytes; /* by the last minor */

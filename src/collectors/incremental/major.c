@@ -379,6 +379,7 @@ static void set_threshold(incremental *inc) {
 void wn_inc_major_finish(incremental *inc) {
     set_threshold(inc); /* now, because finalizers may have given back what their objects held outside the heap */
     inc->phase = IDLE;
+    inc->pinned_at_stop = inc->pinned_young;
     inc->tell_stop = true;
 }
 
