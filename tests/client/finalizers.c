@@ -254,6 +254,48 @@ static void weak_references_are_cleared_before_finalizers(void **state) {
     client_close(&c);
 }
 
+/* What a finalizer lets watch the dying object is watching nothing once that is gone, and not what comes after it. */
+static wn_ephemeron *paired;
+static void let_watch(wn_mutator *m, mortal *self) {
+    wn_take(m, watcher, wn_weakref_new(m, self, callback_note, (void *)(intptr_t)2));
+    wn_root(m, mortal *, value, client_relic(m, 3, NULL, NULL));
+    wn_take(m, paired, wn_ephemeron_new(m, self, value));
+}
+
+static void a_weak_reference_made_by_a_finalizer_is_cleared(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    watcher = NULL;
+    paired = NULL;
+    assert_int_equal(wn_global(c.heap, &watcher), WN_OK);
+    assert_int_equal(wn_global(c.heap, &paired), WN_OK);
+    for (int cyclic = 0; cyclic < 2; cyclic++) {
+        client_forget();
+        {
+            wn_root(m, mortal *, p, client_mortal(m, 1, NULL, NULL));
+            p->will = let_watch;
+            if (cyclic) wn_set(m, p, a, p);
+        }
+        client_collect(m);
+        client_collect(m);
+        assert_int_equal(client_finalized[1], 1);
+        assert_int_equal(client_released[1], 1);
+        for (int i = 0; i < 100; i++) wn_release(m, client_mortal(m, 4, NULL, NULL)); /* where it was */
+        wn_root(m, mortal *, next, client_mortal(m, 4, NULL, NULL));
+        assert_null(wn_weakref_get(m, watcher));
+        assert_null(wn_ephemeron_key(m, paired));
+        assert_null(wn_ephemeron_value(m, paired));
+        assert_int_equal(wn_weakref_count(m, next), 0);
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_CALLBACK), 1);
+        assert_int_equal(client_released[3], 1);
+    }
+    wn_forget_global(m, &paired);
+    wn_forget_global(m, &watcher);
+    client_close(&c);
+}
+
 static void allocate_much(wn_mutator *m, mortal *self) {
     wn_root(m, vector *, v, client_new_array(m, &vector_type, 100));
     for (size_t i = 0; i < 100; i++) wn_move(m, v, items[i], client_pair(m, self->id, NULL, NULL));
@@ -465,6 +507,7 @@ int main(void) {
         cmocka_unit_test(resurrecting_one_of_a_cycle_keeps_all),
         cmocka_unit_test(resurrection_keeps_no_more_than_it_reaches),
         cmocka_unit_test(weak_references_are_cleared_before_finalizers),
+        cmocka_unit_test(a_weak_reference_made_by_a_finalizer_is_cleared),
         cmocka_unit_test(a_finalizer_may_allocate),
         cmocka_unit_test(a_finalizer_may_ask_for_a_collection),
         cmocka_unit_test(a_finalizer_may_take_garbage_apart),

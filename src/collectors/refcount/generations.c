@@ -433,6 +433,8 @@ static bool outside_garbage(void *context, void *object) {
     return !(wn_meta_(object)[1] & WN_STATE_SCRATCH_);
 }
 
+static bool outside_cycles(void *cycles, void *object) { return !wn_cycles_is_garbage(cycles, object); }
+
 /* Finalizers and what must be asked again after them. The world runs on entry and on return; garbage that came back to
  * life is taken off the list. Every object of the list carries one reference of ours meanwhile. */
 static void finalize_all(mutator *m, wn_vector *garbage) {
@@ -457,11 +459,15 @@ static void finalize_all(mutator *m, wn_vector *garbage) {
         if (found && wn_cycles_is_garbage(&rc->cycles, o)) {
             garbage->at[i] = garbage->at[n];
             garbage->at[n++] = o;
+            /* Made by a finalizer, or by another thread that one showed the object. */
+            if (wn_meta_(o)[1] & WN_STATE_WEAK_)
+                wn_weak_target_died(m, o, outside_cycles, &rc->cycles, &wn_rc_of_mutator(m)->values);
         } else {
             alive++;
         }
     }
     wn_world_start(heap, m);
+    wn_rc_release_values(m);
     /* The survivors, now behind the others, lose our reference. */
     garbage->n = n;
     for (size_t i = n; i < n + alive; i++) wn_count_down_(&m->fast, garbage->at[i]);
@@ -661,8 +667,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     if (!ok) wn_fail(WN_ERR_MEMORY, "no memory to search for cycles; nothing was freed");
 
     /* What ephemerons let go of, before anybody asks again who is alive; those that are garbage we hold ourselves. */
-    wn_rc_mutator *r = wn_rc_of_mutator(m);
-    while (r->values.n) wn_count_down_(&m->fast, r->values.at[--r->values.n]);
+    wn_rc_release_values(m);
     if (garbage.n) dispose(m, &garbage, care, !automatic);
     wn_vector_free(&garbage);
     if (generation == 2) wn_cycles_trim(c);

@@ -98,6 +98,11 @@ static void drop_reference(void **slot, void *context) {
     if (*slot) wn_count_down_(&m->fast, *slot);
 }
 
+void wn_rc_release_values(mutator *m) {
+    wn_vector *values = &wn_rc_of_mutator(m)->values;
+    while (values->n) wn_count_down_(&m->fast, values->at[--values->n]);
+}
+
 /* What weak references and ephemerons have to do with an object's end. */
 static void drop_weak(mutator *m, void *object, const wn_type *t) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
@@ -107,7 +112,7 @@ static void drop_weak(mutator *m, void *object, const wn_type *t) {
     }
     if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_) {
         wn_weak_target_died(m, object, NULL, NULL, &r->values);
-        while (r->values.n) wn_count_down_(&m->fast, r->values.at[--r->values.n]);
+        wn_rc_release_values(m);
     }
 }
 
@@ -178,7 +183,11 @@ static void take_apart(mutator *m, void *object) {
     uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
     if (WN_UNLIKELY((state & WN_STATE_WEAK_) || (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON))))
         drop_weak(m, object, t);
-    if (WN_UNLIKELY(t->finalize != NULL) && finalized_back_to_life(m, object, t)) return;
+    if (WN_UNLIKELY(t->finalize != NULL)) {
+        if (finalized_back_to_life(m, object, t)) return;
+        /* Made by the finalizer, or by another thread that it showed the object. */
+        if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_) drop_weak(m, object, t);
+    }
     if (t->release) t->release(object);
     if (WN_UNLIKELY(is_long(object, t)) && defer_long(m, object)) {
         wn_each_fixed_ref(object, t, drop_reference, m);
