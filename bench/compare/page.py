@@ -14,6 +14,7 @@ COLOURS = {
     "winnow-incremental": "#0a9396",
     "winnow-concurrent": "#5e60ce",
     "go": "#ee9b00",
+    "go-chains": "#f4b942",
     "pypy": "#ca6702",
     "cpython": "#bb3e03",
     "libgc": "#6c757d",

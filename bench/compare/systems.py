@@ -28,6 +28,7 @@ class System:
     workloads: frozenset = None  # None: all but control
     winnow: bool = False
     heap_limit: str = ""  # how the sweep sets a heap's size: see limited()
+    variant: dict = field(default_factory=dict)  # workloads that go by another name in its program
 
     def runs(self, workload):
         if workload == "control" or self.name == "control":
@@ -37,7 +38,7 @@ class System:
     def arguments(self, workload, params):
         pairs = ["%s=%d" % pair for pair in params.items()]
         if not self.winnow:
-            return list(self.command) + [workload] + pairs
+            return list(self.command) + [self.variant.get(workload, workload)] + pairs
         options = [word for pair in pairs for word in ("--param", pair)]
         if workload == "store":
             options += ["--param", "megabytes=0"]
@@ -106,6 +107,8 @@ def build_peers(folder):
     env = dict(os.environ, CGO_ENABLED="0", GOFLAGS="-mod=mod", GOTOOLCHAIN="local")
     _run([newest_go(), "build", "-o", go, "."], cwd=os.path.join(PEERS, "go"), env=env)
     systems.append(System("go", "Go", (go,), heap_limit="go"))
+    chains = {"lru": "lru-chains"}
+    systems.append(System("go-chains", "Go, table of chains as in C", (go,), workloads=frozenset(chains), variant=chains))
 
     script = os.path.join(PEERS, "python", "peer.py")
     systems.append(System("pypy", "PyPy", (_need("pypy3", "pypy3"), "-B", script), heap_limit="pypy"))

@@ -1,7 +1,7 @@
 package main
 
-// lru-chains: lru with the hash table of the C programs, whose buckets are chains through the entries, instead of Go's map.
-// Not part of a comparison; it tells what of a difference is the table's (docs/performance.md).
+// lru-chains: lru with the hash table of the C programs, whose buckets are chains through the entries, instead of Go's map;
+// beside lru it tells what of a difference is the table's.
 
 type chainedEntry struct {
 	newer, older, chain *chainedEntry
