@@ -252,20 +252,21 @@ static void remove_entry(wn_heap *heap, wn_weak_entry *e) {
 
 void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
     if (e->refs || e->ephemerons) return;
-    __atomic_fetch_and(&wn_meta_(e->target)[1], (uint8_t)~WN_STATE_WEAK_, __ATOMIC_RELAXED);
+    /* Release: who sees the bit gone frees the target without this table's lock, after all that was read of it here. */
+    __atomic_fetch_and(&wn_meta_(e->target)[1], (uint8_t)~WN_STATE_WEAK_, __ATOMIC_RELEASE);
     remove_entry(heap, e);
 }
 
 /* ---- deaths and moves -------------------------------------------------------------------------------------------- */
 
-void wn_weak_entry_died(mutator *m, wn_weak_entry *e, bool (*alive)(void *context, void *object), void *context,
-                        wn_vector *values) {
+void wn_weak_entry_died(mutator *m, wn_weak_entry *e, wn_weak_hold_fn *hold, void *context, wn_vector *values) {
     wn_heap *heap = m->heap;
     for (wn_weakref *r = e->refs, *next; r; r = next) {
         next = r->next;
         r->target = NULL;
         r->next = NULL;
-        if (r->callback && (!alive || alive(context, r)) && wn_vector_push(&m->callbacks, r)) wn_retain(&m->fast, r);
+        if (r->callback && wn_vector_reserve(&m->callbacks, m->callbacks.n + 1) && hold(context, r))
+            wn_vector_push(&m->callbacks, r);
     }
     for (wn_ephemeron *p = e->ephemerons, *next; p; p = next) {
         next = p->next;
@@ -280,11 +281,10 @@ void wn_weak_entry_died(mutator *m, wn_weak_entry *e, bool (*alive)(void *contex
     wn_weak_remove_if_empty(heap, e);
 }
 
-void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context,
-                         wn_vector *values) {
+void wn_weak_target_died(mutator *m, void *target, wn_weak_hold_fn *hold, void *context, wn_vector *values) {
     wn_weak_lock(m->heap);
     wn_weak_entry *e = wn_weak_find(m->heap, target);
-    if (e) wn_weak_entry_died(m, e, alive, context, values);
+    if (e) wn_weak_entry_died(m, e, hold, context, values);
     wn_weak_unlock(m->heap);
 }
 
@@ -469,5 +469,9 @@ void *wn_ephemeron_value(wn_mutator *fast, wn_ephemeron *p) {
 }
 
 void wn_ephemeron_set(wn_mutator *m, wn_ephemeron *p, void *value) {
-    if (p->key) wn_set(m, p, value, value);
+    /* The key is held, or the thread in which it dies could take the value out of the pair meanwhile. */
+    void *key = wn_ephemeron_key(m, p);
+    if (!key) return;
+    wn_set(m, p, value, value);
+    wn_release(m, key);
 }

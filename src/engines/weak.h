@@ -63,14 +63,13 @@ bool wn_weak_settle(wn_heap *heap, size_t n);
 /* The entry of a target, or NULL. Under the lock, or with the world stopped. */
 wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target);
 
-/* The target is dead: its weak references are cleared, and those that `alive` says are alive and that have a callback
- * are appended, as new references, to m->callbacks. Its ephemerons lose key and value; the values are appended to
- * `values` (the caller owns them then). `alive` NULL: all are. */
-void wn_weak_target_died(mutator *m, void *target, bool (*alive)(void *context, void *object), void *context,
-                         wn_vector *values);
+/* The target is dead: its weak references are cleared, and those that have a callback and that `hold` says are alive
+ * are appended to m->callbacks; where references are counted, `hold` has counted that one. Its ephemerons lose key and
+ * value; the values are appended to `values` (the caller owns them then). */
+typedef bool wn_weak_hold_fn(void *context, void *ref);
+void wn_weak_target_died(mutator *m, void *target, wn_weak_hold_fn *hold, void *context, wn_vector *values);
 /* The same for an entry at hand, under the lock. */
-void wn_weak_entry_died(mutator *m, wn_weak_entry *e, bool (*alive)(void *context, void *object), void *context,
-                        wn_vector *values);
+void wn_weak_entry_died(mutator *m, wn_weak_entry *e, wn_weak_hold_fn *hold, void *context, wn_vector *values);
 /* A weak reference or an ephemeron is itself about to be freed; what an ephemeron held is returned for release. */
 void *wn_weak_self_died(wn_heap *heap, void *object);
 /* An entry whose chains may have become empty; under the lock. */

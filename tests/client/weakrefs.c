@@ -1,6 +1,8 @@
 /* weakrefs.c - weak references: they do not keep alive, they clear in time, their callbacks run once or not at all. */
 #include "client.h"
 
+#include <pthread.h>
+
 static wn_weakref *last_ref;
 
 static void callback(wn_mutator *m, wn_weakref *ref, void *data) {
@@ -150,6 +152,49 @@ static void garbage_does_not_call_back(void **state) {
     assert_int_equal(client_total(EVENT_RELEASE), 3);
     assert_int_equal(client_total(EVENT_CALLBACK), 0);
     wn_enable(c.heap);
+    close_with_last(&c);
+}
+
+/* The same when the target lives on and dies while the garbage is being taken apart in slices, the weak references
+ * among it not yet. */
+static void what_waits_to_be_freed_does_not_call_back(void **state) {
+    (void)state;
+    enum { RING = 600 };
+    wn_options o = wn_options_default();
+    o.reclaim_slice = 16;
+    client c = client_open(&o);
+    last_ref = NULL;
+    assert_int_equal(wn_global(c.heap, &last_ref), WN_OK);
+    wn_mutator *m = c.m;
+    for (int round = 0; round < 20; round++) {
+        wn_root(m, mortal *, target, client_relic(m, 1, NULL, NULL));
+        wn_disable(c.heap); /* so that all of the ring is young */
+        {
+            wn_root(m, pair *, first, client_pair(m, 0, NULL, NULL));
+            wn_hold(m, pair *, at, first);
+            for (long i = 1; i < RING; i++) {
+                wn_root(m, pair *, next, client_pair(m, i, NULL, NULL));
+                wn_move(m, next, b, weak_to(m, target, i));
+                wn_set(m, at, a, next);
+                wn_assign(m, at, next);
+            }
+            wn_set(m, at, a, first);
+        }
+        wn_enable(c.heap);
+        wn_stats before, now;
+        wn_get_stats(c.heap, &before);
+        wn_root(m, pair *, kept, NULL);
+        for (int i = 0; i < 10000; i++) {
+            wn_take(m, kept, client_pair(m, 0, kept, NULL));
+            wn_get_stats(c.heap, &now);
+            if (now.collections > before.collections) break;
+        }
+        wn_take(m, target, NULL);
+        for (int i = 0; i < 100; i++) wn_poll(m);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 20);
+    if (client_counts(&c)) assert_int_equal(client_total(EVENT_CALLBACK), 0);
     close_with_last(&c);
 }
 
@@ -336,6 +381,68 @@ static void many_weak_references_to_many_dead(void **state) {
     client_close(&c);
 }
 
+/* One thread lets go of the target while another lets go of the weak reference: the callback runs once or not at all,
+ * and never on a weak reference that is gone. */
+static struct race {
+    wn_heap *heap;
+    mortal *target; /* held by the second thread alone; a global */
+    _Atomic unsigned round, dropped;
+    unsigned rounds;
+} race;
+
+static void look_at_it(wn_mutator *m, wn_weakref *ref, void *data) {
+    (void)data;
+    void *target = wn_weakref_get(m, ref);
+    if (target) client_note(EVENT_OTHER, 1);
+    wn_release(m, target);
+}
+
+static void *drop_targets(void *data) {
+    wn_mutator *m;
+    if (wn_attach(race.heap, &m)) return data;
+    for (unsigned r = 1; r <= race.rounds; r++) {
+        while (atomic_load(&race.round) != r) wn_poll(m);
+        for (unsigned i = 0; i < r % 16; i++) wn_poll(m); /* now sooner, now later */
+        wn_assign(m, race.target, NULL);
+        wn_poll(m);
+        atomic_store(&race.dropped, r);
+    }
+    return wn_detach(m) ? data : NULL;
+}
+
+static void both_die_at_once(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    race = (struct race){.heap = c.heap, .rounds = (unsigned)client_scaled(4000)};
+    assert_int_equal(wn_global(c.heap, &race.target), WN_OK);
+    pthread_t other;
+    assert_int_equal(pthread_create(&other, NULL, drop_targets, &race), 0);
+    for (unsigned r = 1; r <= race.rounds; r++) {
+        wn_root(m, vector *, refs, client_new_array(m, &vector_type, 16));
+        {
+            wn_root(m, mortal *, target, client_relic(m, 1, NULL, NULL));
+            for (int i = 0; i < 16; i++) wn_move(m, refs, items[i], wn_weakref_new(m, target, look_at_it, NULL));
+            wn_assign(m, race.target, target);
+        }
+        atomic_store(&race.round, r);
+        for (int i = 0; i < 16; i++) wn_set(m, refs, items[i], NULL);
+        while (atomic_load(&race.dropped) != r) wn_poll(m);
+        if (r % 100 == 0) client_collect(m);
+    }
+    wn_block_begin(m);
+    void *failure;
+    pthread_join(other, &failure);
+    wn_block_end(m);
+    assert_null(failure);
+    assert_int_equal(wn_forget_global(m, &race.target), WN_OK);
+    client_collect(m);
+    client_collect(m);
+    assert_int_equal(client_released[1], race.rounds);
+    assert_int_equal(client_total(EVENT_OTHER), 0);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_weak_reference_does_not_keep_alive),
@@ -343,12 +450,14 @@ int main(void) {
         cmocka_unit_test(callbacks_run_once_with_their_data),
         cmocka_unit_test(a_dead_weak_reference_calls_nobody),
         cmocka_unit_test(garbage_does_not_call_back),
+        cmocka_unit_test(what_waits_to_be_freed_does_not_call_back),
         cmocka_unit_test(all_are_cleared_before_any_callback),
         cmocka_unit_test(counts_of_weak_references),
         cmocka_unit_test(weak_references_to_weak_references),
         cmocka_unit_test(a_callback_may_do_everything),
         cmocka_unit_test(old_and_young),
         cmocka_unit_test(many_weak_references_to_many_dead),
+        cmocka_unit_test(both_die_at_once),
     };
     return CLIENT_MAIN("weakrefs", tests);
 }

@@ -86,7 +86,7 @@ typedef struct wn_cc_unswept {
     size_t next; /* atomic */
 } wn_cc_unswept;
 
-/* What a cycle was like, for the pacer and for the trace line. Times in nanoseconds. */
+/* What a cycle was like, for the pacer and for the trace line; the conductor's alone. Times in nanoseconds. */
 typedef struct wn_cc_cycle {
     uint64_t start, barrier, scan, closed, sweep, end; /* when each part began */
     size_t used_at_start, used_at_close, live;         /* bytes */
@@ -161,8 +161,10 @@ typedef struct wn_cc {
     size_t trigger, goal;     /* bytes in use at which a cycle starts, and at which it should be over; atomic */
     size_t largest;           /* bytes of the largest object made since the last cycle ended; atomic */
     size_t external_at_start; /* bytes held outside when the last cycle started; atomic */
-    size_t work_expected;     /* of the cycle under way */
+    size_t used_at_start;     /* bytes in use when the cycle under way started; atomic */
+    size_t work_expected;     /* of that cycle; atomic */
     size_t work_done;         /* atomic */
+    uint64_t assist_ns;       /* that threads of the program spent on it; atomic */
     double ns_per_work, bytes_per_ns;
     uint64_t last_end;
     size_t last_allocated;

@@ -216,6 +216,7 @@ static bool cycle(wn_cc *cc) {
     cc->now.freed_objects = __atomic_load_n(&cc->freed_objects, __ATOMIC_RELAXED);
     cc->now.freed_bytes = __atomic_load_n(&cc->freed_bytes, __ATOMIC_RELAXED);
     cc->now.cpu_ns = wn_os_thread_cpu() - cpu;
+    cc->now.assist_ns = __atomic_exchange_n(&cc->assist_ns, 0, __ATOMIC_RELAXED);
     for (unsigned i = 1; i < cc->workers; i++)
         cc->now.cpu_ns += __atomic_exchange_n(&cc->worker[i].cpu_ns, 0, __ATOMIC_RELAXED);
     wn_cc_pace_end(cc);

@@ -281,7 +281,7 @@ void wn_cc_assist(mutator *m, uint64_t budget_ns) {
     wn_cc_lay_down(cc, &c->assist, &busy);
     count_work(cc, done, &c->assist);
     now = wn_os_now();
-    __atomic_fetch_add(&cc->now.assist_ns, now - start, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&cc->assist_ns, now - start, __ATOMIC_RELAXED);
     wn_note_pause(m->heap, now - start);
 }
 

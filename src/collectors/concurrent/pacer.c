@@ -54,6 +54,7 @@ static void set_goal(wn_cc *cc, size_t live) {
 
 void wn_cc_pace_start(wn_cc *cc) {
     cc->now.used_at_start = wn_cc_used(cc);
+    __atomic_store_n(&cc->used_at_start, cc->now.used_at_start, __ATOMIC_RELAXED);
     __atomic_store_n(&cc->external_at_start, __atomic_load_n(&cc->heap->external_bytes, __ATOMIC_RELAXED),
                      __ATOMIC_RELAXED);
     uint64_t now = wn_os_now();
@@ -63,7 +64,8 @@ void wn_cc_pace_start(wn_cc *cc) {
         cc->bytes_per_ns = cc->bytes_per_ns ? (cc->bytes_per_ns + rate) / 2 : rate;
     }
     __atomic_store_n(&cc->work_done, 0, __ATOMIC_RELAXED);
-    if (!cc->goal) set_goal(cc, cc->now.used_at_start); /* asked for before the first allocation */
+    if (!__atomic_load_n(&cc->goal, __ATOMIC_RELAXED))
+        set_goal(cc, cc->now.used_at_start); /* asked for before the first allocation */
 }
 
 void wn_cc_pace_end(wn_cc *cc) {
@@ -77,23 +79,24 @@ void wn_cc_pace_end(wn_cc *cc) {
         double rate = (double)(cc->now.closed - cc->now.scan) / (double)done;
         cc->ns_per_work = cc->ns_per_work ? (cc->ns_per_work + rate) / 2 : rate;
     }
-    cc->work_expected = done;
+    __atomic_store_n(&cc->work_expected, done, __ATOMIC_RELAXED);
     cc->last_end = now;
     cc->last_allocated = __atomic_load_n(&cc->heap->space.allocated_bytes, __ATOMIC_RELAXED);
     set_goal(cc, cc->now.live);
     __atomic_store_n(&cc->largest, 0, __ATOMIC_RELAXED);
     if (cc->now.freed_bytes) __atomic_store_n(&cc->futile_at, 0, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&cc->cpu_total_ns, cc->now.cpu_ns + __atomic_load_n(&cc->now.assist_ns, __ATOMIC_RELAXED),
-                       __ATOMIC_RELAXED);
+    __atomic_fetch_add(&cc->cpu_total_ns, cc->now.cpu_ns + cc->now.assist_ns, __ATOMIC_RELAXED);
 }
 
 /* How far marking is behind allocation: above 0 the thread must help. */
 static bool behind(const wn_cc *cc, size_t used) {
-    size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED), start = cc->now.used_at_start;
+    size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
+    size_t start = __atomic_load_n(&cc->used_at_start, __ATOMIC_RELAXED);
+    size_t expected = __atomic_load_n(&cc->work_expected, __ATOMIC_RELAXED);
     if (used >= goal) return true;
     if (used <= start) return false;
     double allocated = (double)(used - start) / (double)(goal - start);
-    double marked = (double)__atomic_load_n(&cc->work_done, __ATOMIC_RELAXED) / ((double)cc->work_expected + 1);
+    double marked = (double)__atomic_load_n(&cc->work_done, __ATOMIC_RELAXED) / ((double)expected + 1);
     return marked < allocated;
 }
 
@@ -161,8 +164,8 @@ void wn_cc_trace(wn_cc *cc) {
             "round%s\n",
             (unsigned long long)cc->started, (double)(c->end - cc->start_ns) / 1e9,
             100.0 * (double)total / ((double)life * wn_os_processors()), ms(c->start, c->scan), ms(c->scan, c->closed),
-            ms(c->closed, c->sweep), ms(c->sweep, c->end), (double)c->cpu_ns / 1e6,
-            (double)__atomic_load_n(&c->assist_ns, __ATOMIC_RELAXED) / 1e6, mb(c->used_at_start), mb(c->used_at_close),
-            mb(c->live), mb(cc->goal), c->freed_objects, cc->workers, cc->workers > 1 ? "s" : "",
-            (double)c->longest_wait_ns / 1e6, c->rounds, c->rounds > 1 ? "s" : "");
+            ms(c->closed, c->sweep), ms(c->sweep, c->end), (double)c->cpu_ns / 1e6, (double)c->assist_ns / 1e6,
+            mb(c->used_at_start), mb(c->used_at_close), mb(c->live), mb(__atomic_load_n(&cc->goal, __ATOMIC_RELAXED)),
+            c->freed_objects, cc->workers, cc->workers > 1 ? "s" : "", (double)c->longest_wait_ns / 1e6, c->rounds,
+            c->rounds > 1 ? "s" : "");
 }

@@ -428,12 +428,12 @@ static void keep_uncollectable(mutator *m, wn_vector *garbage, wn_collect_result
     wn_vector_free(&kept);
 }
 
-static bool outside_garbage(void *context, void *object) {
-    (void)context;
-    return !(wn_meta_(object)[1] & WN_STATE_SCRATCH_);
+/* With the world stopped, and garbage known by its scratch bit: nothing weak leads to it from now on. */
+static void clear_weak(mutator *m, const wn_vector *garbage) {
+    for (size_t i = 0; i < garbage->n; i++)
+        if (wn_meta_(garbage->at[i])[1] & WN_STATE_WEAK_)
+            wn_weak_target_died(m, garbage->at[i], wn_rc_hold, m, &wn_rc_of_mutator(m)->values);
 }
-
-static bool outside_cycles(void *cycles, void *object) { return !wn_cycles_is_garbage(cycles, object); }
 
 /* Finalizers and what must be asked again after them. The world runs on entry and on return; garbage that came back to
  * life is taken off the list. Every object of the list carries one reference of ours meanwhile. */
@@ -459,17 +459,19 @@ static void finalize_all(mutator *m, wn_vector *garbage) {
         if (found && wn_cycles_is_garbage(&rc->cycles, o)) {
             garbage->at[i] = garbage->at[n];
             garbage->at[n++] = o;
-            /* Made by a finalizer, or by another thread that one showed the object. */
-            if (wn_meta_(o)[1] & WN_STATE_WEAK_)
-                wn_weak_target_died(m, o, outside_cycles, &rc->cycles, &wn_rc_of_mutator(m)->values);
         } else {
             alive++;
         }
     }
+    garbage->n = n;
+    set_scratch(garbage, true);
+    clear_weak(m, garbage); /* made by a finalizer, or by another thread that one showed an object */
+    set_scratch(garbage, false);
+    for (size_t i = 0; i < n; i++) /* what they watch may die before they are taken apart */
+        if (wn_type_of(garbage->at[i])->flags & WN_TYPE_WEAKREF) ((wn_weakref *)garbage->at[i])->callback = NULL;
     wn_world_start(heap, m);
     wn_rc_release_values(m);
     /* The survivors, now behind the others, lose our reference. */
-    garbage->n = n;
     for (size_t i = n; i < n + alive; i++) wn_count_down_(&m->fast, garbage->at[i]);
 }
 
@@ -651,13 +653,12 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     if (ok && garbage.n) {
         if (found.no_clear) keep_uncollectable(m, &garbage, result);
         result->collected = garbage.n;
-        for (size_t i = 0; found.weak && i < garbage.n; i++)
-            if (wn_meta_(garbage.at[i])[1] & WN_STATE_WEAK_)
-                wn_weak_target_died(m, garbage.at[i], outside_garbage, NULL, &wn_rc_of_mutator(m)->values);
-        set_scratch(&garbage, false);
+        if (found.weak) clear_weak(m, &garbage);
         care = found.care || m->callbacks.n || wn_rc_of_mutator(m)->values.n;
-        if (care || heap->options.save_all)
+        if (care || heap->options.save_all) {
+            set_scratch(&garbage, false);
             for (size_t i = 0; i < garbage.n; i++) wn_rc_count_up(m, garbage.at[i]); /* ours, until it is decided */
+        }
         if (heap->options.save_all)
             for (size_t i = 0; i < garbage.n; i++)
                 if (wn_vector_push(&heap->garbage, garbage.at[i]) && care) wn_rc_count_up(m, garbage.at[i]);

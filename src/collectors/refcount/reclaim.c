@@ -103,6 +103,12 @@ void wn_rc_release_values(mutator *m) {
     while (values->n) wn_count_down_(&m->fast, values->at[--values->n]);
 }
 
+/* Not one that is itself dying, in another thread, or condemned. */
+bool wn_rc_hold(void *context, void *ref) {
+    mutator *m = context;
+    return !(__atomic_load_n(&wn_meta_(ref)[1], __ATOMIC_RELAXED) & WN_STATE_SCRATCH_) && wn_rc_weak_get(m, ref);
+}
+
 /* What weak references and ephemerons have to do with an object's end. */
 static void drop_weak(mutator *m, void *object, const wn_type *t) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
@@ -111,7 +117,7 @@ static void drop_weak(mutator *m, void *object, const wn_type *t) {
         if (value) wn_count_down_(&m->fast, value);
     }
     if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_) {
-        wn_weak_target_died(m, object, NULL, NULL, &r->values);
+        wn_weak_target_died(m, object, wn_rc_hold, m, &r->values);
         wn_rc_release_values(m);
     }
 }
@@ -180,13 +186,13 @@ static size_t drop_some_items(mutator *m) {
 
 static void take_apart(mutator *m, void *object) {
     const wn_type *t = wn_type_of(object);
-    uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
+    uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_ACQUIRE); /* see wn_weak_remove_if_empty */
     if (WN_UNLIKELY((state & WN_STATE_WEAK_) || (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON))))
         drop_weak(m, object, t);
     if (WN_UNLIKELY(t->finalize != NULL)) {
         if (finalized_back_to_life(m, object, t)) return;
         /* Made by the finalizer, or by another thread that it showed the object. */
-        if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_) drop_weak(m, object, t);
+        if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_ACQUIRE) & WN_STATE_WEAK_) drop_weak(m, object, t);
     }
     if (t->release) t->release(object);
     if (WN_UNLIKELY(is_long(object, t)) && defer_long(m, object)) {

@@ -112,6 +112,8 @@ void wn_rc_object_died(mutator *m, void *object);
 void wn_rc_reclaim(mutator *m, size_t budget);
 /* The same with the budget of the option reclaim_slice. */
 void wn_rc_reclaim_slice(mutator *m);
+/* For wn_weak_target_died: holds a weak reference whose callback is to run, if it is alive; `context`: the mutator. */
+bool wn_rc_hold(void *context, void *ref);
 /* Lets go of the values of ephemerons whose keys have died. */
 void wn_rc_release_values(mutator *m);
 bool wn_rc_has_work(const mutator *m);
