@@ -43,7 +43,7 @@ typedef struct wn_options {
     unsigned heap_growth;  /* percent, as GOGC; 100. WN_NEVER: only near the limit */
     unsigned workers;      /* marking threads; 0: by cpu_share and the processors there are */
     unsigned cpu_share;    /* percent of the processors that collection may use; 25 */
-    bool finalizer_thread; /* finalizers run on a thread of their own, not at safepoints; nobody waits for them */
+    bool finalizer_thread; /* finalizers and callbacks run on a thread of their own; no call waits for them */
 
     /* what more than one has */
     bool conservative_stacks; /* scan C stacks for undeclared roots (not with reference counting) */
