@@ -392,7 +392,7 @@ static void full_at_once(bool by_itself) {
     /* The return value of a gc.collect that was not called by its name would miss the batches before the last, and
      * the interpreter's debugging output would come in parts. */
     bool batches = garbage > 2 * (size_t)W.o.batch && (W.asked || by_itself) && !W.gc->debug &&
-                   wn_cycles_group(&s->cycles, (size_t)W.o.batch, scan_fetch, scan_object, search_scanner(), &g);
+                   wn_cycles_group(&s->cycles, (size_t)W.o.batch, scan_fetch, scan_together, search_scanner(), &g);
     if (W.o.log) {
         wn_bits_cursor c;
         PyObject *o;
@@ -444,7 +444,7 @@ static bool search_snapshot(void *context, void *result, size_t bytes) {
     size_t room = (bytes - sizeof *a) / sizeof(entry);
     wn_groups g = {0};
     if (!search_make(&s) || !search_run(&s, W.gc, 1, true)) return false;
-    if (s.cycles.garbage && !wn_cycles_group(&s.cycles, TOGETHER, scan_fetch, scan_object, search_scanner(), &g))
+    if (s.cycles.garbage && !wn_cycles_group(&s.cycles, TOGETHER, scan_fetch, scan_together, search_scanner(), &g))
         return false;
     a->tracked = s.tracked;
     a->marked = s.marked;

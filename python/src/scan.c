@@ -89,6 +89,8 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t) {
     memset(p, 0, sizeof *p);
     p->type = t;
     p->kind = SCAN_FOREIGN;
+    p->weak =
+        PyType_IsSubtype(t, &_PyWeakref_RefType) || t == &_PyWeakref_ProxyType || t == &_PyWeakref_CallableProxyType;
     for (size_t i = 0; i < owns; i++) p->anywhere |= t->tp_traverse == own[i];
     PyTypeObject *base = t;
     bool fits = true;

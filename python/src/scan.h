@@ -28,6 +28,7 @@ typedef struct scan_plan {
     uint8_t managed; /* has values or a dictionary that the interpreter places itself */
     uint8_t slots;
     uint8_t owns_type; /* reports its type */
+    uint8_t weak;      /* weak references */
     uint8_t anywhere;  /* tp_traverse is the interpreter's own: may be called on any thread */
     int32_t dict;      /* offset of the dictionary's place, or 0 */
     int32_t slot[SCAN_SLOTS];
@@ -139,6 +140,14 @@ static WN_ALWAYS_INLINE void scan_object(void *context, void *object, wn_visit_f
     }
     }
     if (p->slots | p->managed | p->owns_type | (p->dict != 0)) scan_instance(p, o, visit, arg);
+}
+
+/* What must be disposed of together: what is referred to, and by a weak reference that would be called back. Where both
+ * are garbage the interpreter does not call it, unless its object goes first. */
+static WN_ALWAYS_INLINE void scan_together(void *context, void *object, wn_visit_fn *visit, void *arg) {
+    PyWeakReference *weak = object;
+    scan_object(context, object, visit, arg);
+    if (scan_plan_of(context, Py_TYPE((PyObject *)object))->weak && weak->wr_callback) visit(arg, weak->wr_object);
 }
 
 /* Memory is what a search waits for, some ten nanoseconds a cache line however far ahead it is asked for, so no line is

@@ -1,5 +1,7 @@
 """What winnow promises on a stock interpreter. Run with unittest; WINNOW_TEST_MODE chooses the mode (default: each)."""
 
+import collections
+import functools
 import gc
 import os
 import random
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import unittest
 import weakref
 
@@ -63,6 +66,18 @@ def old_pairs(n, cls=Node):
 def on(mode, **options):
     options.setdefault("budget_ms", 0)
     winnow.install(mode, **options)
+
+
+def by_snapshot():
+    """What a snapshot finds, reclaimed in slices."""
+    if not _native.start_snapshot():
+        raise RuntimeError("no snapshot can be taken")
+    while not _native.step():
+        time.sleep(0.0005)
+    n = gc.collect(0)
+    while _native.phase() == "reclaiming":
+        n += gc.collect(0)
+    return n
 
 
 class Case(unittest.TestCase):
@@ -250,6 +265,28 @@ class Basics(Case):
         gc.disable()
         self.assertGreater(winnow.stats()["full_collections"], before)
         del alive
+
+
+    def test_a_weak_reference_that_dies_with_its_object_does_not_call_back(self):
+        called = []
+
+        def make():
+            holders = [Node() for _ in range(400)]
+            for i, h in enumerate(holders):
+                h.refs.append(h)
+                h.weak = weakref.ref(holders[i ^ 1], called.append)
+            gc.collect()
+
+        for mode in MODES:
+            for snapshot in (False, True) if mode == "concurrent" else (False,):
+                with self.subTest(mode=mode, snapshot=snapshot):
+                    on(mode, batch=1, slice_ms=0.01)
+                    gc.disable()
+                    make()
+                    by_snapshot() if snapshot else gc.collect()
+                    self.assertEqual(called, [])
+                    called.clear()
+                    winnow.uninstall()
 
 
 class Robustness(Case):
@@ -649,59 +686,120 @@ class Concurrent(Case):
         self.assertGreaterEqual(n, 12000)
 
 
+class Graph:
+    """A random graph, the same for the same seed, and what its objects have done.
+
+    Objects hold each other directly and by way of what a program holds them with: containers, closures, generators,
+    bound methods, weak references with a callback. Some have finalizers, which bring themselves or a neighbour back.
+    """
+
+    now = None  # whose objects are finalized
+
+    class Plain:
+        pass
+
+    class Slots:
+        __slots__ = ("number", "next", "other", "__weakref__")
+
+    class Table(dict):
+        __hash__ = object.__hash__
+
+    class Final:
+        def __del__(self):
+            Graph.now.log.append(("del", self.number))
+            if self.number % 5 == 0:
+                Graph.now.saved.append(self)
+            elif self.number % 7 == 0:
+                Graph.now.saved.append(getattr(self, "next", None))
+
+    def generator(self, held):
+        number = len(self.generators)
+        self.generators.append(number)
+
+        def run():
+            try:
+                yield held
+            finally:
+                self.log.append(("gen", number))
+
+        g = run()
+        next(g)
+        return g
+
+    def called_back(self, held):
+        return weakref.ref(held, lambda _, number=held.number: self.log.append(("inner weak", number)))
+
+    def closure(self, held):
+        return lambda: held
+
+    links = (
+        lambda self, b: b,
+        lambda self, b: [b],
+        lambda self, b: (b, b.number),
+        lambda self, b: {"b": b},
+        lambda self, b: {b: b.number},
+        lambda self, b: {b},
+        lambda self, b: iter([b]),
+        lambda self, b: collections.deque([b]),
+        lambda self, b: functools.partial(print, b),
+        lambda self, b: ValueError(b),
+        lambda self, b: b.__repr__,
+        lambda self, b: types.SimpleNamespace(b=b),
+        closure,
+        generator,
+        called_back,
+    )
+
+    def __init__(self, seed):
+        r = random.Random(seed)
+        Graph.now = self
+        self.log, self.saved, self.weak, self.generators = [], [], [], []
+        kinds = [self.Plain, self.Slots, self.Table, self.Final]
+        if r.random() < 0.3:  # classes that die with their instances
+            kinds = [type("Local", (k,), {}) for k in kinds]
+        n = r.randrange(2, r.choice((20, 120, 500)))
+        self.objects = [r.choice(kinds)() for _ in range(n)]
+        for i, o in enumerate(self.objects):
+            o.number = i
+        for _ in range(r.randrange(3 * n)):
+            a, b = r.choice(self.objects), r.choice(self.objects)
+            setattr(a, r.choice(("next", "other")), r.choice(self.links)(self, b))
+        for o in self.objects:
+            if r.random() < 0.5:
+                self.weak.append(weakref.ref(o, lambda _, number=o.number: self.log.append(("weak", number))))
+        self.keep = [o for o in self.objects if r.random() < 0.1]
+
+    def outcome(self, collect, grown_old):
+        if grown_old:
+            gc.collect()
+        self.objects.clear()
+        n, again = collect(), collect()
+        saved = sorted(str(getattr(o, "number", type(o))) for o in self.saved)
+        result = n, again, sorted(self.log), [w() is None for w in self.weak], saved
+        for part in (self.keep, self.saved, self.weak):
+            part.clear()
+        while gc.collect() or self.saved:  # nothing of it is left for the next
+            self.saved.clear()
+        return result
+
+
 class RandomGraphs(Case):
     """The same graph, made twice: the interpreter's collector frees one, winnow's proposals the other."""
 
-    def make(self, seed, log):
-        r = random.Random(seed)
-
-        class Plain:
-            pass
-
-        class Final:
-            def __del__(self):
-                log.append(("del", self.number))
-                if self.number % 5 == 0:
-                    saved.append(self)
-
-        class Slots:
-            __slots__ = ("number", "next", "other", "__weakref__")
-
-        saved = []
-        n = r.randrange(2, 120)
-        objects = []
-        for i in range(n):
-            o = r.choice((Plain, Final, Slots))()
-            o.number = i
-            objects.append(o)
-        for i in range(r.randrange(3 * n)):
-            a, b = r.choice(objects), r.choice(objects)
-            how = r.randrange(4)
-            link = b if how == 0 else [b] if how == 1 else {"b": b} if how == 2 else (b, i)
-            setattr(a, r.choice(("next", "other")), link)
-        kept = [o for o in objects if r.random() < 0.1]
-        weak = []
-        for o in objects:
-            if r.random() < 0.5:
-                weak.append(weakref.ref(o, lambda _, number=o.number: log.append(("weak", number))))
-        return kept, weak, saved
-
-    def outcome(self, seed):
-        log = []
-        kept, weak, saved = self.make(seed, log)
-        n = gc.collect()
-        again = gc.collect()
-        return n, again, sorted(log), len(kept), [w() is None for w in weak], sorted(o.number for o in saved)
-
     def test_same_objects_freed_same_callbacks(self):
         gc.disable()
-        for seed in range(int(os.environ.get("WINNOW_TEST_GRAPHS", 150))):
+        first = int(os.environ.get("WINNOW_TEST_SEED", 0))
+        for seed in range(first, first + int(os.environ.get("WINNOW_TEST_GRAPHS", 300))):
+            r = random.Random(-seed)
+            grown_old = r.random() < 0.5
             winnow.uninstall()
             gc.collect()
-            expected = self.outcome(seed)
-            on(MODES[seed % len(MODES)], threads=1 + seed % 2)
+            expected = Graph(seed).outcome(gc.collect, grown_old)
+            mode = MODES[seed % len(MODES)]
+            on(mode, threads=r.choice((1, 2)), batch=r.choice((1, 20, 5000)), slice_ms=r.choice((0.01, 1)))
             gc.collect()
-            self.assertEqual(self.outcome(seed), expected, f"seed {seed}")
+            how = by_snapshot if mode == "concurrent" and r.random() < 0.8 else gc.collect
+            self.assertEqual(Graph(seed).outcome(how, grown_old), expected, f"seed {seed}, {mode}, {how.__name__}")
 
     def test_nothing_is_missed_or_invented(self):
         gc.disable()
