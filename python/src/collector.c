@@ -43,7 +43,7 @@ static struct {
     collector_options o;
     collector_statistics n;
     gc_state *gc;
-    PyObject *module, *callback, *collect, *original_collect, *s_generation, *s_collected;
+    PyObject *module, *callbacks, *callback, *collect, *original_collect, *s_generation, *s_collected;
     search search;
     bool searching_ready; /* the search's memory has been made */
 
@@ -270,7 +270,7 @@ static void count_type(PyTypeObject *t) {
 static void log_line(uint64_t ns, size_t proposed, size_t tracked) {
     if (!W.o.log) return;
     fprintf(stderr, "winnow: %s %.2f ms, %zu of %zu containers garbage", W.how, (double)ns / 1e6, proposed, tracked);
-    if (W.n.fork_ns && W.o.mode == MODE_CONCURRENT) fprintf(stderr, ", fork %.2f ms", (double)W.n.fork_ns / 1e6);
+    if (W.phase != IDLE) fprintf(stderr, ", fork %.2f ms", (double)W.n.fork_ns / 1e6);
     for (int shown = 0; shown < 6; shown++) {
         type_count *most = NULL;
         for (size_t i = 0; i < W.names; i++)
@@ -279,7 +279,7 @@ static void log_line(uint64_t ns, size_t proposed, size_t tracked) {
         fprintf(stderr, "%s %s %zu", shown ? "," : ":", most->name, most->n);
         most->n = 0;
     }
-    fputc('\n', stderr);
+    fputc('n', stderr);
     W.names = W.others = 0;
     memset(W.types, 0, sizeof W.types);
 }
@@ -357,6 +357,11 @@ static void propose_batches(wn_groups *g) {
         canary_set();
         if (b + 1 == g->batches) return;
         collect_batch();
+        if (!W.installed) { /* a finalizer has seen to that: the rest is the interpreter's */
+            unpark();
+            for (size_t i = g->end[b]; i < g->objects; i++) Py_DECREF(o[i]);
+            return;
+        }
         park();
     }
 }
@@ -381,7 +386,7 @@ static void full_at_once(bool by_itself) {
     W.n.proposed += garbage;
     if (s->tracked) W.ns_per_object = (double)(s->walk_ns + s->mark_ns + s->trial_ns) / (double)s->tracked;
     if (writes) {
-        search_tend(W.gc);
+        search_tend();
         search_untrack(s, W.gc);
     }
     W.in_full = true;
@@ -759,6 +764,14 @@ static void start_early(int level) {
     log_line(ns, 0, (size_t)gc->long_lived_total);
 }
 
+/* What the interpreter says it has collected; nothing where somebody has taken that out of the dictionary. */
+static Py_ssize_t collected_of(PyObject *info) {
+    PyObject *collected = PyDict_GetItemWithError(info, W.s_collected);
+    Py_ssize_t n = collected ? PyLong_AsSsize_t(collected) : 0;
+    if (PyErr_Occurred()) PyErr_Clear();
+    return n > 0 ? n : 0;
+}
+
 static void full_stop(PyObject *info) {
     uint64_t now = wn_os_now();
     unpark();
@@ -767,12 +780,10 @@ static void full_stop(PyObject *info) {
     W.gc->long_lived_total = (Py_ssize_t)W.survivors;
     W.gc->long_lived_pending += W.pending;
     W.pending = 0;
-    PyObject *collected = PyDict_GetItemWithError(info, W.s_collected);
-    long n = collected ? PyLong_AsLong(collected) : 0;
-    if (n == -1 && PyErr_Occurred()) PyErr_Clear();
+    Py_ssize_t n = collected_of(info);
     if (W.extra) {
         n += W.extra;
-        PyObject *sum = PyLong_FromLong(n);
+        PyObject *sum = PyLong_FromSsize_t(n);
         if (!sum || PyDict_SetItem(info, W.s_collected, sum) < 0) PyErr_Clear();
         Py_XDECREF(sum);
     }
@@ -870,8 +881,7 @@ static void young_stop(int level, PyObject *info) {
     if (W.in_slice) {
         W.in_slice = false;
         note_pause(ns);
-        PyObject *collected = PyDict_GetItemWithError(info, W.s_collected);
-        if (collected) W.n.collected += (uint64_t)PyLong_AsLong(collected);
+        W.n.collected += (uint64_t)collected_of(info);
         plan_slices(wn_os_thread_cpu() - W.slice_cpu); /* not what others did meanwhile */
     }
     if (level == 0) next_slice();
@@ -902,8 +912,7 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
         uint64_t ns = wn_os_now() - W.start;
         note_pause(ns);
         if (W.o.log && strcmp(W.how, "full collection") == 0)
-            log_line(ns, W.n.collected ? (size_t)PyLong_AsLong(PyDict_GetItem(args[1], W.s_collected)) : 0,
-                     W.n.tracked);
+            log_line(ns, (size_t)collected_of(args[1]), W.n.tracked);
         else if (W.o.log)
             log_line(ns, 0, (size_t)W.survivors);
     } else if (level < 2 && (W.phase != IDLE || W.in_slice || W.between)) {
@@ -928,14 +937,16 @@ PyObject *collector_collect(PyObject *args, PyObject *kwargs) {
     PyObject *r = PyObject_Call(W.original_collect, args, kwargs);
     W.asked = false;
     if (!r || !W.extra) return r;
-    PyObject *sum = PyLong_FromSsize_t(PyLong_AsSsize_t(r) + W.extra);
-    W.extra = 0;
+    Py_ssize_t n = PyLong_AsSsize_t(r);
     Py_DECREF(r);
-    return sum;
+    if (n == -1 && PyErr_Occurred()) return NULL;
+    n += W.extra;
+    W.extra = 0;
+    return PyLong_FromSsize_t(n);
 }
 
 PyObject *collector_collect_stock(void) {
-    if (!W.installed) return PyErr_Format(PyExc_RuntimeError, "winnow is not installed");
+    if (!W.installed) return PyErr_Format(PyExc_RuntimeError, "winnow is not installed: call winnow.install() first");
     drop_snapshot();
     W.bypass = true;
     PyObject *r = PyObject_CallNoArgs(W.original_collect);
@@ -958,7 +969,7 @@ PyObject *collector_find(unsigned threads) {
     wn_bits_walk(&s->cycles.bits, &c);
     while (list && (o = wn_bits_next(&c, WN_CYCLES_UNMARKED)))
         if (PyList_Append(list, o) < 0) Py_CLEAR(list);
-    search_tend(W.gc);
+    search_tend();
     search_reset(s);
     if (list) PyObject_GC_Track(list);
     return list;
@@ -1052,7 +1063,11 @@ bool collector_setup(PyObject *module) {
     W.callback = PyCFunction_New(&callback_method, NULL);
     canary_call = PyCFunction_New(&canary_method, NULL);
     if (!W.s_generation || !W.s_collected || !W.callback || !canary_call) return false;
-    pthread_atfork(pages_stop, NULL, forked_child);
+    if (pthread_atfork(pages_stop, NULL, forked_child) != 0) {
+        PyErr_NoMemory();
+        return false;
+    }
+    Py_INCREF(module);
     W.module = module;
     return true;
 }
@@ -1061,18 +1076,30 @@ static bool set_collect(PyObject *gc_module, PyObject *f) {
     return PyObject_SetAttrString(gc_module, "collect", f) == 0;
 }
 
+/* Where our callback stands in gc.callbacks; -1: somebody has cleared them. */
+static Py_ssize_t hooked(void) {
+    for (Py_ssize_t i = PyList_GET_SIZE(W.callbacks); i-- > 0;)
+        if (PyList_GET_ITEM(W.callbacks, i) == W.callback) return i;
+    return -1;
+}
+static bool hook(void) { return hooked() >= 0 || PyList_Insert(W.callbacks, 0, W.callback) == 0; }
+
 bool collector_install(const collector_options *o) {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) return refuse("it works in the main interpreter only");
     if (W.installed) {
         drop_snapshot();
         W.o = *o;
-        return true;
+        return hook();
     }
     PyObject *gc_module = PyImport_ImportModule("gc");
     if (!gc_module) return false;
-    bool ok = layout_check(gc_module);
+    bool ok = W.gc || layout_check(gc_module);
     if (ok) {
-        W.gc = gc_state_now();
+        if (!W.gc) {
+            W.gc = gc_state_now();
+            W.callbacks = W.gc->callbacks;
+            Py_INCREF(W.callbacks);
+        }
         scan_check(W.gc, 20000); /* enough to meet every kind of object */
         if (!W.searching_ready && !(W.searching_ready = search_make(&W.search))) {
             PyErr_NoMemory();
@@ -1088,7 +1115,7 @@ bool collector_install(const collector_options *o) {
         W.o = *o;
         W.slice = W.slice_asked = 1000;
         W.yield_due = 0;
-        ok = PyList_Insert(W.gc->callbacks, 0, W.callback) == 0 && set_collect(gc_module, W.collect);
+        ok = hook() && set_collect(gc_module, W.collect);
         W.installed = ok;
     }
     Py_DECREF(gc_module);
@@ -1104,9 +1131,8 @@ void collector_uninstall(void) {
     repair();
     search_withdraw();
     W.installed = false;
-    PyObject *callbacks = W.gc->callbacks;
-    for (Py_ssize_t i = callbacks ? PyList_GET_SIZE(callbacks) : 0; i-- > 0;)
-        if (PyList_GET_ITEM(callbacks, i) == W.callback) PyList_SetSlice(callbacks, i, i + 1, NULL);
+    Py_ssize_t at = hooked();
+    if (at >= 0 && PyList_SetSlice(W.callbacks, at, at + 1, NULL) < 0) PyErr_Clear(); /* it does nothing any more */
     PyObject *gc_module = PyImport_ImportModule("gc");
     if (gc_module) {
         PyObject *now = PyObject_GetAttrString(gc_module, "collect");

@@ -2,7 +2,7 @@
  * layout.h - what this interpreter's objects look like inside, for the versions that are supported.
  *
  * The only file that asks which version it is compiled for. Everything it relies on is checked against the running
- * interpreter when the package is installed (`winnow_layout_check` in collector.c, `scan_check` in scan.c): a build
+ * interpreter when the package is installed (`layout_check` in collector.c, `scan_check` in scan.c): a build
  * that differs is refused, or traversed with its own tp_traverse.
  */
 #ifndef WINNOW_PY_LAYOUT_H
@@ -36,8 +36,7 @@ typedef struct _gc_runtime_state gc_state;
 
 static inline gc_state *gc_state_now(void) { return &PyInterpreterState_Get()->gc; }
 
-/* ---- list links: a head of two words before each container --------------------------------------------------------
- */
+/* ---- list links: a head of two words before each container ------------------------------------------------------- */
 
 #define GC_FLAGS ((uintptr_t)3) /* the low bits of _gc_prev: finalized, collecting */
 
@@ -74,8 +73,7 @@ static inline void gc_list_append(PyGC_Head *from, PyGC_Head *to) {
     gc_list_init(from);
 }
 
-/* ---- dictionaries
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- dictionaries ------------------------------------------------------------------------------------------------ */
 
 #if PY_VERSION_HEX < 0x030b0000
 typedef struct {
@@ -109,8 +107,7 @@ static inline PyDictKeyEntry *dict_entries(PyDictKeysObject *k) {
 #endif
 #endif
 
-/* ---- instances: where attribute values are that have no dictionary of their own
- * -------------------------------------- */
+/* ---- instances: where attribute values are that have no dictionary of their own ---------------------------------- */
 
 #if PY_VERSION_HEX >= 0x030b0000
 #define HAS_MANAGED_DICT(t) (((t)->tp_flags & Py_TPFLAGS_MANAGED_DICT) != 0)
@@ -172,8 +169,7 @@ static inline PyMemberDef *type_members(PyTypeObject *t) {
     return (PyMemberDef *)((char *)t + Py_TYPE(t)->tp_basicsize);
 }
 
-/* ---- frames
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
 
 /* Calls see(arg, object) with what the running frames of a thread hold: known roots, so it need not be everything. */
 static inline void each_frame_reference(PyThreadState *ts, void (*see)(void *, void *), void *arg) {

@@ -164,7 +164,7 @@ static void join(void) {
 }
 
 bool pages_begin(pages_errand errand) {
-    if (pages_at_work() || pthread_mutex_trylock(&pages.lock) != 0) return false;
+    if (sysconf(_SC_PAGESIZE) != PAGE || pages_at_work() || pthread_mutex_trylock(&pages.lock) != 0) return false;
     join();
     pthread_attr_t a;
     sigset_t all, before;

@@ -23,7 +23,7 @@
 
 typedef enum pages_errand { PAGES_OURS, PAGES_HUGE } pages_errand;
 
-/* Starts the thread; false: it is at work already, or there is none to be had. */
+/* Starts the thread; false: it is at work already, or there is none to be had, or pages are not of 4 KiB. */
 bool pages_begin(pages_errand errand);
 bool pages_at_work(void);
 /* Before the program forks: the thread has ended when this returns. */

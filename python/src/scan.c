@@ -130,8 +130,7 @@ foreign:
     p->dict = 0;
 }
 
-/* ---- the check ------------------------------------------------------------------------------------------------------
- */
+/* ---- the check --------------------------------------------------------------------------------------------------- */
 
 /* References to containers as a multiset, folded into a number and a sum: both ways must give the same. */
 typedef struct seen {

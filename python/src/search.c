@@ -183,8 +183,7 @@ static bool joined_up(gc_state *gc, search *s) {
     return seen == seg.n;
 }
 
-void search_tend(gc_state *gc) {
-    (void)gc;
+void search_tend(void) {
     /* Segments that have shrunk are joined to the one before; long ones are split where the walk noted. */
     for (size_t i = 3; i < seg.n; i++)
         if (seg.objects[i] < seg.distance / 4) unlink_waypoint((size_t)((waypoint *)seg.begin[i] - way.slab));

@@ -29,7 +29,7 @@ void search_reset(search *s);
 /* Fills in everything; false: no memory, and nothing is garbage. `child`: in a snapshot, on one thread. */
 bool search_run(search *s, gc_state *gc, unsigned threads, bool child);
 /* After a run: keeps waypoints at even distances. Writes a few links of the lists. */
-void search_tend(gc_state *gc);
+void search_tend(void);
 /* The same for a search in a snapshot, whose lists are not the program's: there each change is noted, here it is made.
  * A waypoint comes to stand before an object, which must be tracked, or one is taken away, by its number. */
 void search_each_tending(void (*note)(void *arg, PyObject *before, size_t away), void *arg);

@@ -348,6 +348,39 @@ class Robustness(Case):
                 self.assertGreaterEqual(gc.collect(), 20)
             self.assertGreater(len(gc.get_objects()), 1000)
 
+    def test_a_finalizer_uninstalls_and_installs_between_batches(self):
+        class F:
+            def __init__(self, *what):
+                self.me, self.what = self, what
+
+            def __del__(self):
+                for f in self.what:
+                    f()
+
+        hooks = len(gc.callbacks)
+        for what in ((winnow.uninstall,), (winnow.uninstall, lambda: on(MODES[0], batch=10))):
+            on(MODES[0], batch=10)
+            gc.disable()
+            for _ in range(20):
+                pairs(20)
+                F(*what)
+            gc.collect()
+            self.assertEqual(len(gc.callbacks), hooks + winnow.installed())
+            pairs(10)
+            self.assertGreaterEqual(gc.collect(), 20)
+            self.assertGreater(len(gc.get_objects()), 1000)
+            winnow.uninstall()
+            self.assertEqual(gc.collect(), 0)
+            self.assertEqual(len(gc.callbacks), hooks)
+
+    def test_installing_again_mends_cleared_callbacks(self):
+        on(MODES[0])
+        gc.callbacks.clear()
+        on(MODES[0])
+        before = winnow.stats()["full_collections"]
+        gc.collect()
+        self.assertEqual(winnow.stats()["full_collections"], before + 1)
+
     def test_somebody_kept_gc_collect(self):
         kept = gc.collect
         on(MODES[-1], batch=100)
@@ -960,6 +993,11 @@ class FromOutside(unittest.TestCase):
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertIn("full collections", p.stderr)
         self.assertIn("winnow: full collection", p.stderr)
+
+    def test_the_package_has_the_librarys_version(self):
+        header = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../include/winnow/base.h")
+        with open(header) as f:
+            self.assertIn(f'#define WN_VERSION "{winnow.__version__}"', f.read())
 
     def test_run_without_a_program(self):
         p = run_python("-m", "winnow", "run", "no-such-file.py")
