@@ -388,13 +388,18 @@ typedef enum kind {
     OP_FREEZE,
     OP_DISABLE,
     OP_VERIFY,
+    OP_LOOK,
+    OP_WALK,
+    OP_LISTEN,
+    OP_THRESHOLD,
     OP_KINDS
 } kind;
 static const char *const kind_names[OP_KINDS] = {
     "new",     "link", "link-new", "unlink",    "follow",    "drop",          "copy-root",     "copy-fields",
     "write",   "weak", "weak-get", "weak-drop", "ephemeron", "ephemeron-set", "ephemeron-get", "ephemeron-drop",
     "collect", "step", "poll",     "count",     "pin",       "unpin",         "identity",      "immortal",
-    "dig",     "tree", "external", "share",     "trim",      "freeze",        "disable",       "verify"};
+    "dig",     "tree", "external", "share",     "trim",      "freeze",        "disable",       "verify",
+    "look",    "walk", "listen",   "threshold"};
 static const unsigned weights[OP_KINDS] = {
     [OP_NEW] = 150,      [OP_LINK] = 200,        [OP_LINK_NEW] = 120,     [OP_UNLINK] = 50,
     [OP_FOLLOW] = 140,   [OP_DROP] = 70,         [OP_COPY_ROOT] = 40,     [OP_COPY_FIELDS] = 20,
@@ -403,7 +408,8 @@ static const unsigned weights[OP_KINDS] = {
     [OP_COLLECT] = 2,    [OP_STEP] = 3,          [OP_POLL] = 10,          [OP_COUNT] = 20,
     [OP_PIN] = 3,        [OP_UNPIN] = 4,         [OP_IDENTITY] = 5,       [OP_IMMORTAL] = 1,
     [OP_DIG] = 8,        [OP_TREE] = 4,          [OP_EXTERNAL] = 3,       [OP_SHARE] = 30,
-    [OP_TRIM] = 1,       [OP_FREEZE] = 1,        [OP_DISABLE] = 1,        [OP_VERIFY] = 0};
+    [OP_TRIM] = 1,       [OP_FREEZE] = 1,        [OP_DISABLE] = 1,        [OP_VERIFY] = 0,
+    [OP_LOOK] = 10,      [OP_WALK] = 1,          [OP_LISTEN] = 2,         [OP_THRESHOLD] = 1};
 static uint8_t kind_table[2048];
 static unsigned kind_table_size;
 
@@ -511,6 +517,42 @@ static void *make_tree(wn_mutator *m, universe *u, uint32_t which, int depth, re
             wn_store_new(m, o, slot_of(o, r->type, k), fresh);
         }
     return wn_give(m, o);
+}
+
+/* Questions that anybody may ask at any time; of an object, if there is one. */
+static void look(wn_mutator *m, const void *o, const record *r) {
+    wn_stats stats;
+    unsigned three[3];
+    wn_get_stats(heap, &stats);
+    wn_get_count(heap, three);
+    wn_get_threshold(heap, three);
+    if (stats.live_bytes > stats.live_bytes_max) wrong("more bytes live than ever were");
+    (void)wn_frozen_count(heap);
+    if (!o) return;
+    if (!wn_is_object(m, o)) wrong("object %llu is a root but wn_is_object denies it", (unsigned long long)r->id);
+    if (wn_size_of(m, o) < r->type->size) wrong("object %llu is too small", (unsigned long long)r->id);
+    (void)(wn_generation(m, o) + wn_is_frozen(m, o) + wn_is_tracked(m, o));
+    (void)wn_is_finalized(m, o);
+    (void)wn_weakref_count(m, o);
+}
+
+static bool count_one(void *o, void *data) {
+    *(size_t *)data += o != NULL;
+    return true;
+}
+
+static _Atomic uint64_t heard;
+static void hear(wn_mutator *m, const wn_event *event, void *data) {
+    (void)m, (void)data;
+    atomic_fetch_add(&heard, 1 + event->result.collected + event->pinned);
+}
+static void listen_or_not(void) {
+    static _Atomic bool listening;
+    if (!atomic_exchange(&listening, true)) {
+        if (wn_add_listener(heap, hear, NULL)) wrong("cannot listen: %s", wn_error_message());
+    } else if (!wn_remove_listener(heap, hear, NULL)) {
+        atomic_store(&listening, false);
+    }
 }
 
 /* One operation on a universe that the caller owns at this moment. Everything is read from global roots, so nothing
@@ -767,6 +809,16 @@ static void run(wn_mutator *m, universe *u, operation op, int thread) {
         }
         wn_enable(heap);
         break;
+    case OP_LOOK: look(m, ri ? u->root_objects[i] : NULL, ri); break;
+    case OP_WALK: {
+        size_t seen = 0;
+        wn_status s = op.a & 1 ? wn_each_tracked(m, (int)(op.c % 5) - 1, count_one, &seen)
+                               : wn_referrers(m, u->root_objects[i], count_one, &seen);
+        if (s && (op.a & 1 || u->root_objects[i])) wrong("cannot walk: %s", wn_error_message());
+        break;
+    }
+    case OP_LISTEN: listen_or_not(); break;
+    case OP_THRESHOLD: wn_set_threshold(heap, 50 + op.b % 1000, 1 + op.b % 10, 1 + op.c % 10); break;
     case OP_VERIFY:
         if (wn_verify(m, stderr)) wrong("the verifier complains");
         break;

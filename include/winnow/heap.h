@@ -131,7 +131,7 @@ WN_API bool wn_is_enabled(const wn_heap *heap);
 WN_API void wn_set_threshold(wn_heap *heap, unsigned threshold0, unsigned threshold1, unsigned threshold2);
 WN_API void wn_get_threshold(const wn_heap *heap, unsigned threshold[3]);
 /* Allocations less deallocations of tracked objects since the last young collection; collections of each younger
- * generation since the next older one's. */
+ * generation since the next older one's. Any thread; what other running threads allocated last may be missing. */
 WN_API void wn_get_count(const wn_heap *heap, unsigned count[3]);
 
 /* Moves every object alive into a permanent generation that no collection looks at: before fork() in a pre-fork
@@ -202,7 +202,8 @@ typedef struct wn_stats {
     wn_histogram pause;    /* every time the collector held a mutator, one entry */
 } wn_stats;
 
-/* Fills `stats`. Any thread; counts of running mutators may lag by one allocation buffer. */
+/* Fills `stats`. Any thread; counts of other running mutators may lag, by an allocation buffer or, `tracked`, by what
+ * they made since they last looked at the threshold. */
 WN_API void wn_get_stats(wn_heap *heap, wn_stats *stats);
 
 WN_END

@@ -126,7 +126,7 @@ void wn_get_threshold(const wn_heap *heap, unsigned threshold[3]) {
 }
 void wn_get_count(const wn_heap *heap, unsigned count[3]) {
     memset(count, 0, 3 * sizeof *count);
-    if (heap->collector->get_count) heap->collector->get_count(heap, count);
+    if (heap->collector->get_count) heap->collector->get_count((wn_heap *)heap, count); /* it takes a lock */
 }
 
 size_t wn_frozen_count(const wn_heap *heap) { return heap->collector->frozen(heap); }

@@ -159,7 +159,7 @@ struct wn_collector {
     void *(*weak_get)(mutator *m, void *target);
     int (*generation)(const wn_heap *heap, const void *object);
     bool (*is_tracked)(const wn_heap *heap, const void *object);
-    void (*get_count)(const wn_heap *heap, unsigned count[3]);
+    void (*get_count)(wn_heap *heap, unsigned count[3]);
     /* heap->threshold is another; the world is stopped. NULL: it is read when needed. */
     void (*thresholds_changed)(wn_heap *heap);
     /* Starts or stops to track an object for cycles; NULL: nothing is tracked by object. */

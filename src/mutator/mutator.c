@@ -227,7 +227,7 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
 void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, bool takes_over) {
     mutator *m = wn_mutator_of(fast);
     if (!usable(m, "wn_set")) return;
-    m->barrier_slow++;
+    __atomic_store_n(&m->barrier_slow, m->barrier_slow + 1, __ATOMIC_RELAXED); /* others may read it */
     if (m->heap->options.check) {
         if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return;
         if ((char *)slot < (char *)holder || (char *)slot >= (char *)holder + wn_bytes_of(holder)) {

@@ -51,7 +51,7 @@ static void aim_log(mutator *m) {
     size_t slack = threshold / 8 < 1 ? 1 : threshold / 8 > 64 ? 64 : threshold / 8;
     size_t more = threshold >= count + slack ? threshold + 1 - count : slack;
     if (more > WN_RC_LOG_MOST) more = WN_RC_LOG_MOST;
-    r->net = count;
+    __atomic_store_n(&r->net, count, __ATOMIC_RELAXED);
     r->freed_tracked = 0;
     if (used + more > WN_RC_LOG_MOST) { /* nobody collects: leave them to a walk over the heap */
         wn_rc_of(m->heap)->young_lost = true;
@@ -78,7 +78,8 @@ void wn_rc_young_reset(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     sum_tracked(m);
     r->log_mark = r->log;
-    r->net = r->freed_tracked = r->compacted = 0;
+    __atomic_store_n(&r->net, 0, __ATOMIC_RELAXED);
+    r->freed_tracked = r->compacted = 0;
     log_ends_at(m, r->log);
     aim_log(m);
 }
@@ -134,7 +135,7 @@ static void compact_log(mutator *m) {
     for (void **at = r->log; at < to; at++) wn_meta_(*at)[1] &= (uint8_t)~WN_STATE_SCRATCH_;
     r->log_mark = to;
     r->compacted = (size_t)(to - r->log);
-    r->net = count;
+    __atomic_store_n(&r->net, count, __ATOMIC_RELAXED);
     r->freed_tracked = 0;
     log_ends_at(m, to);
 }
@@ -575,15 +576,18 @@ static void find_lost_young(wn_heap *heap) {
 
 static size_t live_bytes(const wn_heap *heap) { return __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED); }
 
+void wn_rc_set_counts(wn_rc_heap *rc, unsigned count1, unsigned count2) {
+    __atomic_store_n(&rc->count1, count1, __ATOMIC_RELAXED);
+    __atomic_store_n(&rc->count2, count2, __ATOMIC_RELAXED);
+}
+
 static wn_status collect(mutator *m, int generation, wn_collect_result *result, bool automatic) {
     wn_heap *heap = m->heap;
     wn_rc_heap *rc = wn_rc_of(heap);
     wn_event event = {.kind = WN_EVENT_COLLECT_START, .generation = generation, .bytes_before = live_bytes(heap)};
-    if (heap->listener_count) {
-        m->fast.nested++; /* a listener may allocate, but not collect again */
-        wn_tell(m, &event);
-        m->fast.nested--;
-    }
+    m->fast.nested++; /* a listener may allocate, but not collect again */
+    wn_tell(m, &event);
+    m->fast.nested--;
     uint64_t start = wn_os_now();
     wn_world_stop(heap, m);
     if (rc->collecting) { /* another thread's collection is between its two searches: it stands for ours */
@@ -641,12 +645,11 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     }
     if (generation == 2) {
         rc->long_lived_pending = 0;
-        rc->count1 = rc->count2 = 0;
+        wn_rc_set_counts(rc, 0, 0);
     } else if (generation == 1) {
-        rc->count1 = 0;
-        rc->count2++;
+        wn_rc_set_counts(rc, 0, rc->count2 + 1);
     } else {
-        rc->count1++;
+        wn_rc_set_counts(rc, rc->count1 + 1, rc->count2);
     }
     if (generation == 2 && ok) rc->long_lived_total = candidates - garbage.n;
     bool care = false;
@@ -688,14 +691,12 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         fprintf(stderr, "winnow gc: refcount generation %d: %zu collected, %zu uncollectable, %.3f ms, %.1f MB live\n",
                 generation, result->collected, result->uncollectable, (double)result->duration_ns / 1e6,
                 (double)live_bytes(heap) / 1e6);
-    if (heap->listener_count) {
-        event.kind = WN_EVENT_COLLECT_STOP;
-        event.result = *result;
-        event.bytes_after = live_bytes(heap);
-        m->fast.nested++;
-        wn_tell(m, &event);
-        m->fast.nested--;
-    }
+    event.kind = WN_EVENT_COLLECT_STOP;
+    event.result = *result;
+    event.bytes_after = live_bytes(heap);
+    m->fast.nested++;
+    wn_tell(m, &event);
+    m->fast.nested--;
     wn_after_collection(m);
     return ok ? WN_OK : WN_ERR_MEMORY;
 }

@@ -292,10 +292,8 @@ void wn_rc_reclaim(mutator *m, size_t budget) {
         pthread_mutex_lock(&m->heap->stats_lock);
         m->heap->stats.slices++;
         pthread_mutex_unlock(&m->heap->stats_lock);
-        if (m->heap->listener_count) {
-            wn_event e = {.kind = WN_EVENT_FREE_SLICE, .result = {.collected = done, .duration_ns = ns}};
-            wn_tell(m, &e);
-        }
+        wn_event e = {.kind = WN_EVENT_FREE_SLICE, .result = {.collected = done, .duration_ns = ns}};
+        wn_tell(m, &e);
     }
     if (wn_rc_has_work(m))
         __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);

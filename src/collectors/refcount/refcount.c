@@ -87,7 +87,7 @@ static wn_status freeze(mutator *m) {
     size_t n = change_generation(m->heap, true);
     __atomic_fetch_add(&rc->frozen, n, __ATOMIC_RELAXED);
     rc->middle.n = 0;
-    rc->count1 = rc->count2 = 0;
+    wn_rc_set_counts(rc, 0, 0);
     rc->long_lived_total = rc->long_lived_pending = 0;
     rc->young_lost = false;
     for (mutator *each = m->heap->mutators; each; each = each->next) wn_rc_young_reset(each);
@@ -145,20 +145,28 @@ static bool is_live(const wn_heap *heap, const void *object) {
            !(__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_SCRATCH_);
 }
 
-static void get_count(const wn_heap *heap, unsigned count[3]) {
-    for (const mutator *m = heap->mutators; m; m = m->next) count[0] += (unsigned)wn_rc_young_count(m);
-    count[1] = wn_rc_of(heap)->count1;
-    count[2] = wn_rc_of(heap)->count2;
+/* Of other threads' logs only what they have published: they write on in them meanwhile. */
+static void get_count(wn_heap *heap, unsigned count[3]) {
+    const wn_mutator *mine = wn_current(heap);
+    pthread_mutex_lock(&heap->world);
+    for (const mutator *m = heap->mutators; m; m = m->next)
+        count[0] += (unsigned)(&m->fast == mine ? wn_rc_young_count(m)
+                                                : __atomic_load_n(&wn_rc_of_mutator(m)->net, __ATOMIC_RELAXED));
+    pthread_mutex_unlock(&heap->world);
+    count[1] = __atomic_load_n(&wn_rc_of(heap)->count1, __ATOMIC_RELAXED);
+    count[2] = __atomic_load_n(&wn_rc_of(heap)->count2, __ATOMIC_RELAXED);
 }
 
 static void stats(wn_heap *heap, wn_stats *s) {
+    const wn_mutator *mine = wn_current(heap);
     pthread_mutex_lock(&heap->world);
     s->tracked = __atomic_load_n(&wn_rc_of(heap)->tracked, __ATOMIC_RELAXED);
     for (const mutator *m = heap->mutators; m; m = m->next) {
-        s->tracked += wn_rc_tracked_since(m);
+        if (&m->fast == mine) s->tracked += wn_rc_tracked_since(m);
         s->allocated_objects += __atomic_load_n(&m->fast.pending_objects, __ATOMIC_RELAXED);
         s->allocated_bytes += __atomic_load_n(&wn_rc_of_mutator(m)->reused_bytes, __ATOMIC_RELAXED);
     }
+    if ((int64_t)s->tracked < 0) s->tracked = 0; /* freed here what another thread has made and not yet published */
     pthread_mutex_unlock(&heap->world);
     s->frozen = frozen(heap);
 }

@@ -57,7 +57,7 @@ typedef struct wn_rc_mutator {
     size_t log_room;
     void **log_mark;      /* where the log ended when `net` was computed */
     size_t compacted;     /* entries that the last compaction left */
-    size_t net;           /* net new tracked objects up to then */
+    size_t net;           /* net new tracked objects up to then; atomic */
     size_t freed_tracked; /* tracked objects freed since */
     void **log_summed;    /* the log's end, and freed_tracked, when they went into the heap's `tracked` */
     size_t freed_summed;
@@ -78,7 +78,7 @@ typedef struct wn_rc_heap {
     wn_rc_overflow overflow;
     wn_vector middle; /* generation 1 */
     bool young_lost;
-    unsigned count1, count2; /* young collections since a middle one, middle ones since a full one */
+    unsigned count1, count2; /* young collections since a middle one, middle ones since a full one; atomic */
     size_t long_lived_total, long_lived_pending;
     size_t external_at_full; /* bytes outside the heap when the last full collection ended */
     size_t frozen;           /* atomic */
@@ -142,6 +142,7 @@ void wn_rc_young_full(mutator *m);
 void wn_rc_young_reset(mutator *m); /* forgets the log, counts from zero */
 void wn_rc_log_young(mutator *m, void *object);
 size_t wn_rc_young_count(const mutator *m);
+void wn_rc_set_counts(wn_rc_heap *rc, unsigned count1, unsigned count2);
 size_t wn_rc_tracked_since(const mutator *m); /* net, since the heap's `tracked` was last brought up to date */
 wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result);
 void wn_rc_thresholds_changed(wn_heap *heap); /* the world is stopped */
