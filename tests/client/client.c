@@ -157,6 +157,49 @@ size_t client_scaled(size_t n) {
     return n / divisor > 20 ? n / divisor : n < 20 ? n : 20;
 }
 
+static struct rival {
+    wn_heap *heap;
+    pthread_t thread;
+    void *held; /* a global */
+    _Atomic unsigned given, gone;
+    unsigned rounds;
+} rival;
+
+static void *be_a_rival(void *failure) {
+    wn_mutator *m;
+    if (wn_attach(rival.heap, &m)) return failure;
+    for (unsigned r = 1; r <= rival.rounds; r++) {
+        while (atomic_load(&rival.given) != r) wn_poll(m);
+        for (unsigned i = 0; i < r % 32; i++) wn_poll(m);
+        wn_assign(m, rival.held, NULL);
+        wn_poll(m);
+        atomic_store(&rival.gone, r);
+    }
+    return wn_detach(m) ? failure : NULL;
+}
+
+void client_rival_start(client *c, unsigned rounds) {
+    rival = (struct rival){.heap = c->heap, .rounds = rounds};
+    assert_int_equal(wn_global(c->heap, &rival.held), WN_OK);
+    assert_int_equal(pthread_create(&rival.thread, NULL, be_a_rival, &rival), 0);
+}
+
+void client_rival_take(wn_mutator *m, void *object) {
+    wn_assign(m, rival.held, object);
+    atomic_fetch_add(&rival.given, 1);
+}
+
+bool client_rival_let_go(void) { return atomic_load(&rival.gone) == atomic_load(&rival.given); }
+
+void client_rival_end(client *c) {
+    void *failure;
+    wn_block_begin(c->m);
+    pthread_join(rival.thread, &failure);
+    wn_block_end(c->m);
+    assert_null(failure);
+    assert_int_equal(wn_forget_global(c->m, &rival.held), WN_OK);
+}
+
 int client_main(const char *name, const struct CMUnitTest *tests, size_t n) {
     const char *wanted = getenv("WINNOW_COLLECTOR");
     if (wanted)

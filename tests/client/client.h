@@ -96,6 +96,15 @@ void *client_relic(wn_mutator *m, long id, void *a, void *b);
 void *client_new(wn_mutator *m, const wn_type *type);
 void *client_new_array(wn_mutator *m, const wn_type *type, size_t length);
 
+/* ---- a second thread --------------------------------------------------------------------------------------------- */
+
+/* Holds what it is given and lets go of it at once, sooner or later by a little: for what may happen in two threads at
+ * the same time. One per program, used by one thread. */
+void client_rival_start(client *c, unsigned rounds);
+void client_rival_take(wn_mutator *m, void *object); /* once per round; the caller keeps its own reference */
+bool client_rival_let_go(void);                      /* has it, of what it was given last? */
+void client_rival_end(client *c);                    /* after all rounds */
+
 /* ---- the log ----------------------------------------------------------------------------------------------------- */
 
 extern _Atomic unsigned client_finalized[CLIENT_IDS], client_released[CLIENT_IDS];

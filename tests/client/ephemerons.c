@@ -1,8 +1,6 @@
 /* ephemerons.c - a value lives while its key and the ephemeron do, even when the value itself refers to the key. */
 #include "client.h"
 
-#include <pthread.h>
-
 static void *ephemeron(wn_mutator *m, void *key, void *value) {
     void *e = wn_ephemeron_new(m, key, value);
     if (!e) fail_msg("no ephemeron: %s", wn_error_message());
@@ -261,59 +259,30 @@ static void a_value_held_elsewhere_survives(void **state) {
 
 /* One thread gives the pair values while another lets go of its key: each value is released once, and the last is not
  * left behind in a pair without a key. */
-static struct race {
-    wn_heap *heap;
-    mortal *key; /* held by the second thread alone; a global */
-    _Atomic unsigned round, dropped;
-    unsigned rounds;
-} race;
-
-static void *drop_keys(void *data) {
-    wn_mutator *m;
-    if (wn_attach(race.heap, &m)) return data;
-    for (unsigned r = 1; r <= race.rounds; r++) {
-        while (atomic_load(&race.round) != r) wn_poll(m);
-        for (unsigned i = 0; i < r % 64; i++) wn_poll(m); /* now sooner, now later */
-        wn_assign(m, race.key, NULL);
-        wn_poll(m);
-        atomic_store(&race.dropped, r);
-    }
-    return wn_detach(m) ? data : NULL;
-}
-
 static void setting_a_value_while_the_key_dies(void **state) {
     (void)state;
     client c = client_open(NULL);
     wn_mutator *m = c.m;
-    race = (struct race){.heap = c.heap, .rounds = (unsigned)client_scaled(2000)};
-    assert_int_equal(wn_global(c.heap, &race.key), WN_OK);
-    pthread_t other;
-    assert_int_equal(pthread_create(&other, NULL, drop_keys, &race), 0);
-    unsigned values = 0;
-    for (unsigned r = 1; r <= race.rounds; r++) {
+    unsigned rounds = (unsigned)client_scaled(2000), values = 0;
+    client_rival_start(&c, rounds);
+    for (unsigned r = 1; r <= rounds; r++) {
         wn_root(m, wn_ephemeron *, e, NULL);
         {
             wn_root(m, mortal *, key, client_relic(m, 1, NULL, NULL));
             wn_take(m, e, ephemeron(m, key, NULL));
-            wn_assign(m, race.key, key);
+            client_rival_take(m, key);
         }
-        atomic_store(&race.round, r);
         do {
             wn_root(m, mortal *, value, client_relic(m, 2, NULL, NULL));
             values++;
             wn_ephemeron_set(m, e, value);
-        } while (atomic_load(&race.dropped) != r);
+        } while (!client_rival_let_go());
         if (r % 100 == 0) client_collect(m);
     }
-    wn_block_begin(m);
-    void *failure;
-    pthread_join(other, &failure);
-    wn_block_end(m);
-    assert_null(failure);
-    assert_int_equal(wn_forget_global(m, &race.key), WN_OK);
+    client_rival_end(&c);
     client_collect(m);
     client_collect(m);
-    assert_int_equal(client_released[1], race.rounds);
+    assert_int_equal(client_released[1], rounds);
     assert_int_equal(client_released[2], values);
     client_close(&c);
 }

@@ -1,8 +1,6 @@
 /* weakrefs.c - weak references: they do not keep alive, they clear in time, their callbacks run once or not at all. */
 #include "client.h"
 
-#include <pthread.h>
-
 static wn_weakref *last_ref;
 
 static void callback(wn_mutator *m, wn_weakref *ref, void *data) {
@@ -383,13 +381,6 @@ static void many_weak_references_to_many_dead(void **state) {
 
 /* One thread lets go of the target while another lets go of the weak reference: the callback runs once or not at all,
  * and never on a weak reference that is gone. */
-static struct race {
-    wn_heap *heap;
-    mortal *target; /* held by the second thread alone; a global */
-    _Atomic unsigned round, dropped;
-    unsigned rounds;
-} race;
-
 static void look_at_it(wn_mutator *m, wn_weakref *ref, void *data) {
     (void)data;
     void *target = wn_weakref_get(m, ref);
@@ -397,48 +388,27 @@ static void look_at_it(wn_mutator *m, wn_weakref *ref, void *data) {
     wn_release(m, target);
 }
 
-static void *drop_targets(void *data) {
-    wn_mutator *m;
-    if (wn_attach(race.heap, &m)) return data;
-    for (unsigned r = 1; r <= race.rounds; r++) {
-        while (atomic_load(&race.round) != r) wn_poll(m);
-        for (unsigned i = 0; i < r % 16; i++) wn_poll(m); /* now sooner, now later */
-        wn_assign(m, race.target, NULL);
-        wn_poll(m);
-        atomic_store(&race.dropped, r);
-    }
-    return wn_detach(m) ? data : NULL;
-}
-
 static void both_die_at_once(void **state) {
     (void)state;
     client c = client_open(NULL);
     wn_mutator *m = c.m;
-    race = (struct race){.heap = c.heap, .rounds = (unsigned)client_scaled(4000)};
-    assert_int_equal(wn_global(c.heap, &race.target), WN_OK);
-    pthread_t other;
-    assert_int_equal(pthread_create(&other, NULL, drop_targets, &race), 0);
-    for (unsigned r = 1; r <= race.rounds; r++) {
+    unsigned rounds = (unsigned)client_scaled(4000);
+    client_rival_start(&c, rounds);
+    for (unsigned r = 1; r <= rounds; r++) {
         wn_root(m, vector *, refs, client_new_array(m, &vector_type, 16));
         {
             wn_root(m, mortal *, target, client_relic(m, 1, NULL, NULL));
             for (int i = 0; i < 16; i++) wn_move(m, refs, items[i], wn_weakref_new(m, target, look_at_it, NULL));
-            wn_assign(m, race.target, target);
+            client_rival_take(m, target);
         }
-        atomic_store(&race.round, r);
         for (int i = 0; i < 16; i++) wn_set(m, refs, items[i], NULL);
-        while (atomic_load(&race.dropped) != r) wn_poll(m);
+        while (!client_rival_let_go()) wn_poll(m);
         if (r % 100 == 0) client_collect(m);
     }
-    wn_block_begin(m);
-    void *failure;
-    pthread_join(other, &failure);
-    wn_block_end(m);
-    assert_null(failure);
-    assert_int_equal(wn_forget_global(m, &race.target), WN_OK);
+    client_rival_end(&c);
     client_collect(m);
     client_collect(m);
-    assert_int_equal(client_released[1], race.rounds);
+    assert_int_equal(client_released[1], rounds);
     assert_int_equal(client_total(EVENT_OTHER), 0);
     client_close(&c);
 }
