@@ -279,7 +279,7 @@ static void log_line(uint64_t ns, size_t proposed, size_t tracked) {
         fprintf(stderr, "%s %s %zu", shown ? "," : ":", most->name, most->n);
         most->n = 0;
     }
-    fputc('n', stderr);
+    fputc('\n', stderr);
     W.names = W.others = 0;
     memset(W.types, 0, sizeof W.types);
 }
