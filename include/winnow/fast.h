@@ -16,7 +16,9 @@ enum {
     WN_CHUNK_SHIFT_ = 25,
     WN_GRANULE_SHIFT_ = 4,
     WN_SLOT_MIN_ = 32,
-    WN_SMALL_MAX_ = 8192, /* above: a large object with blocks of its own */
+    WN_SMALL_MAX_ = 8192,               /* above: a large object with blocks of its own */
+    WN_HEADER_ = 16,                    /* a type word and a length */
+    WN_HEADED_MAX_ = 2048 + WN_HEADER_, /* slots above 256 and up to this one have room for a header */
     WN_CLASSES_ = 57,
 
     /* wn_mutator.mode, the one word that barriers test */
@@ -100,19 +102,19 @@ static inline uint8_t *wn_meta_(const void *object) {
     return (uint8_t *)((a & ~mask) + ((a & mask) >> WN_GRANULE_SHIFT_));
 }
 
-/* The slot that holds n bytes: steps of 16 up to 256, then eight steps per doubling; up to 2 KiB and 16 bytes 16 more
- * than such a step, because what is large has a type word, a length and most often a power of two. Above, where few slots
- * fill a block, that would cost more than it saves. Constant when n is. */
+/* The slot that holds n bytes: steps of 16 up to 256, then eight steps per doubling; up to WN_HEADED_MAX_ a header more
+ * than such a step, because behind the header of what is large there is most often a power of two. Above, where few
+ * slots fill a block, that would cost more than it saves. Constant when n is. */
 static inline size_t wn_slot_size_(size_t n) {
     if (n <= 256) return n <= WN_SLOT_MIN_ ? (size_t)WN_SLOT_MIN_ : (n + 15) & ~(size_t)15;
-    size_t more = n <= 2048 + 16 ? 16 : 0, m = n - more;
+    size_t more = n <= WN_HEADED_MAX_ ? WN_HEADER_ : 0, m = n - more;
     size_t step = (size_t)1 << (60 - __builtin_clzll((unsigned long long)m - 1));
     return ((m + step - 1) & ~(step - 1)) + more;
 }
 /* The size class of a slot size (at most WN_SMALL_MAX_). */
 static inline unsigned wn_class_of_slot_(size_t slot) {
     if (slot <= 256) return (unsigned)(slot / 16 - 1);
-    size_t m = (slot <= 2048 + 16 ? slot - 16 : slot) - 1;
+    size_t m = (slot <= WN_HEADED_MAX_ ? slot - WN_HEADER_ : slot) - 1;
     unsigned e = 63u - (unsigned)__builtin_clzll((unsigned long long)m);
     return 17 + (e - 8) * 8 + (unsigned)(m >> (e - 3)) - 8;
 }

@@ -89,7 +89,7 @@ typedef struct wn_cc_unswept {
 /* What a cycle was like, for the pacer and for the trace line; the conductor's alone. Times in nanoseconds. */
 typedef struct wn_cc_cycle {
     uint64_t start, barrier, scan, closed, sweep, end; /* when each part began */
-    size_t used_at_start, used_at_close, live;         /* bytes */
+    size_t used_at_close, live;                        /* bytes */
     size_t work;                                       /* objects scanned, and references of arrays / 8 */
     size_t freed_objects, freed_bytes;
     uint64_t cpu_ns, assist_ns, longest_wait_ns;
@@ -161,8 +161,8 @@ typedef struct wn_cc {
     size_t trigger, goal;     /* bytes in use at which a cycle starts, and at which it should be over; atomic */
     size_t largest;           /* bytes of the largest object made since the last cycle ended; atomic */
     size_t external_at_start; /* bytes held outside when the last cycle started; atomic */
-    size_t used_at_start;     /* bytes in use when the cycle under way started; atomic */
-    size_t work_expected;     /* of that cycle; atomic */
+    size_t used_at_start;     /* bytes in use when the last cycle started; atomic, written by the conductor alone */
+    size_t work_expected;     /* of the cycle under way; atomic */
     size_t work_done;         /* atomic */
     uint64_t assist_ns;       /* that threads of the program spent on it; atomic */
     double ns_per_work, bytes_per_ns;

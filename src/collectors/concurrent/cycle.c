@@ -167,7 +167,7 @@ static void tell(wn_cc *cc, wn_event_kind kind) {
         event.bytes_before = cc->now.used_at_close;
         event.bytes_after = cc->now.live;
     } else {
-        event.bytes_before = cc->now.used_at_start;
+        event.bytes_before = cc->used_at_start;
     }
     wn_tell(&conductor_of(cc)->me, &event);
 }

@@ -34,7 +34,7 @@ static void set_goal(wn_cc *cc, size_t live) {
     unsigned percent = cc->heap->options.heap_growth;
     /* What was born black while the cycle marked is there, but most of it may be dead: room is earned by what was
      * traced. */
-    size_t black = cc->now.used_at_close > cc->now.used_at_start ? cc->now.used_at_close - cc->now.used_at_start : 0;
+    size_t black = cc->now.used_at_close > cc->used_at_start ? cc->now.used_at_close - cc->used_at_start : 0;
     size_t traced = live > black + live / 4 ? live - black : live / 4;
     size_t room = SIZE_MAX / 4;
     if (percent != WN_NEVER)
@@ -53,8 +53,7 @@ static void set_goal(wn_cc *cc, size_t live) {
 }
 
 void wn_cc_pace_start(wn_cc *cc) {
-    cc->now.used_at_start = wn_cc_used(cc);
-    __atomic_store_n(&cc->used_at_start, cc->now.used_at_start, __ATOMIC_RELAXED);
+    __atomic_store_n(&cc->used_at_start, wn_cc_used(cc), __ATOMIC_RELAXED);
     __atomic_store_n(&cc->external_at_start, __atomic_load_n(&cc->heap->external_bytes, __ATOMIC_RELAXED),
                      __ATOMIC_RELAXED);
     uint64_t now = wn_os_now();
@@ -65,7 +64,7 @@ void wn_cc_pace_start(wn_cc *cc) {
     }
     __atomic_store_n(&cc->work_done, 0, __ATOMIC_RELAXED);
     if (!__atomic_load_n(&cc->goal, __ATOMIC_RELAXED))
-        set_goal(cc, cc->now.used_at_start); /* asked for before the first allocation */
+        set_goal(cc, cc->used_at_start); /* asked for before the first allocation */
 }
 
 void wn_cc_pace_end(wn_cc *cc) {
@@ -165,7 +164,7 @@ void wn_cc_trace(wn_cc *cc) {
             (unsigned long long)cc->started, (double)(c->end - cc->start_ns) / 1e9,
             100.0 * (double)total / ((double)life * wn_os_processors()), ms(c->start, c->scan), ms(c->scan, c->closed),
             ms(c->closed, c->sweep), ms(c->sweep, c->end), (double)c->cpu_ns / 1e6, (double)c->assist_ns / 1e6,
-            mb(c->used_at_start), mb(c->used_at_close), mb(c->live), mb(__atomic_load_n(&cc->goal, __ATOMIC_RELAXED)),
+            mb(cc->used_at_start), mb(c->used_at_close), mb(c->live), mb(__atomic_load_n(&cc->goal, __ATOMIC_RELAXED)),
             c->freed_objects, cc->workers, cc->workers > 1 ? "s" : "", (double)c->longest_wait_ns / 1e6, c->rounds,
             c->rounds > 1 ? "s" : "");
 }

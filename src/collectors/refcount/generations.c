@@ -468,7 +468,7 @@ static void finalize_all(mutator *m, wn_vector *garbage) {
     set_scratch(garbage, true);
     clear_weak(m, garbage); /* made by a finalizer, or by another thread that one showed an object */
     set_scratch(garbage, false);
-    for (size_t i = 0; i < n; i++) /* what they watch may die before they are taken apart */
+    for (size_t i = 0; i < n && !heap->options.save_all; i++) /* what they watch may die before they are taken apart */
         if (wn_type_of(garbage->at[i])->flags & WN_TYPE_WEAKREF) ((wn_weakref *)garbage->at[i])->callback = NULL;
     wn_world_start(heap, m);
     wn_rc_release_values(m);

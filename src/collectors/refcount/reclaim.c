@@ -116,7 +116,7 @@ static void drop_weak(mutator *m, void *object, const wn_type *t) {
         void *value = wn_weak_self_died(m->heap, object);
         if (value) wn_count_down_(&m->fast, value);
     }
-    if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_) {
+    if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_ACQUIRE) & WN_STATE_WEAK_) { /* see wn_weak_remove_if_empty */
         wn_weak_target_died(m, object, wn_rc_hold, m, &r->values);
         wn_rc_release_values(m);
     }
@@ -191,8 +191,7 @@ static void take_apart(mutator *m, void *object) {
         drop_weak(m, object, t);
     if (WN_UNLIKELY(t->finalize != NULL)) {
         if (finalized_back_to_life(m, object, t)) return;
-        /* Made by the finalizer, or by another thread that it showed the object. */
-        if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_ACQUIRE) & WN_STATE_WEAK_) drop_weak(m, object, t);
+        drop_weak(m, object, t); /* made by the finalizer, or by another thread that it showed the object */
     }
     if (t->release) t->release(object);
     if (WN_UNLIKELY(is_long(object, t)) && defer_long(m, object)) {
