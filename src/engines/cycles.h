@@ -95,25 +95,23 @@ bool wn_cycles_fail_(wn_cycles *c);
 /* A walk over the candidates of a plane in address order, with the same two-stage queue as the marker's. */
 typedef struct wn_cycles_walk_ {
     wn_bits_cursor cursor;
-    void *queue[WN_MARK_QUEUE];
-    unsigned at, left;
+    void *places[WN_MARK_QUEUE];
+    wn_mark_queue queue;
 } wn_cycles_walk_;
 
 static inline void wn_cycles_walk_start_(wn_cycles *c, wn_cycles_walk_ *walk) {
-    *walk = (wn_cycles_walk_){.left = WN_MARK_QUEUE};
+    walk->queue = (wn_mark_queue){0, 0};
     wn_bits_walk(&c->bits, &walk->cursor);
 }
 
 /* The next object, whose memory has arrived; NULL at the end. */
 static WN_ALWAYS_INLINE void *wn_cycles_walk_next_(wn_cycles_walk_ *walk, unsigned plane, wn_fetch_fn *fetch,
                                                    void *context) {
-    while (walk->left) {
-        void *object = wn_bits_next(&walk->cursor, plane);
-        walk->left -= !object;
-        void *due = wn_mark_pass_(walk->queue, &walk->at, object, fetch, context);
+    for (void *object; (object = wn_bits_next(&walk->cursor, plane));) {
+        void *due = wn_mark_pass_(walk->places, &walk->queue, object, fetch, context);
         if (due) return due;
     }
-    return NULL;
+    return walk->queue.used ? wn_mark_oldest_(walk->places, &walk->queue, fetch, context) : NULL;
 }
 
 /* Trial deletion over what is unmarked; leaves exactly the garbage unmarked. False: no memory, and nothing is. */

@@ -81,8 +81,13 @@ typedef struct wn_marker {
     uintptr_t here;             /* the entry scanned last */
     int order;                  /* above 0 while three entries of four lie next to the one before; see WN_MARK_ORDER */
     unsigned distrusted;        /* entries until that is tried again */
-    void *queue[WN_MARK_QUEUE]; /* empty but inside of a drain */
+    void *queue[WN_MARK_QUEUE]; /* the places of a drain's queue */
 } wn_marker;
+
+/* A queue of prefetches, whose places are elsewhere: entries stand in a row from the oldest on, around the end. */
+typedef struct wn_mark_queue {
+    unsigned oldest, used;
+} wn_mark_queue;
 
 /* What a drain changes with each object. A local variable of whoever drains, of which no function that is not inlined
  * may be told: so it lives in registers, where five words of memory that each object reads and writes again would cost
@@ -93,7 +98,7 @@ typedef struct wn_mark_walk {
     uintptr_t here;      /* as in the marker, and brought back there by wn_mark_rest */
     int order;           /* the same */
     unsigned distrusted; /* the same */
-    unsigned at, queued; /* the queue's next place, and how many it holds */
+    wn_mark_queue queue; /* of the marker's queue */
 } wn_mark_walk;
 
 typedef void wn_visit_fn(void *arg, void *reference);
@@ -139,13 +144,8 @@ static WN_ALWAYS_INLINE wn_mark_walk wn_mark_set_out(wn_marker *m) {
 
 /* What the queue holds is for later: on the stack. */
 static WN_ALWAYS_INLINE void wn_mark_settle_(wn_mark_walk *w) {
-    for (unsigned i = 0; w->queued && i < WN_MARK_QUEUE; i++) {
-        void **place = &w->marker->queue[(w->at + i) % WN_MARK_QUEUE];
-        if (!*place) continue;
-        wn_mark_push(w->marker, *place);
-        *place = NULL;
-        w->queued--;
-    }
+    for (; w->queue.used; w->queue.used--, w->queue.oldest++)
+        wn_mark_push(w->marker, w->marker->queue[w->queue.oldest % WN_MARK_QUEUE]);
 }
 
 /* After the last wn_mark_drain of a walk: all entries are on the stack again. */
@@ -183,29 +183,31 @@ static WN_ALWAYS_INLINE void wn_mark_reach(wn_mark_walk *w, void *entry) {
     wn_mark_push(w->marker, entry);
 }
 
-/* One step of a queue of prefetches: an entry goes in, or NULL to move the others on; the one that is due comes out, or
- * NULL. */
-static WN_ALWAYS_INLINE void *wn_mark_pass_(void **queue, unsigned *place, void *entry, wn_fetch_fn *fetch,
+/* An entry goes into a queue of prefetches; the oldest comes out if that was full, else NULL. */
+static WN_ALWAYS_INLINE void *wn_mark_pass_(void **places, wn_mark_queue *q, void *entry, wn_fetch_fn *fetch,
                                             void *context) {
-    unsigned at = *place;
-    void *due = queue[at], *soon = queue[(at + WN_MARK_QUEUE - WN_MARK_STAGE) % WN_MARK_QUEUE];
-    if (entry) fetch(context, entry, 0);
-    queue[at] = entry;
-    *place = (at + 1) % WN_MARK_QUEUE;
-    if (soon) fetch(context, soon, 1);
+    unsigned place = q->oldest + q->used;
+    bool full = q->used == WN_MARK_QUEUE;
+    void *due = full ? places[q->oldest % WN_MARK_QUEUE] : NULL;
+    fetch(context, entry, 0);
+    places[place % WN_MARK_QUEUE] = entry;
+    if (full || q->used >= WN_MARK_STAGE) fetch(context, places[(place - WN_MARK_STAGE) % WN_MARK_QUEUE], 1);
+    q->oldest += full;
+    q->used += !full;
     return due;
 }
 
-/* The same for a walk's own. */
-static WN_ALWAYS_INLINE void *wn_mark_queue_(wn_mark_walk *w, void *entry, wn_fetch_fn *fetch, void *context) {
-    void *due = wn_mark_pass_(w->marker->queue, &w->at, entry, fetch, context);
-    w->queued += (entry != NULL) - (due != NULL);
+/* The oldest comes out because nothing else is left to do: waiting for more to come in would not bring its memory any
+ * sooner. The queue is not empty. */
+static WN_ALWAYS_INLINE void *wn_mark_oldest_(void **places, wn_mark_queue *q, wn_fetch_fn *fetch, void *context) {
+    void *due = places[q->oldest++ % WN_MARK_QUEUE];
+    if (--q->used < WN_MARK_STAGE) fetch(context, due, 2); /* or else it has come past the second stage */
     return due;
 }
 
 /* For `more`: an entry whose mark was just claimed, one of many, goes past the stack; returns one to be scanned. */
 static WN_ALWAYS_INLINE void *wn_mark_feed(wn_mark_walk *w, void *entry, wn_fetch_fn *fetch, void *context) {
-    void *due = wn_mark_queue_(w, entry, fetch, context);
+    void *due = wn_mark_pass_(w->marker->queue, &w->queue, entry, fetch, context);
     if (due) w->here = (uintptr_t)due;
     return due;
 }
@@ -244,14 +246,16 @@ static WN_ALWAYS_INLINE size_t wn_mark_drain(wn_mark_walk *w, size_t budget, wn_
                 size_t worth = more ? more(context) : 0;
                 done += worth;
                 if (worth) continue;
-                if (!w->queued) break;
+                if (!w->queue.used) break;
             }
         }
-        if (entry && wn_mark_trusts_(w, entry)) {
+        if (!entry) {
+            due = wn_mark_oldest_(m->queue, &w->queue, fetch, context);
+        } else if (wn_mark_trusts_(w, entry)) {
             due = entry;
             fetch(context, due, 2);
         } else {
-            due = wn_mark_queue_(w, entry, fetch, context);
+            due = wn_mark_pass_(m->queue, &w->queue, entry, fetch, context);
             if (!due) continue;
         }
         for (;;) {

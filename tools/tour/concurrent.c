@@ -23,12 +23,13 @@ void tour_concurrent(tour *t) {
         t,
         "Go's collector is not generational; it marks while the program runs, and promises to stop it for less "
         "than 500 "
-        "µs per cycle. The same load for every collector: %zu nodes stay in a list, %zu small cycles come and go, and "
+        "µs per cycle. The same load for every collector: %zu nodes stay in a list, some %zu small cycles come and go, "
+        "and "
         "meanwhile the program "
         "takes nodes from the end of the list and puts them in at its front, behind the back of whoever is marking:",
         alive, n);
     uint64_t worst = 0, took;
-    size_t moved = 0, found = 0, meanwhile = 0;
+    size_t moved = 0, found = 0, meanwhile = 0, made = 0;
     wn_add_listener(s.heap, listen, NULL);
     uint64_t base_cpu, base_pause;
     {
@@ -39,7 +40,10 @@ void tour_concurrent(tour *t) {
         const wn_stats *stats = tour_stats(s.heap);
         base_cpu = stats->gc_cpu_ns, base_pause = stats->pause.total;
         uint64_t start = tour_now(), last = start;
-        for (size_t i = 0; i < n; i++) {
+        /* A collection beside a program this short may get no processor before it is over: then it goes on for a while.
+         */
+        for (; made < n || (made < 100 * n && !tour_stats(s.heap)->collections); made++) {
+            size_t i = made;
             wn_root(m, node *, garbage, NULL);
             tour_push_node(m, &garbage, (long)i);
             wn_set(m, garbage, other, garbage);
@@ -82,7 +86,7 @@ void tour_concurrent(tour *t) {
     tour_count(t, "nodes lost", alive - found);
     tour_claim(t,
                found == alive && moved > 0 && stats->collections > 0 &&
-                   stats->heap_bytes_max < (uint64_t)(alive + n) * sizeof(node) * 3 / 4 + (16 << 20),
+                   stats->heap_bytes_max < (uint64_t)(alive + made) * sizeof(node) * 3 / 4 + (16 << 20),
                "The garbage is collected while the program runs, and no living node is lost.");
     if (wn_heap_collector(s.heap) == WN_COLLECTOR_CONCURRENT)
         tour_claim(t, meanwhile > 0, "The collector works while the program goes on.");

@@ -121,6 +121,7 @@ static void poll(mutator *m) {
     if (ask != WN_CC_ASK_NOTHING) {
         wn_cc_serve(m, ask);
         __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
+        if (ask == WN_CC_ASK_FLUSH) wn_cc_catch_up(m);
     }
     wn_cc_pace(m);
     if (WN_UNLIKELY(__atomic_load_n(&wn_cc_of(m->heap)->due, __ATOMIC_RELAXED)) && !m->heap->options.finalizer_thread)

@@ -103,6 +103,7 @@ typedef struct wn_cc {
     bool barrier_is_up;  /* H1 is over: every thread has its barrier on, so that tracing may begin; changed under
                             heap->world; atomic */
     size_t white_shaded; /* references shaded by threads that turned out not to be marked yet; atomic */
+    bool chased;         /* a round found white ones: threads help with what they hand over; atomic */
     uint64_t weak_reads; /* W1: white targets that weak reads returned; added to under heap->weak.lock; atomic */
     bool failed;         /* no memory for the marking itself: the cycle frees nothing; atomic */
     bool aborted;        /* the cycle was given up from outside; under heap->world */
@@ -231,6 +232,8 @@ void wn_cc_lay_down(wn_cc *cc, wn_marker *marker, bool *busy);
 /* Whether no work is left anywhere but in buffers of running threads. */
 bool wn_cc_is_dry(wn_cc *cc);
 void wn_cc_assist(mutator *m, uint64_t budget_ns);
+/* After a thread has served a flush: marks some of what it has handed over if marking runs after the program. */
+void wn_cc_catch_up(mutator *m);
 /* Marks values of ephemerons whose keys are marked; call when dry. False: nothing (more) was to be done. */
 bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w);
 /* Forgets all work. */

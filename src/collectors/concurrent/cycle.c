@@ -127,7 +127,10 @@ static bool mark(wn_cc *cc) {
         if (!wn_cc_handshake(cc, WN_CC_ASK_FLUSH, NULL)) return false; /* T2 */
         /* What was handed over may all be marked already: then nothing is pushed, and the round was clean. */
         if (!mark_all(cc)) return false;
-        if (__atomic_load_n(&cc->white_shaded, __ATOMIC_RELAXED) != before) continue;
+        if (__atomic_load_n(&cc->white_shaded, __ATOMIC_RELAXED) != before) {
+            __atomic_store_n(&cc->chased, true, __ATOMIC_RELAXED);
+            continue;
+        }
         if (close_marking(cc, reads, scanners)) return true;
         pthread_mutex_lock(&cc->heap->roots_lock);
         bool more_scanners = cc->heap->scanner_count > scanners;
@@ -184,6 +187,7 @@ static bool cycle(wn_cc *cc) {
     pthread_mutex_lock(&heap->world);
     pthread_mutex_lock(&heap->weak.lock);
     __atomic_store_n(&cc->failed, false, __ATOMIC_RELAXED);
+    __atomic_store_n(&cc->chased, false, __ATOMIC_RELAXED);
     cc->freed_objects = cc->freed_bytes = 0;
     __atomic_store_n(&cc->barrier_is_up, false, __ATOMIC_RELAXED);
     wn_cc_set_phase(cc, WN_CC_MARKING);

@@ -285,6 +285,16 @@ void wn_cc_assist(mutator *m, uint64_t budget_ns) {
     wn_note_pause(m->heap, now - start);
 }
 
+/* A program that takes a list apart from its front, where only the list leads to the rest, always has the next node in
+ * its buffer and not yet marked. By the time a marker has seen the buffer the program is some nodes further, and as
+ * long as that lasts rounds do not come to an end. What a thread marks itself it cannot take apart meanwhile, so the
+ * marking gets ahead of it. */
+void wn_cc_catch_up(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    if (wn_cc_phase_of(cc) == WN_CC_MARKING && __atomic_load_n(&cc->chased, __ATOMIC_RELAXED))
+        wn_cc_assist(m, WN_CC_ASSIST_NS);
+}
+
 void wn_cc_drop_work(wn_cc *cc) {
     for (unsigned i = 0; i < cc->workers; i++) {
         wn_mark_drop(&cc->worker[i].marker);
