@@ -40,8 +40,9 @@ static void see(void *context, wn_weak_entry *e) {
 
 enum { AT_FIRST = 5000, EACH_TIME = 64 };
 
-/* Goes through the table while `added` are added after each call; every entry that was there at first is seen. */
-static void walk(size_t added) {
+/* Goes through the table while `added` are added after each of so many calls; every entry that was there at first is
+ * seen. */
+static void walk(size_t added, size_t calls) {
     wn_heap *heap;
     wn_mutator *m;
     wn_options options = wn_options_default();
@@ -54,9 +55,11 @@ static void walk(size_t added) {
         make(m, all, 0, made);
         wn_weak_walk_reset(heap);
         while (wn_weak_walk(heap, EACH_TIME, see, &visits)) {
+            if (!calls) continue;
             assert_true(made + added <= most); /* else it does not come to an end */
             make(m, all, made, made + added);
             made += added;
+            calls--;
         }
         wn_weak_walk_reset(heap);
         for (size_t i = 0; i < AT_FIRST; i++) assert_true(((thing *)all->at[2 * i])->seen);
@@ -71,16 +74,73 @@ static void walk(size_t added) {
 
 static void a_walk_sees_all_entries(void **state) {
     (void)state;
-    walk(0);
+    walk(0, 0);
 }
 static void a_walk_goes_on_while_the_table_grows(void **state) {
     (void)state;
-    walk(40);
+    walk(40, SIZE_MAX);
 }
 /* So fast that the table grows again before the walk is through the one before: it begins anew. */
 static void a_walk_that_is_outrun_begins_anew(void **state) {
     (void)state;
-    walk(200);
+    walk(200, SIZE_MAX);
+}
+
+/* Its thread gets no processor: what it holds back must still find room when it is given up. */
+static void a_walk_that_stands_still(void **state) {
+    (void)state;
+    walk(190000, 1);
+}
+
+static uint64_t seed;
+static size_t below(size_t n) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (size_t)(seed >> 33) % n;
+}
+
+/* The walk comes on now and then, by some entries, while weak references are made and die at random places. */
+static void random_walk(unsigned in_a_thousand) {
+    enum { MOST = 20000 };
+    wn_heap *heap;
+    wn_mutator *m;
+    wn_options options = wn_options_default();
+    options.collector = WN_COLLECTOR_REFCOUNT;
+    assert_int_equal(wn_heap_new(&options, &heap), WN_OK);
+    assert_int_equal(wn_attach(heap, &m), WN_OK);
+    {
+        size_t made = 0, at_first = 100 + below(3000), visits = 0;
+        wn_root(m, things *, all, wn_new_array(m, &things_type, 2 * MOST));
+        bool goes_on = true;
+        while (made < MOST) {
+            if (made == at_first) wn_weak_walk_reset(heap);
+            if (made >= at_first && goes_on && below(1000) < in_a_thousand)
+                goes_on = wn_weak_walk(heap, 1 + below(8), see, &visits);
+            if (made && below(4) == 0)
+                wn_set(m, all, at[2 * below(made) + 1], NULL);
+            else
+                make(m, all, made, made + 1), made++;
+        }
+        while (goes_on && wn_weak_walk(heap, EACH_TIME, see, &visits)) {
+        }
+        wn_weak_walk_reset(heap);
+        for (size_t i = 0; i < made; i++) {
+            const thing *x = all->at[2 * i];
+            const bool there = all->at[2 * i + 1];
+            assert_int_equal(wn_weakref_count(m, (void *)x), there);
+            if (there && i < at_first) assert_true(x->seen);
+        }
+    }
+    wn_detach(m);
+    wn_heap_free(heap);
+}
+
+static void walks_of_any_pace(void **state) {
+    (void)state;
+    static const unsigned paces[] = {0, 3, 30, 300, 1000};
+    for (unsigned i = 0; i < 20; i++) {
+        seed = i + 1;
+        random_walk(paces[i % 5]);
+    }
 }
 
 int main(void) {
@@ -88,6 +148,8 @@ int main(void) {
         cmocka_unit_test(a_walk_sees_all_entries),
         cmocka_unit_test(a_walk_goes_on_while_the_table_grows),
         cmocka_unit_test(a_walk_that_is_outrun_begins_anew),
+        cmocka_unit_test(a_walk_that_stands_still),
+        cmocka_unit_test(walks_of_any_pace),
     };
     return cmocka_run_group_tests_name("weak", tests, NULL, NULL);
 }

@@ -124,10 +124,12 @@ static bool settle(wn_weak_table *t, size_t n) {
         wn_weak_entry *there = place(t, e->target);
         if (!there->target) t->used++;
         *there = *e;
+        t->old_left--;
     }
     if (t->old_at == t->old_size) {
         drop_table(t->old, t->old_size);
         t->old = NULL;
+        t->old_left = 0;
         return true;
     }
     /* What is behind goes back at once, so that dropping the table later is short. */
@@ -210,19 +212,23 @@ static wn_weak_entry *take_prepared(wn_weak_table *t, size_t size) {
     return make_table(size);
 }
 
+/* Room for one more, and for all that the old table still holds. A table begins half empty, so there is, unless a walk
+ * that stands still, because its thread gets no processor, holds back what has to be moved: then the walk is lost. */
 static bool make_room(wn_weak_table *t) {
     settle(t, MOVED_PER_ENTRY);
     prepare(t);
-    if ((t->used + 1) * 4 <= t->size * 3) return true;
+    if ((t->used + t->old_left + 1) * 4 <= t->size * 3) return true;
     lose_walk(t);
     while (!settle(t, 4096)) {
-    } /* only after a walk: a new table has room for an eighth of the old one's places beside what has to be moved */
+    }
+    if ((t->used + 1) * 4 <= t->size * 3) return true; /* more were deleted than were moved */
     size_t size = size_for(t, t->live);
     wn_weak_entry *bigger = take_prepared(t, size);
     if (!bigger) return false;
     t->old = t->entry;
     t->old_size = t->size;
     t->old_at = 0;
+    t->old_left = t->live;
     t->entry = bigger;
     t->size = size;
     t->used = 0;

@@ -66,6 +66,7 @@ typedef struct wn_weak_table {
     size_t size, used;            /* used: filled and deleted entries */
     struct wn_weak_entry *old;    /* the table before it grew, while its entries are moved over a few at a time */
     size_t old_size, old_at;      /* those before old_at have been */
+    size_t old_left;              /* how many there are at most that have not: `entry` keeps room for them */
     struct wn_weak_entry *next;   /* the one that it will grow into, filled with memory a little at a time */
     size_t next_size, next_ready; /* bytes that are */
     struct wn_weak_entry *walked; /* `entry` or `old`, while a thread of the collector's goes through it beside the */

@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 _Atomic unsigned client_finalized[CLIENT_IDS], client_released[CLIENT_IDS];
 
@@ -157,6 +158,12 @@ size_t client_scaled(size_t n) {
     return n / divisor > 20 ? n / divisor : n < 20 ? n : 20;
 }
 
+/* A turn of a loop that waits for the other thread. At first it keeps the processor, because the two are to meet; but
+ * where that is what the other waits for, it would get it only after some milliseconds. */
+static void wait_a_turn(unsigned *turns) {
+    if (++*turns % 256 == 0) sched_yield();
+}
+
 static struct rival {
     wn_heap *heap;
     pthread_t thread;
@@ -169,7 +176,7 @@ static void *be_a_rival(void *failure) {
     wn_mutator *m;
     if (wn_attach(rival.heap, &m)) return failure;
     for (unsigned r = 1; r <= rival.rounds; r++) {
-        while (atomic_load(&rival.given) != r) wn_poll(m);
+        for (unsigned turns = 0; atomic_load(&rival.given) != r; wait_a_turn(&turns)) wn_poll(m);
         for (unsigned i = 0; i < r % 32; i++) wn_poll(m);
         wn_assign(m, rival.held, NULL);
         wn_poll(m);
@@ -189,7 +196,12 @@ void client_rival_take(wn_mutator *m, void *object) {
     atomic_fetch_add(&rival.given, 1);
 }
 
-bool client_rival_let_go(void) { return atomic_load(&rival.gone) == atomic_load(&rival.given); }
+bool client_rival_let_go(void) {
+    static unsigned turns;
+    if (atomic_load(&rival.gone) == atomic_load(&rival.given)) return true;
+    wait_a_turn(&turns);
+    return false;
+}
 
 void client_rival_end(client *c) {
     void *failure;
