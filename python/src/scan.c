@@ -13,11 +13,7 @@ static size_t owns;
 void object_list_add(object_list *l, PyObject *o) {
     if (l->n == l->room) {
         size_t room = l->room ? 2 * l->room : 512;
-        PyObject **more = l->lost ? NULL : wn_os_reserve(room * sizeof *more, 4096);
-        if (more && !wn_os_commit(more, room * sizeof *more)) {
-            wn_os_release(more, room * sizeof *more);
-            more = NULL;
-        }
+        PyObject **more = l->lost ? NULL : wn_os_map(room * sizeof *more);
         if (!more) {
             l->lost = true;
             return;

@@ -44,12 +44,8 @@ size_t search_waypoints(void) { return WAYPOINTS - 1 - way.frees; }
 bool search_setup(PyTypeObject *type) {
     if (way.slab) return true;
     size_t bytes = (WAYPOINTS * sizeof(waypoint) + 4095) & ~(size_t)4095;
-    waypoint *slab = wn_os_reserve(bytes, 4096);
+    waypoint *slab = wn_os_map(bytes);
     if (!slab) return false;
-    if (!wn_os_commit(slab, bytes)) {
-        wn_os_release(slab, bytes);
-        return false;
-    }
     way.slab = slab;
     gc_list_init(&slab[0].gc);
     for (size_t i = WAYPOINTS - 1; i; i--) {

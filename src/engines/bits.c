@@ -12,18 +12,9 @@ enum {
 
 _Static_assert(sizeof(wn_bits_region) <= WN_BITS_HEADER, "a region's header fits before its words");
 
-static void *pages(size_t size) {
-    void *p = wn_os_reserve(size, 4096);
-    if (p && !wn_os_commit(p, size)) {
-        wn_os_release(p, size);
-        p = NULL;
-    }
-    return p;
-}
-
 bool wn_bits_make(wn_bits *b) {
     b->first = NULL;
-    b->top = pages(TOP_BYTES);
+    b->top = wn_os_map(TOP_BYTES);
     return b->top != NULL;
 }
 
@@ -48,7 +39,7 @@ uint64_t *wn_bits_region_for(wn_bits *b, uintptr_t address) {
     if (i >= WN_BITS_TOP) return NULL;
     uint64_t *words = __atomic_load_n(&b->top[i], __ATOMIC_ACQUIRE);
     if (words) return words;
-    wn_bits_region *r = pages(REGION_BYTES);
+    wn_bits_region *r = wn_os_map(REGION_BYTES);
     if (!r) return NULL;
     r->start = i << WN_BITS_REGION;
     words = wn_bits_words(r);

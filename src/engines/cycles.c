@@ -5,15 +5,6 @@
 
 static size_t whole_pages(size_t bytes) { return (bytes + 4095) & ~(size_t)4095; }
 
-static void *pages(size_t size) {
-    void *p = wn_os_reserve(size, 4096);
-    if (p && !wn_os_commit(p, size)) {
-        wn_os_release(p, size);
-        p = NULL;
-    }
-    return p;
-}
-
 bool wn_cycles_make(wn_cycles *c) {
     memset(c, 0, sizeof *c);
     wn_mark_pool_make(&c->pool);
@@ -67,14 +58,14 @@ bool wn_cycles_rank_(wn_cycles *c) {
     c->candidates = wn_bits_number(&c->bits, WN_CYCLES_RANKED);
     if (c->candidates >= UINT32_MAX) return wn_cycles_fail_(c);
     c->counts_bytes = whole_pages(c->candidates * sizeof(uint32_t) + 1);
-    c->counts = pages(c->counts_bytes);
+    c->counts = wn_os_map(c->counts_bytes);
     return c->counts || wn_cycles_fail_(c);
 }
 
 bool wn_groups_ready_(wn_cycles *c, uint32_t **parents, size_t *bytes) {
     size_t n = wn_bits_number(&c->bits, WN_CYCLES_UNMARKED);
     *bytes = whole_pages(n * sizeof(uint32_t) + 1);
-    *parents = pages(*bytes);
+    *parents = wn_os_map(*bytes);
     if (!*parents) return false;
     for (size_t i = 0; i < n; i++) (*parents)[i] = (uint32_t)i;
     return true;
@@ -94,10 +85,10 @@ bool wn_groups_build_(wn_cycles *c, uint32_t *parent, size_t target, wn_groups *
     g->objects = n;
     g->bytes_[0] = whole_pages(n * sizeof(void *) + 1);
     g->bytes_[1] = whole_pages((n + 1) * sizeof(size_t));
-    g->object = pages(g->bytes_[0]);
-    g->end = pages(g->bytes_[1]);
+    g->object = wn_os_map(g->bytes_[0]);
+    g->end = wn_os_map(g->bytes_[1]);
     size_t place_bytes = whole_pages(n * sizeof(uint32_t) + 1);
-    uint32_t *place = pages(place_bytes); /* by leader: first its members, then the place of its next one */
+    uint32_t *place = wn_os_map(place_bytes); /* by leader: first its members, then the place of its next one */
     bool ok = g->object && g->end && place;
     if (ok) {
         for (size_t i = 0; i < n; i++) {

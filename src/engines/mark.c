@@ -3,16 +3,17 @@
 
 #include <string.h>
 
-/* A pool's first slab is small, for the many markings that need no more. A slab gets its memory a segment at a time, as
- * each is used for the first time: two page faults, which an assist can bear, as it could not bear those of a whole
+/* A pool's first slab is small, for the many markings that need no more; each further one is as large as all before
+ * together, because making one waits for the page faults of other threads. A slab gets its memory a segment at a time,
+ * as each is used for the first time: two page faults, which an assist can bear, as it could not bear those of a whole
  * slab, and all at once they would cost no less. */
-enum { SEGMENT_BYTES = 8192, FIRST_SLAB = 64 << 10, SLAB = 1 << 20 };
+enum { SEGMENT_BYTES = 8192, FIRST_SLAB = 64 << 10, LARGEST_SLAB = 32 << 20 };
 
 _Static_assert(sizeof(wn_mark_segment) <= SEGMENT_BYTES, "segments divide a slab");
 
 /* At the head of a slab, in the place of its first segment. */
-typedef struct slab {
-    struct slab *next;
+typedef struct wn_mark_slab {
+    struct wn_mark_slab *next;
     size_t size;
 } slab;
 
@@ -23,12 +24,17 @@ void wn_mark_pool_make(wn_mark_pool *pool) {
     pool->markers = 1;
 }
 
-void wn_mark_pool_drop(wn_mark_pool *pool) {
-    for (slab *s = pool->slabs, *next; s; s = next) {
+static void release_slabs(slab *s) {
+    for (slab *next; s; s = next) {
         next = s->next;
         wn_os_release(s, s->size);
     }
-    pool->slabs = NULL;
+}
+
+void wn_mark_pool_drop(wn_mark_pool *pool) {
+    release_slabs(pool->slabs);
+    release_slabs(pool->unused);
+    pool->slabs = pool->unused = NULL;
     pool->spare = pool->work = NULL;
     pool->fresh = pool->fresh_end = NULL;
     pthread_mutex_destroy(&pool->lock);
@@ -63,25 +69,40 @@ void wn_mark_drop(wn_marker *m) {
     wn_mark_make(m, m->pool);
 }
 
-/* With the lock held. */
+/* A slab more, for a pool whose last one is used up. With the lock held, which is let go of meanwhile: whoever maps
+ * memory may wait for milliseconds, and nobody should wait for him. */
+static bool new_slab(wn_mark_pool *pool) {
+    const slab *last = pool->slabs;
+    size_t size = !last ? FIRST_SLAB : last->size < LARGEST_SLAB ? 2 * last->size : LARGEST_SLAB;
+    if (!pool->unused) {
+        pthread_mutex_unlock(&pool->lock);
+        slab *more = wn_os_map(size);
+        if (more) more->size = size;
+        wn_os_lock_brief(&pool->lock);
+        if (more) {
+            more->next = pool->unused;
+            pool->unused = more;
+        }
+        if (pool->fresh != pool->fresh_end) return true; /* another thread was first; this one is for the next time */
+    }
+    slab *s = pool->unused;
+    if (!s) return false;
+    pool->unused = s->next;
+    s->next = pool->slabs;
+    pool->slabs = s;
+    pool->fresh = (char *)s + SEGMENT_BYTES;
+    pool->fresh_end = (char *)s + s->size;
+    return true;
+}
+
+/* With the lock held; see new_slab. */
 static wn_mark_segment *new_segment(wn_mark_pool *pool) {
+    while (!pool->spare && pool->fresh == pool->fresh_end)
+        if (!new_slab(pool)) return NULL;
     wn_mark_segment *s = pool->spare;
     if (s) {
         pool->spare = s->next;
         return s;
-    }
-    if (pool->fresh == pool->fresh_end) {
-        size_t size = pool->slabs ? SLAB : FIRST_SLAB;
-        slab *more = wn_os_reserve(size, wn_os_page_size());
-        if (!more) return NULL;
-        if (!wn_os_commit(more, size)) {
-            wn_os_release(more, size);
-            return NULL;
-        }
-        *more = (slab){pool->slabs, size};
-        pool->slabs = more;
-        pool->fresh = (char *)more + SEGMENT_BYTES;
-        pool->fresh_end = (char *)more + size;
     }
     s = (wn_mark_segment *)pool->fresh;
     pool->fresh += SEGMENT_BYTES;

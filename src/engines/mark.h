@@ -63,13 +63,14 @@ typedef struct wn_mark_segment {
 typedef struct wn_mark_pool {
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    wn_mark_segment *work;   /* segments with entries that nobody has */
-    wn_mark_segment *spare;  /* segments without */
-    char *fresh, *fresh_end; /* of the newest slab: segments that were never used */
-    void *slabs;             /* what to give back in the end */
-    unsigned markers;        /* how many drain */
-    unsigned waiting;        /* how many of them have nothing to do */
-    uint32_t hungry;         /* waiting and the list is empty: give (read without the lock) */
+    wn_mark_segment *work;       /* segments with entries that nobody has */
+    wn_mark_segment *spare;      /* segments without */
+    char *fresh, *fresh_end;     /* of the newest slab: segments that were never used */
+    struct wn_mark_slab *slabs;  /* memory of segments, the newest first */
+    struct wn_mark_slab *unused; /* not begun yet */
+    unsigned markers;            /* how many drain */
+    unsigned waiting;            /* how many of them have nothing to do */
+    uint32_t hungry;             /* waiting and the list is empty: give (read without the lock) */
 } wn_mark_pool;
 
 typedef struct wn_marker {

@@ -30,14 +30,7 @@ static size_t table_bytes(size_t size) {
     return (size * sizeof(wn_weak_entry) + page - 1) & ~(page - 1);
 }
 
-static wn_weak_entry *make_table(size_t size) {
-    wn_weak_entry *t = wn_os_reserve(table_bytes(size), wn_os_page_size());
-    if (t && !wn_os_commit(t, table_bytes(size))) {
-        wn_os_release(t, table_bytes(size));
-        return NULL;
-    }
-    return t;
-}
+static wn_weak_entry *make_table(size_t size) { return wn_os_map(table_bytes(size)); }
 
 static void drop_table(wn_weak_entry *t, size_t size) {
     if (t) wn_os_release(t, table_bytes(size));

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COMMIT_BLOCKS = (2 << 20) / WN_BLOCK_SIZE }; /* a call to the system commits so many */
+/* A call to the system commits so many blocks in a space's first chunk, and all of a further one: it waits for the page
+ * faults of other threads, and what is not touched costs nothing. */
+enum { COMMIT_BLOCKS = (2 << 20) / WN_BLOCK_SIZE };
 
 /* Where the slots of a class begin, as a block's bitmap: the alloc bits of a block that is handed out whole. */
 static uint64_t slot_starts[WN_CLASSES_][WN_BLOCK_WORDS];
@@ -175,6 +177,14 @@ static void mark_free(wn_block *first, size_t n, bool are) {
     c->free_blocks = are ? c->free_blocks + (uint32_t)n : c->free_blocks - (uint32_t)n;
 }
 
+static bool commit_upto(wn_chunk *c, size_t upto) {
+    if (upto > c->end) upto = c->end;
+    char *from = (char *)c + ((size_t)c->committed << WN_BLOCK_SHIFT);
+    if (!wn_os_commit(from, (upto - c->committed) << WN_BLOCK_SHIFT)) return false;
+    c->committed = (uint32_t)upto;
+    return true;
+}
+
 /* Takes n adjacent free blocks; their state is set by the caller, who cleans them. Under the lock. */
 static wn_block *take_run(wn_space *space, size_t n) {
     if (!within_limit(space, n << WN_BLOCK_SHIFT)) return NULL;
@@ -188,13 +198,9 @@ static wn_block *take_run(wn_space *space, size_t n) {
         at = find_run(c, n);
         if (!at) return NULL;
     }
-    if (at + n > c->committed) {
-        unsigned upto = (unsigned)((at + n + COMMIT_BLOCKS - 1) & ~(size_t)(COMMIT_BLOCKS - 1));
-        if (upto > c->end) upto = c->end;
-        char *from = (char *)c + ((size_t)c->committed << WN_BLOCK_SHIFT);
-        if (!wn_os_commit(from, (size_t)(upto - c->committed) << WN_BLOCK_SHIFT)) return NULL;
-        c->committed = upto;
-    }
+    if (at + n > c->committed && !(space->chunks->next && commit_upto(c, c->end)) &&
+        !commit_upto(c, (at + n + COMMIT_BLOCKS - 1) & ~(size_t)(COMMIT_BLOCKS - 1)))
+        return NULL;
     for (size_t i = at; i < at + n; i++) __atomic_store_n(&c->block[i].era, space->era, __ATOMIC_RELEASE);
     mark_free(&c->block[at], n, false);
     count_blocks(space, n << WN_BLOCK_SHIFT);

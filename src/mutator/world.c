@@ -138,7 +138,7 @@ void wn_block_end(wn_mutator *fast) {
 
 void wn_stand_aside(mutator *m) {
     wn_block_begin(&m->fast);
-    nanosleep(&(struct timespec){0, 20000}, NULL);
+    wn_os_nap(20000);
     wn_block_end(&m->fast);
 }
 

@@ -17,10 +17,11 @@
 #define MAP_ANONYMOUS MAP_ANON
 #endif
 
-static void *map_addresses(size_t size) {
-    void *p = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+static void *map(size_t size, int access) {
+    void *p = mmap(NULL, size, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
+static void *map_addresses(size_t size) { return map(size, PROT_NONE); }
 
 void *wn_os_reserve(size_t size, size_t align) {
     /* The kernel places neighbouring mappings next to each other: a first try at the exact size often fits, and under
@@ -37,6 +38,8 @@ void *wn_os_reserve(size_t size, size_t align) {
     if (tail) munmap(start + size, tail);
     return start;
 }
+
+void *wn_os_map(size_t size) { return map(size, PROT_READ | PROT_WRITE); }
 
 bool wn_os_commit(void *start, size_t size) { return mprotect(start, size, PROT_READ | PROT_WRITE) == 0; }
 

@@ -49,6 +49,9 @@ void __asan_unpoison_memory_region(const volatile void *start, size_t size);
 void *wn_os_reserve(size_t size, size_t align);
 /* Makes reserved pages usable. False under strict overcommit when the system has nothing to give. */
 bool wn_os_commit(void *start, size_t size);
+/* Both at once, for what is to be used as a whole: one way into the kernel instead of two, each of which waits for the
+ * page faults of all other threads, up to 4 ms where they come without a break. Release with the same size. */
+void *wn_os_map(size_t size);
 /* Gives the pages back to the system; they stay usable and read as zero. */
 void wn_os_discard(void *start, size_t size);
 void wn_os_release(void *start, size_t size);
@@ -61,11 +64,19 @@ size_t wn_os_memory_limit(void);
 /* Bytes of the last-level cache; a guess of 4 MiB when unknown. */
 size_t wn_os_cache_size(void);
 unsigned wn_os_processors(void);
+/* The one the calling thread runs on, for a moment at least; always 0 where that cannot be known. */
+unsigned wn_os_processor(void);
+/* Moves the calling thread to another of those it may use, if there is one and it is on this one. */
+void wn_os_leave_processor(unsigned processor);
 
 /* ---- clocks, in nanoseconds -------------------------------------------------------------------------------------- */
 
 uint64_t wn_os_now(void);        /* monotonic */
 uint64_t wn_os_thread_cpu(void); /* CPU time of the calling thread */
+/* Sleeps for about so long: some microseconds more in a thread that has asked for it, else 50 us more at least, by
+ * which Linux puts wakings together. */
+void wn_os_nap(uint64_t ns);
+void wn_os_nap_exactly(void); /* of the calling thread, from now on */
 
 /* ---- locks ------------------------------------------------------------------------------------------------------- */
 

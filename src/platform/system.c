@@ -3,6 +3,10 @@
 #include "platform/platform.h"
 
 #include <time.h>
+#ifdef __linux__
+#include <sched.h>
+#include <sys/prctl.h>
+#endif
 
 static uint64_t read_clock(clockid_t id) {
     struct timespec t;
@@ -12,6 +16,36 @@ static uint64_t read_clock(clockid_t id) {
 
 uint64_t wn_os_now(void) { return read_clock(CLOCK_MONOTONIC); }
 uint64_t wn_os_thread_cpu(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
+
+void wn_os_nap(uint64_t ns) {
+    struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    nanosleep(&t, NULL);
+}
+
+void wn_os_nap_exactly(void) {
+#ifdef __linux__
+    prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
+#endif
+}
+
+#ifdef __linux__
+unsigned wn_os_processor(void) {
+    int n = sched_getcpu();
+    return n < 0 ? 0 : (unsigned)n;
+}
+
+void wn_os_leave_processor(unsigned processor) {
+    cpu_set_t all, others;
+    if (wn_os_processor() != processor || processor >= CPU_SETSIZE || sched_getaffinity(0, sizeof all, &all)) return;
+    others = all;
+    CPU_CLR(processor, &others);
+    if (!CPU_COUNT(&others) || sched_setaffinity(0, sizeof others, &others)) return;
+    sched_setaffinity(0, sizeof all, &all); /* it stays where it is now, as long as the kernel sees no reason */
+}
+#else
+unsigned wn_os_processor(void) { return 0; }
+void wn_os_leave_processor(unsigned processor) { (void)processor; }
+#endif
 
 static void relax(void) {
 #if defined(__x86_64__)

@@ -6,8 +6,8 @@
 #include <string.h>
 
 /* As many markers as the share of the processors allows, at least one. */
-static unsigned workers_for(const wn_options *o) {
-    unsigned n = o->workers ? o->workers : wn_os_processors() * o->cpu_share / 100;
+static unsigned workers_for(const wn_options *o, unsigned processors) {
+    unsigned n = o->workers ? o->workers : processors * o->cpu_share / 100;
     return n < 1 ? 1 : n > WN_CC_WORKERS ? WN_CC_WORKERS : n;
 }
 
@@ -33,7 +33,8 @@ static wn_status init(wn_heap *heap) {
     wn_cc *cc = calloc(1, sizeof *cc);
     if (!cc) return wn_fail(WN_ERR_MEMORY, "no memory for the concurrent collector");
     cc->heap = heap;
-    cc->workers = workers_for(&heap->options);
+    cc->processors = wn_os_processors();
+    cc->workers = workers_for(&heap->options, cc->processors);
     cc->start_ns = wn_os_now();
     init_locks(cc);
     init_markers(cc);
@@ -53,9 +54,7 @@ static void fini(wn_heap *heap) {
     wn_cc_stop_threads(cc);
     heap->helpers = NULL;
     if (cc->finalizer_running) pthread_join(cc->finalizer, NULL);
-    for (unsigned k = 0; k < WN_KINDS; k++)
-        for (unsigned i = 0; i < WN_CLASSES_; i++) wn_vector_free(&cc->unswept[k][i].blocks);
-    wn_vector_free(&cc->unswept_large.blocks);
+    wn_cc_drop_waiting(cc);
     wn_vector_free(&cc->remembered);
     wn_vector_free(&cc->keys);
     wn_vector_free(&cc->finalizable);
@@ -64,7 +63,7 @@ static void fini(wn_heap *heap) {
     wn_vector_free(&cc->due_finals);
     wn_vector_free(&cc->due_callbacks);
     for (unsigned i = 0; i < WN_CC_WORKERS; i++) wn_vector_free(&cc->worker[i].me.callbacks);
-    free(cc->slices);
+    if (cc->slices) wn_os_release(cc->slices, cc->slice_room * sizeof *cc->slices);
     wn_mark_pool_drop(&cc->pool);
     pthread_cond_destroy(&cc->wake);
     pthread_cond_destroy(&cc->done);

@@ -80,9 +80,9 @@ typedef struct wn_cc_slice {
     size_t next;
 } wn_cc_slice;
 
-/* Blocks that wait to be swept, of one kind and class; claimed by counting `next` up. */
+/* Blocks that wait to be swept, of one kind and class: a part of wn_cc.waiting; claimed by counting `next` up. */
 typedef struct wn_cc_unswept {
-    wn_vector blocks;
+    size_t first, end;
     size_t next; /* atomic */
 } wn_cc_unswept;
 
@@ -112,7 +112,9 @@ typedef struct wn_cc {
     bool quit;
     pthread_cond_t wake, done;
     uint64_t wanted, started, finished; /* cycles, counted from 1 */
+    unsigned wanted_on;                 /* the processor of the thread that asked last */
     size_t last_objects, last_bytes;    /* what the last finished one freed */
+    unsigned processors;                /* of the machine */
     unsigned workers;                   /* marking threads, the conductor included */
     bool marking_together;              /* the other workers should look for work */
     wn_cc_worker worker[WN_CC_WORKERS];
@@ -131,6 +133,8 @@ typedef struct wn_cc {
 
     /* sweeping */
     wn_cc_unswept unswept[WN_KINDS][WN_CLASSES_], unswept_large;
+    void **waiting; /* the lists' blocks */
+    size_t waiting_room;
     size_t to_sweep, swept;            /* blocks; swept is atomic */
     size_t freed_objects, freed_bytes; /* in this cycle; atomic */
     size_t frozen;                     /* objects; atomic */
@@ -166,7 +170,7 @@ typedef struct wn_cc {
     size_t work_expected;     /* of the cycle under way; atomic */
     size_t work_done;         /* atomic */
     uint64_t assist_ns;       /* that threads of the program spent on it; atomic */
-    double ns_per_work, bytes_per_ns;
+    double ns_per_work, bytes_per_ns, ns_beside; /* marking; allocation; what a cycle takes besides marking */
     uint64_t last_end;
     size_t last_allocated;
     uint64_t futile_at; /* allocated bytes when a full cycle last failed to make room; 0: none did */
@@ -262,6 +266,7 @@ bool wn_cc_sweep_some(wn_cc *cc);
 bool wn_cc_sweep_done(const wn_cc *cc);
 bool wn_cc_starved(wn_space *space, unsigned kind, unsigned cls);
 void wn_cc_collect_unswept(wn_cc *cc);
+void wn_cc_drop_waiting(wn_cc *cc);
 void wn_cc_clear_marks(wn_cc *cc);
 bool wn_cc_wants_to_scavenge(const wn_cc *cc);
 void wn_cc_scavenge(wn_cc *cc);

@@ -74,7 +74,7 @@ bool wn_cc_mark_dry(wn_cc *cc) {
         if (wn_cc_is_dry(cc)) return true;
         /* Other workers or assisting threads still hold some. */
         __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
-        nanosleep(&(struct timespec){0, 10000}, NULL);
+        wn_os_nap(10000);
     }
 }
 
@@ -148,7 +148,7 @@ static bool sweep_all(wn_cc *cc) {
     /* A thread that claimed a block and was put aside by the scheduler: wait for it. */
     while (!wn_cc_sweep_done(cc)) {
         wn_cc_pause(cc, w);
-        nanosleep(&(struct timespec){0, 20000}, NULL);
+        wn_os_nap(20000);
     }
     return true;
 }
@@ -278,10 +278,26 @@ static void wait_until(wn_cc *cc, uint64_t at) {
 /* Still to be swept, after a fork in the middle of it: the child's conductor goes on. */
 static bool has_work(const wn_cc *cc) { return cc->started < cc->wanted || wn_cc_phase_of(cc) == WN_CC_SWEEPING; }
 
+/* Its name by itself: the program's thread, which makes it, would have to go through /proc. */
+static void begin_thread(const char *name) {
+    pthread_setname_np(pthread_self(), name);
+    wn_os_nap_exactly();
+}
+
+/* Whether the program's threads leave one idle. The kernel may put who is woken, and who has just come into being, on
+ * the processor of whoever woke it, and on a machine whose processors share no cache leave it there for tens of
+ * milliseconds: then the two take turns, a few milliseconds each. With heap->world. */
+static bool leaves_a_processor(const wn_cc *cc) {
+    unsigned running = 0;
+    for (const mutator *m = cc->heap->mutators; m; m = m->next) running += m->state == MUTATOR_RUNNING;
+    return running < cc->processors;
+}
+
 static void *conduct(void *arg) {
     wn_cc *cc = arg;
     wn_heap *heap = cc->heap;
     wn_cc_worker *w = conductor_of(cc);
+    begin_thread("winnow");
     for (;;) {
         pthread_mutex_lock(&heap->world);
         while (!cc->quit && !has_work(cc)) {
@@ -297,11 +313,13 @@ static void *conduct(void *arg) {
             }
         }
         bool quit = cc->quit;
-        bool fresh = cc->started < cc->wanted;
+        bool fresh = cc->started < cc->wanted, alone = fresh && leaves_a_processor(cc);
+        unsigned wanted_on = cc->wanted_on;
         if (!quit && fresh) cc->started++;
         __atomic_store_n(&cc->aborted, false, __ATOMIC_RELEASE);
         pthread_mutex_unlock(&heap->world);
         if (quit) return NULL;
+        if (alone) wn_os_leave_processor(wanted_on);
         wn_helper_begin(&w->me);
         if (wn_cc_phase_of(cc) == WN_CC_SWEEPING) {
             sweep_all(cc);
@@ -330,6 +348,7 @@ static void *conduct(void *arg) {
 static void *work(void *arg) {
     wn_cc_worker *w = arg;
     wn_cc *cc = w->cc;
+    begin_thread("winnow marker");
     for (;;) {
         pthread_mutex_lock(&cc->heap->world);
         while (!cc->quit && !cc->marking_together) pthread_cond_wait(&cc->wake, &cc->heap->world);
@@ -341,7 +360,7 @@ static void *work(void *arg) {
         while (__atomic_load_n(&cc->marking_together, __ATOMIC_RELAXED) && wn_cc_pause(cc, w)) {
             if (wn_cc_mark_unit(cc, w)) continue;
             __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
-            nanosleep(&(struct timespec){0, 20000}, NULL);
+            wn_os_nap(20000);
         }
         wn_cc_lay_down(cc, &w->marker, &w->busy);
         __atomic_fetch_add(&w->cpu_ns, wn_os_thread_cpu() - start, __ATOMIC_RELAXED);
@@ -362,7 +381,6 @@ static bool start_thread(wn_cc *cc, unsigned i) {
     w->running = pthread_create(&w->thread, NULL, i ? work : conduct, i ? (void *)w : (void *)cc) == 0;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (!w->running) return false;
-    pthread_setname_np(w->thread, i ? "winnow marker" : "winnow");
     w->me.next = cc->heap->helpers;
     cc->heap->helpers = &w->me;
     return true;
@@ -370,6 +388,7 @@ static bool start_thread(wn_cc *cc, unsigned i) {
 
 void wn_cc_want(wn_cc *cc, uint64_t cycle) {
     if (cc->wanted < cycle) cc->wanted = cycle;
+    cc->wanted_on = wn_os_processor();
     for (unsigned i = 0; i < cc->workers; i++)
         if (!start_thread(cc, i)) break;
     pthread_cond_broadcast(&cc->wake);

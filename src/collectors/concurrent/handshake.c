@@ -11,7 +11,6 @@
 #include "collectors/concurrent/concurrent.h"
 
 #include <stdio.h>
-#include <time.h>
 
 /* ---- what a thread does when asked ------------------------------------------------------------------------------- */
 
@@ -90,11 +89,6 @@ static void say_who_is_waited_for(wn_cc *cc, const mutator *m, wn_cc_ask ask, ui
             (unsigned long long)cc->started, (double)waited / 1e6, (unsigned long)m->thread, name, names[ask]);
 }
 
-static void nap(uint64_t ns) {
-    struct timespec t = {0, (long)ns};
-    nanosleep(&t, NULL);
-}
-
 bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc)) {
     wn_heap *heap = cc->heap;
     wn_cc_worker *conductor = &cc->worker[0];
@@ -129,7 +123,7 @@ bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc)) {
         if (!wn_cc_pause(cc, conductor)) return false;
         if (!waiting) return true;
         if (!meanwhile || !meanwhile(cc)) {
-            nap(sleep);
+            wn_os_nap(sleep);
             if (sleep < 100000) sleep *= 2;
         }
         pthread_mutex_lock(&heap->world);

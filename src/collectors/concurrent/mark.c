@@ -10,7 +10,9 @@
 #include "collectors/concurrent/concurrent.h"
 #include "engines/slice.h"
 
-#include <stdlib.h>
+#include <string.h>
+
+enum { FIRST_SLICES = (256 << 10) / sizeof(wn_cc_slice) };
 
 /* A drain: the walk, and what it found besides; an array's references count as work too. A local variable whose parts
  * are in registers, because only inlined functions see it. */
@@ -44,16 +46,22 @@ static WN_ALWAYS_INLINE void visit_slot(void **slot, void *context) {
 }
 static void visit_traced_slot(void **slot, void *context) { visit_slot(slot, context); }
 
+/* For slices. Not malloc's, for the reason given at make_room in sweep.c. With cc->lock. */
+static void more_room(wn_cc *cc) {
+    size_t room = cc->slice_room ? 2 * cc->slice_room : FIRST_SLICES;
+    wn_cc_slice *bigger = wn_os_map(room * sizeof *bigger);
+    if (!bigger) return;
+    if (cc->slices) {
+        memcpy(bigger, cc->slices, cc->slice_count * sizeof *bigger);
+        wn_os_release(cc->slices, cc->slice_room * sizeof *bigger);
+    }
+    cc->slices = bigger;
+    cc->slice_room = room;
+}
+
 static void add_slice(wn_cc *cc, void *object, size_t next) {
     wn_os_lock_brief(&cc->lock);
-    if (cc->slice_count == cc->slice_room) {
-        size_t room = cc->slice_room ? 2 * cc->slice_room : 64;
-        wn_cc_slice *bigger = realloc(cc->slices, room * sizeof *bigger);
-        if (bigger) {
-            cc->slices = bigger;
-            cc->slice_room = room;
-        }
-    }
+    if (cc->slice_count == cc->slice_room) more_room(cc);
     if (cc->slice_count < cc->slice_room) {
         cc->slices[cc->slice_count] = (wn_cc_slice){object, next};
         __atomic_store_n(&cc->slice_count, cc->slice_count + 1, __ATOMIC_RELAXED);

@@ -42,9 +42,9 @@ static void set_goal(wn_cc *cc, size_t live) {
     size_t goal = live + room, most = most_in_use(cc, live);
     if (goal > most) goal = at_least(most, live + live / 8);
     room = goal - live;
-    /* What will be allocated while the next cycle marks, with a third more for what cannot be foreseen. */
-    double marking = (double)cc->now.work * cc->ns_per_work + 1e6;
-    double ahead = cc->bytes_per_ns * marking * 1.33;
+    /* What will be allocated while the next cycle lasts, with a third more for what cannot be foreseen. */
+    double lasts = (double)cc->now.work * cc->ns_per_work + cc->ns_beside + 1e5;
+    double ahead = cc->bytes_per_ns * lasts * 1.33;
     double part = ahead / (double)room;
     if (part < 0.05) part = 0.05;
     if (part > 0.4) part = 0.4;
@@ -77,6 +77,10 @@ void wn_cc_pace_end(wn_cc *cc) {
     if (done && cc->now.closed > cc->now.scan) {
         double rate = (double)(cc->now.closed - cc->now.scan) / (double)done;
         cc->ns_per_work = cc->ns_per_work ? (cc->ns_per_work + rate) / 2 : rate;
+    }
+    if (cc->now.sweep > cc->now.closed && cc->now.closed > cc->now.scan) {
+        double beside = (double)(cc->now.scan - cc->now.start + (cc->now.sweep - cc->now.closed));
+        cc->ns_beside = cc->ns_beside ? (cc->ns_beside + beside) / 2 : beside;
     }
     __atomic_store_n(&cc->work_expected, done, __ATOMIC_RELAXED);
     cc->last_end = now;
@@ -162,7 +166,7 @@ void wn_cc_trace(wn_cc *cc) {
             "heap %.1f -> %.1f -> %.1f MB, goal %.1f MB, freed %zu objects, %u worker%s, longest handshake %.3f ms, %u "
             "round%s\n",
             (unsigned long long)cc->started, (double)(c->end - cc->start_ns) / 1e9,
-            100.0 * (double)total / ((double)life * wn_os_processors()), ms(c->start, c->scan), ms(c->scan, c->closed),
+            100.0 * (double)total / ((double)life * cc->processors), ms(c->start, c->scan), ms(c->scan, c->closed),
             ms(c->closed, c->sweep), ms(c->sweep, c->end), (double)c->cpu_ns / 1e6, (double)c->assist_ns / 1e6,
             mb(cc->used_at_start), mb(c->used_at_close), mb(c->live), mb(__atomic_load_n(&cc->goal, __ATOMIC_RELAXED)),
             c->freed_objects, cc->workers, cc->workers > 1 ? "s" : "", (double)c->longest_wait_ns / 1e6, c->rounds,

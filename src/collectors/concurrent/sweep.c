@@ -62,13 +62,27 @@ static void each_list(wn_cc *cc, void (*act)(wn_cc *cc, wn_cc_unswept *list)) {
 
 static void empty_list(wn_cc *cc, wn_cc_unswept *list) {
     (void)cc;
-    list->blocks.n = 0;
+    list->first = list->end = 0;
     __atomic_store_n(&list->next, 0, __ATOMIC_RELAXED);
 }
 
-/* Of blocks [from, to) of a chunk. Lists grow without the lock: what is of an older era stays as it is until it is
- * swept. */
-static void collect_some(wn_cc *cc, wn_chunk *c, unsigned from, unsigned to) {
+/* Lists stand one behind the other; each is empty at first, and ends where the next begins when it is full. */
+static void lay_out(wn_cc *cc, wn_cc_unswept *list) {
+    size_t n = list->end;
+    list->first = list->end = cc->to_sweep;
+    __atomic_store_n(&list->next, list->first, __ATOMIC_RELAXED);
+    cc->to_sweep += n;
+}
+
+static void count(wn_cc *cc, wn_cc_unswept *list, wn_block *b) {
+    (void)cc, (void)b;
+    list->end++;
+}
+static void enter(wn_cc *cc, wn_cc_unswept *list, wn_block *b) { cc->waiting[list->end++] = b; }
+
+/* Blocks [from, to) of a chunk. What is of an older era stays as it is until it is swept. */
+static void each_unswept(wn_cc *cc, wn_chunk *c, unsigned from, unsigned to,
+                         void (*act)(wn_cc *cc, wn_cc_unswept *list, wn_block *b)) {
     wn_space *space = &cc->heap->space;
     wn_block *found[LOOK];
     size_t n = 0;
@@ -80,20 +94,51 @@ static void collect_some(wn_cc *cc, wn_chunk *c, unsigned from, unsigned to) {
     pthread_mutex_unlock(&space->lock);
     for (size_t i = 0; i < n; i++) {
         wn_block *b = found[i];
-        wn_cc_unswept *list = b->state == WN_BLOCK_LARGE ? &cc->unswept_large : &cc->unswept[b->kind][b->cls];
-        /* A block that is on no list for want of memory keeps its dead until the next cycle. */
-        if (wn_vector_push(&list->blocks, b)) cc->to_sweep++;
+        act(cc, b->state == WN_BLOCK_LARGE ? &cc->unswept_large : &cc->unswept[b->kind][b->cls], b);
     }
 }
 
-void wn_cc_collect_unswept(wn_cc *cc) {
-    wn_space *space = &cc->heap->space;
-    each_list(cc, empty_list);
-    cc->to_sweep = 0;
-    __atomic_store_n(&cc->swept, 0, __ATOMIC_RELAXED);
+static void each_unswept_block(wn_cc *cc, void (*act)(wn_cc *cc, wn_cc_unswept *list, wn_block *b)) {
     unsigned end;
-    for (wn_chunk *c = NULL; (c = next_chunk(space, c, &end));)
-        for (unsigned i = WN_FIRST_BLOCK; i < end; i += LOOK) collect_some(cc, c, i, i + LOOK < end ? i + LOOK : end);
+    for (wn_chunk *c = NULL; (c = next_chunk(&cc->heap->space, c, &end));)
+        for (unsigned i = WN_FIRST_BLOCK; i < end; i += LOOK)
+            each_unswept(cc, c, i, i + LOOK < end ? i + LOOK : end, act);
+}
+
+/* False: no memory. Not malloc's: a thread's first call of that makes an arena, with three changes of the process's
+ * mappings, each of which waits while the program meets fresh pages, and the sweep with it. */
+static bool make_room(wn_cc *cc) {
+    if (cc->to_sweep <= cc->waiting_room) return true;
+    size_t room = cc->waiting_room ? cc->waiting_room : (1 << 20) / sizeof(void *);
+    while (room < cc->to_sweep) room *= 2;
+    void **bigger = wn_os_map(room * sizeof *bigger);
+    if (!bigger) return false;
+    wn_cc_drop_waiting(cc);
+    cc->waiting = bigger;
+    cc->waiting_room = room;
+    return true;
+}
+
+void wn_cc_drop_waiting(wn_cc *cc) {
+    if (cc->waiting) wn_os_release(cc->waiting, cc->waiting_room * sizeof *cc->waiting);
+    cc->waiting = NULL;
+    cc->waiting_room = 0;
+}
+
+/* Twice through the blocks, first to know how many there are of each list. Without memory for the lists they stay
+ * empty: then all blocks keep their dead until the next cycle. */
+void wn_cc_collect_unswept(wn_cc *cc) {
+    each_list(cc, empty_list);
+    __atomic_store_n(&cc->swept, 0, __ATOMIC_RELAXED);
+    each_unswept_block(cc, count);
+    cc->to_sweep = 0;
+    each_list(cc, lay_out);
+    if (make_room(cc)) {
+        each_unswept_block(cc, enter);
+    } else {
+        each_list(cc, empty_list);
+        cc->to_sweep = 0;
+    }
 }
 
 bool wn_cc_begin_sweep(wn_cc *cc) {
@@ -121,11 +166,11 @@ bool wn_cc_begin_sweep(wn_cc *cc) {
 
 /* Up to n of a list. */
 static bool sweep_next(wn_cc *cc, wn_cc_unswept *list, size_t n) {
-    if (__atomic_load_n(&list->next, __ATOMIC_RELAXED) >= list->blocks.n) return false;
+    if (__atomic_load_n(&list->next, __ATOMIC_RELAXED) >= list->end) return false;
     size_t i = __atomic_fetch_add(&list->next, n, __ATOMIC_RELAXED);
-    if (i >= list->blocks.n) return false;
-    if (list->blocks.n - i < n) n = list->blocks.n - i;
-    sweep_blocks(cc, &list->blocks.at[i], n);
+    if (i >= list->end) return false;
+    if (list->end - i < n) n = list->end - i;
+    sweep_blocks(cc, &cc->waiting[i], n);
     __atomic_fetch_add(&cc->swept, n, __ATOMIC_RELEASE);
     return true;
 }

@@ -38,8 +38,8 @@ bool wn_inc_nursery_init(incremental *inc, size_t bytes) {
     /* Two arrays with room for every object that fits, so that a minor cannot run out of memory half-way; pages that
      * are never touched cost nothing. */
     size_t words = inc->nursery_size / WN_SLOT_MIN_;
-    inc->grey = wn_os_reserve(words * 2 * sizeof(void *), wn_os_page_size());
-    if (!inc->grey || !wn_os_commit(inc->grey, words * 2 * sizeof(void *))) return false;
+    inc->grey = wn_os_map(words * 2 * sizeof(void *));
+    if (!inc->grey) return false;
     inc->grey_top = inc->grey;
     inc->asked = inc->heap->options.check || inc->heap->options.stress;
     inc->stayed = inc->grey + words;
