@@ -17,9 +17,16 @@
 
 #include <stdio.h>
 
-enum { LEAST_ROOM = 4 << 20, OVERSHOOT = 32 << 20 };
+enum { LEAST_GOAL = 4 << 20, OVERSHOOT = 32 << 20 };
 
 static size_t at_least(size_t a, size_t b) { return a > b ? a : b; }
+
+/* What may be allocated until the next cycle should be over, when so much is in use, of which a part was traced. As in
+ * Go, a small heap has at least 4 MiB in all, times what heap_growth is of 100. */
+static size_t room_beside(size_t used, size_t traced, unsigned percent) {
+    size_t least = (size_t)LEAST_GOAL / 100 * percent;
+    return at_least((size_t)((double)traced * percent / 100), least > used ? least - used : 0);
+}
 
 /* What may be in use at most: the limit less side tables, and less what is lost in partly filled blocks. */
 static size_t most_in_use(const wn_cc *cc, size_t live) {
@@ -37,8 +44,7 @@ static void set_goal(wn_cc *cc, size_t live) {
     size_t black = cc->now.used_at_close > cc->used_at_start ? cc->now.used_at_close - cc->used_at_start : 0;
     size_t traced = live > black + live / 4 ? live - black : live / 4;
     size_t room = SIZE_MAX / 4;
-    if (percent != WN_NEVER)
-        room = at_least((size_t)((double)traced * percent / 100), (size_t)LEAST_ROOM / 100 * percent);
+    if (percent != WN_NEVER) room = room_beside(live, traced, percent);
     size_t goal = live + room, most = most_in_use(cc, live);
     if (goal > most) goal = at_least(most, live + live / 8);
     room = goal - live;
@@ -142,7 +148,7 @@ void wn_cc_pace_down(wn_cc *cc) {
     unsigned percent = cc->heap->options.heap_growth;
     if (percent == WN_NEVER || wn_cc_phase_of(cc) != WN_CC_IDLE) return;
     size_t used = wn_cc_used(cc);
-    size_t room = at_least((size_t)((double)used * percent / 100), (size_t)LEAST_ROOM / 100 * percent);
+    size_t room = room_beside(used, used, percent);
     if (used + room >= __atomic_load_n(&cc->goal, __ATOMIC_RELAXED)) return;
     __atomic_store_n(&cc->goal, used + room, __ATOMIC_RELAXED);
     __atomic_store_n(&cc->trigger, used + room - room / 5, __ATOMIC_RELAXED);
