@@ -37,7 +37,8 @@ mutants=(
 "weak-not-moved|incremental|src/engines/weak.c|/^static void moved/,/^}/s/if (!e) return;/return;/|weak references do not follow an object that moves"
 "cards-unread|incremental|include/winnow/fast.h|s/return !__atomic_load_n(meta + 2 + card, __ATOMIC_RELAXED);/return false;/|a store into a long array is not recorded"
 "neighbour-lost|concurrent|src/engines/mark.h|s/if (w->next) wn_mark_push(m, w->next);//|the object to be marked next is forgotten at the end of a step"
-"queue-lost|incremental|src/engines/mark.h|s/        wn_mark_push(w->marker, \*place);//|what waits for its memory is forgotten at the end of a step"
+"queue-lost|incremental|src/engines/mark.h|s/^        wn_mark_push(w->marker, w->marker->queue.*$/        (void)0;/|what waits for its memory is forgotten at the end of a step"
+"queue-skipped|incremental|src/engines/mark.h|s/void \*due = places\[q->oldest++ % WN_MARK_QUEUE\];/void *due = places[++q->oldest % WN_MARK_QUEUE];/|when nothing else is left another than the oldest comes out of the queue"
 "marks-kept|incremental|src/engines/marks.h|s/if (\*h->word != now) \*h->word = now;/(void)now;/|the marks of the last neighbours are not written"
 )
 

@@ -21,6 +21,16 @@ typedef struct things {
 } things;
 static const wn_type things_type = WN_TYPE(things, WN_ITEMS(things, length, at));
 
+/* On the collector that takes no walks of its own. */
+static wn_mutator *open_heap(wn_heap **heap) {
+    wn_mutator *m;
+    wn_options options = wn_options_default();
+    options.collector = WN_COLLECTOR_REFCOUNT;
+    assert_int_equal(wn_heap_new(&options, heap), WN_OK);
+    assert_int_equal(wn_attach(*heap, &m), WN_OK);
+    return m;
+}
+
 /* Things [from, to), each with a weak reference. */
 static void make(wn_mutator *m, things *all_, size_t from, size_t to) {
     wn_borrow(m, things *, all, all_);
@@ -44,11 +54,7 @@ enum { AT_FIRST = 5000, EACH_TIME = 64 };
  * seen. */
 static void walk(size_t added, size_t calls) {
     wn_heap *heap;
-    wn_mutator *m;
-    wn_options options = wn_options_default();
-    options.collector = WN_COLLECTOR_REFCOUNT;
-    assert_int_equal(wn_heap_new(&options, &heap), WN_OK);
-    assert_int_equal(wn_attach(heap, &m), WN_OK);
+    wn_mutator *m = open_heap(&heap);
     {
         size_t most = 400000, made = AT_FIRST, visits = 0;
         wn_root(m, things *, all, wn_new_array(m, &things_type, 2 * most));
@@ -102,11 +108,7 @@ static size_t below(size_t n) {
 static void random_walk(unsigned in_a_thousand) {
     enum { MOST = 20000 };
     wn_heap *heap;
-    wn_mutator *m;
-    wn_options options = wn_options_default();
-    options.collector = WN_COLLECTOR_REFCOUNT;
-    assert_int_equal(wn_heap_new(&options, &heap), WN_OK);
-    assert_int_equal(wn_attach(heap, &m), WN_OK);
+    wn_mutator *m = open_heap(&heap);
     {
         size_t made = 0, at_first = 100 + below(3000), visits = 0;
         wn_root(m, things *, all, wn_new_array(m, &things_type, 2 * MOST));
