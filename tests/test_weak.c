@@ -117,10 +117,12 @@ static void random_walk(unsigned in_a_thousand) {
             if (made == at_first) wn_weak_walk_reset(heap);
             if (made >= at_first && goes_on && below(1000) < in_a_thousand)
                 goes_on = wn_weak_walk(heap, 1 + below(8), see, &visits);
-            if (made && below(4) == 0)
+            if (made && below(4) == 0) {
                 wn_set(m, all, at[2 * below(made) + 1], NULL);
-            else
-                make(m, all, made, made + 1), made++;
+                continue;
+            }
+            make(m, all, made, made + 1);
+            made++;
         }
         while (goes_on && wn_weak_walk(heap, EACH_TIME, see, &visits)) {
         }

@@ -9,7 +9,6 @@
 
 #include <sched.h>
 #include <stdlib.h>
-#include <time.h>
 
 void wn_world_spill(mutator *me) {
     if (WN_LIKELY(!me->heap->options.conservative_stacks)) return;

@@ -80,10 +80,10 @@ typedef struct wn_cc_slice {
     size_t next;
 } wn_cc_slice;
 
-/* Blocks that wait to be swept, of one kind and class: a part of wn_cc.waiting; claimed by counting `next` up. */
+/* Blocks that wait to be swept, of one kind and class: [next, end) of wn_cc.waiting; claimed by counting `next` up. */
 typedef struct wn_cc_unswept {
-    size_t first, end;
     size_t next; /* atomic */
+    size_t end;
 } wn_cc_unswept;
 
 /* What a cycle was like, for the pacer and for the trace line; the conductor's alone. Times in nanoseconds. */

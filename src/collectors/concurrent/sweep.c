@@ -62,15 +62,15 @@ static void each_list(wn_cc *cc, void (*act)(wn_cc *cc, wn_cc_unswept *list)) {
 
 static void empty_list(wn_cc *cc, wn_cc_unswept *list) {
     (void)cc;
-    list->first = list->end = 0;
+    list->end = 0;
     __atomic_store_n(&list->next, 0, __ATOMIC_RELAXED);
 }
 
 /* Lists stand one behind the other; each is empty at first, and ends where the next begins when it is full. */
 static void lay_out(wn_cc *cc, wn_cc_unswept *list) {
     size_t n = list->end;
-    list->first = list->end = cc->to_sweep;
-    __atomic_store_n(&list->next, list->first, __ATOMIC_RELAXED);
+    list->end = cc->to_sweep;
+    __atomic_store_n(&list->next, list->end, __ATOMIC_RELAXED);
     cc->to_sweep += n;
 }
 
