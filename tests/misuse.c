@@ -256,33 +256,12 @@ static void options_by_name(void **state) {
 
 static void the_table_of_options_is_complete(void **state) {
     (void)state;
-    static const char *const names[] = {"collector",
-                                        "heap_limit",
-                                        "single_thread",
-                                        "threshold0",
-                                        "threshold1",
-                                        "threshold2",
-                                        "reclaim_slice",
-                                        "nursery",
-                                        "major_factor",
-                                        "growth",
-                                        "min_heap",
-                                        "max_heap",
-                                        "max_delta",
-                                        "step_bytes",
-                                        "pause_budget",
-                                        "pin_limit",
-                                        "heap_growth",
-                                        "workers",
-                                        "cpu_share",
-                                        "finalizer_thread",
-                                        "conservative_stacks",
-                                        "stress",
-                                        "check",
-                                        "verify",
-                                        "trace",
-                                        "save_all",
-                                        "pretenure"};
+    static const char *const names[] = {
+        "collector",     "heap_limit",       "single_thread",       "threshold0", "threshold1",  "threshold2",
+        "reclaim_slice", "nursery",          "major_factor",        "growth",     "min_heap",    "max_heap",
+        "max_delta",     "step_bytes",       "pause_budget",        "pin_limit",  "heap_growth", "workers",
+        "cpu_share",     "finalizer_thread", "conservative_stacks", "stress",     "check",       "verify",
+        "trace",         "save_all",         "pretenure",           "meshing"};
     FILE *f = tmpfile();
     assert_non_null(f);
     wn_options_print(f);

@@ -39,6 +39,7 @@ mutants=(
 "neighbour-lost|concurrent|src/engines/mark.h|s/if (w->next) wn_mark_push(m, w->next);//|the object to be marked next is forgotten at the end of a step"
 "queue-lost|incremental|src/engines/mark.h|s/^        wn_mark_push(w->marker, w->marker->queue.*$/        (void)0;/|what waits for its memory is forgotten at the end of a step"
 "queue-skipped|incremental|src/engines/mark.h|s/void \*due = places\[q->oldest++ % WN_MARK_QUEUE\];/void *due = places[++q->oldest % WN_MARK_QUEUE];/|when nothing else is left another than the oldest comes out of the queue"
+"laid-over|concurrent|src/heap/mesh.c|s/ \& mesh->taken\[i\]) return false;/ \& 0) return false;/|blocks whose objects overlap are laid on the same memory"
 "marks-kept|incremental|src/engines/marks.h|s/if (\*h->word != now) \*h->word = now;/(void)now;/|the marks of the last neighbours are not written"
 )
 

@@ -47,6 +47,7 @@ typedef struct wn_options {
 
     /* what more than one has */
     bool conservative_stacks; /* scan C stacks for undeclared roots (not with reference counting) */
+    bool meshing; /* sparse blocks may be laid together on the same memory; on. Never with conservative_stacks */
 
     /* finding mistakes */
     unsigned stress; /* collect at every Nth allocation; 0: off */
@@ -140,7 +141,9 @@ WN_API wn_status wn_freeze(wn_mutator *m);
 WN_API wn_status wn_unfreeze(wn_mutator *m);
 WN_API size_t wn_frozen_count(const wn_heap *heap);
 
-/* Gives memory of empty blocks back to the system at once; returns the bytes given back. */
+/* Gives memory back to the system at once: that of empty blocks, and, with the option `meshing`, that of nearly empty
+ * ones: those whose objects do not overlap are laid together on the same memory, and every object keeps its address.
+ * Stops the world for half a millisecond at a time. Returns the bytes given back. */
 WN_API size_t wn_trim(wn_mutator *m);
 
 /* ---- watching ---------------------------------------------------------------------------------------------------- */
@@ -193,6 +196,7 @@ typedef struct wn_stats {
     uint64_t live_bytes_max;
     uint64_t heap_bytes; /* in blocks that hold objects */
     uint64_t heap_bytes_max;
+    uint64_t meshed_bytes;      /* of heap_bytes: taken by no memory, because sparse blocks share it */
     uint64_t bookkeeping_bytes; /* side tables and descriptors of those blocks */
     uint64_t nursery_bytes, nursery_used, large_bytes, external_bytes;
     uint64_t returned_bytes; /* given back to the system */

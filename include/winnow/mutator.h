@@ -23,8 +23,9 @@ WN_API wn_status wn_detach(wn_mutator *m);
 WN_API wn_mutator *wn_current(wn_heap *heap);
 WN_API wn_heap *wn_heap_of(const wn_mutator *m);
 
-/* Around a call that may block (I/O, a lock, waiting for a thread): between the two the thread touches no object, and
- * collections go on without it. wn_block_end is a safepoint and waits while a collection holds the world. */
+/* Around a call that may block (I/O, a lock, waiting for a thread): between the two the thread touches no object but
+ * the bytes of pinned ones, and collections go on without it. wn_block_end is a safepoint and waits while a collection
+ * holds the world. */
 WN_API void wn_block_begin(wn_mutator *m);
 WN_API void wn_block_end(wn_mutator *m);
 
@@ -151,7 +152,9 @@ WN_API size_t wn_refcount(wn_mutator *m, const void *object);
 /* The object is never freed and never counted again (and roots what it refers to). */
 WN_API void wn_make_immortal(wn_mutator *m, void *object);
 
-/* Keeps an object at its address until as many wn_unpin; WN_ERR_MEMORY when the pin limit is reached. */
+/* Keeps an object at its address, and that address on its memory, until as many wn_unpin: a buffer of bytes may be read
+ * and written by others meanwhile, as read(2) does in a blocking section. On every collector, also on one that does not
+ * move objects. WN_ERR_MEMORY when the pin limit is reached. */
 WN_API wn_status wn_pin(wn_mutator *m, void *object);
 WN_API void wn_unpin(wn_mutator *m, void *object);
 

@@ -1,5 +1,6 @@
 /* heap.c - making and releasing a heap; questions and wishes that go to it rather than to a thread. */
 #include "mutator/heap.h"
+#include "heap/mesh.h"
 #include "engines/weak.h"
 
 #include <stdlib.h>
@@ -50,6 +51,8 @@ wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
     if (!wn_space_init(&h->space, options.heap_limit) || !wn_weak_init(h)) {
         status = wn_fail(WN_ERR_MEMORY, "no memory for a heap's tables");
     } else {
+        /* Frames that are not declared may hand addresses to calls that write to them in a blocking section. */
+        h->space.meshes = options.meshing && !options.conservative_stacks;
         status = h->collector->init(h);
     }
     if (status) {
@@ -143,6 +146,8 @@ void wn_get_stats(wn_heap *heap, wn_stats *stats) {
     stats->live_bytes_max = __atomic_load_n(&s->live_bytes_max, __ATOMIC_RELAXED);
     stats->heap_bytes = __atomic_load_n(&s->block_bytes, __ATOMIC_RELAXED);
     stats->heap_bytes_max = s->block_bytes_max;
+    size_t resident = wn_mesh_resident(s); /* more than heap_bytes while frames serve blocks that were written to */
+    stats->meshed_bytes = stats->heap_bytes > resident ? stats->heap_bytes - resident : 0;
     stats->bookkeeping_bytes = wn_space_bookkeeping(s);
     stats->large_bytes = s->large_bytes;
     stats->returned_bytes = s->returned_bytes;

@@ -1,5 +1,6 @@
 /* space.c - chunks and blocks: taking them from the system, giving them out, taking them back. */
 #include "heap/space.h"
+#include "heap/mesh.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ bool wn_space_init(wn_space *space, size_t limit) {
 }
 
 void wn_space_fini(wn_space *space) {
+    wn_mesh_fini(space);
     for (wn_chunk *c = space->chunks, *next; c; c = next) {
         next = c->next;
         wn_os_release(c, c->size);
@@ -159,7 +161,7 @@ static unsigned find_run(const wn_chunk *c, size_t n) {
 
 static bool within_limit(wn_space *space, size_t more) {
     /* One sixteenth for the byte table and as much again for the bitmaps and descriptors of the blocks. */
-    size_t all = __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED) + more;
+    size_t all = wn_mesh_resident(space) + more;
     return !space->limit || all + all / 12 <= space->limit;
 }
 
@@ -229,10 +231,10 @@ static dirty_run claim_dirty(wn_space *space, wn_block *first, size_t n) {
 }
 
 /* Zeroes them. A long run is discarded rather than written: the kernel zeroes pages only as they are touched. */
-static void clean_run(wn_block *first, size_t n, dirty_run run) {
+static void clean_run(wn_space *space, wn_block *first, size_t n, dirty_run run) {
     if (!run.n) return;
     if (n >= MANY) {
-        wn_os_discard(wn_block_start(first), n << WN_BLOCK_SHIFT);
+        wn_mesh_renew(space, first, n);
         return;
     }
     for (size_t i = 0; i < n; i++)
@@ -245,7 +247,10 @@ static void give_run(wn_space *space, wn_block *first, size_t n) {
     size_t at = (size_t)(first - c->block);
     for (size_t i = at; i < at + n; i++) {
         wn_block *b = &c->block[i];
+        wn_mesh_leave(space, b);
+        bool viewing = b->viewing;
         memset(b, 0, sizeof *b);
+        b->viewing = viewing;
         b->dirty = 1;
         WN_ALLOW(wn_block_start(b), WN_BLOCK_SIZE);
     }
@@ -275,14 +280,14 @@ static wn_block *take_dirty(wn_space *space, size_t most, size_t *n) {
 /* Under the lock. */
 static void discard(wn_space *space, size_t blocks) {
     size_t n;
-    for (wn_block *b; blocks && (b = take_dirty(space, blocks, &n)); blocks -= n)
-        wn_os_discard(wn_block_start(b), n << WN_BLOCK_SHIFT);
+    for (wn_block *b; blocks && (b = take_dirty(space, blocks, &n)); blocks -= n) wn_mesh_renew(space, b, n);
 }
 
 /* Without the lock while the system takes the pages: meanwhile nobody can have the blocks. */
 size_t wn_space_discard(wn_space *space, size_t blocks) {
     enum { TOGETHER = 64 };
     size_t done = 0;
+    wn_mesh_give_back(space);
     while (done < blocks) {
         size_t n;
         wn_os_lock_brief(&space->lock);
@@ -290,7 +295,7 @@ size_t wn_space_discard(wn_space *space, size_t blocks) {
         if (b) mark_free(b, n, false);
         pthread_mutex_unlock(&space->lock);
         if (!b) break;
-        wn_os_discard(wn_block_start(b), n << WN_BLOCK_SHIFT);
+        wn_mesh_renew(space, b, n);
         wn_os_lock_brief(&space->lock);
         mark_free(b, n, true);
         pthread_mutex_unlock(&space->lock);
@@ -318,7 +323,7 @@ wn_block *wn_space_take_blocks(wn_space *space, size_t n) {
         for (size_t i = 0; i < n; i++) b[i].state = WN_BLOCK_OTHER;
     }
     pthread_mutex_unlock(&space->lock);
-    if (b) clean_run(b, n, dirty);
+    if (b) clean_run(space, b, n, dirty);
     return b;
 }
 
@@ -347,9 +352,13 @@ size_t wn_space_bookkeeping(const wn_space *space) {
 
 /* ---- blocks with room -------------------------------------------------------------------------------------------- */
 
-static void list_block(wn_space *space, wn_block *b) {
+static wn_block **list_of(wn_space *space, const wn_block *b) {
+    return b->frame && !b->parted ? &space->laid[b->kind][b->cls] : &space->room[b->kind][b->cls];
+}
+
+void wn_space_list_block(wn_space *space, wn_block *b) {
     if (b->listed || b->owned || b->inherited || b->frozen) return;
-    wn_block **head = &space->room[b->kind][b->cls];
+    wn_block **head = list_of(space, b);
     b->prev = NULL;
     b->next = *head;
     if (*head) (*head)->prev = b;
@@ -357,15 +366,16 @@ static void list_block(wn_space *space, wn_block *b) {
     b->listed = 1;
 }
 
-static void unlist_block(wn_space *space, wn_block *b) {
-    if (!b->listed) return;
+bool wn_space_unlist_block(wn_space *space, wn_block *b) {
+    if (!b->listed) return false;
     if (b->prev)
         b->prev->next = b->next;
     else
-        __atomic_store_n(&space->room[b->kind][b->cls], b->next, __ATOMIC_RELAXED);
+        __atomic_store_n(list_of(space, b), b->next, __ATOMIC_RELAXED);
     if (b->next) b->next->prev = b->prev;
     b->next = b->prev = NULL;
     b->listed = 0;
+    return true;
 }
 
 /* Puts a block that nobody owns where it belongs: back to the chunk when empty, on the list when an eighth of it is
@@ -374,11 +384,11 @@ static void settle_block(wn_space *space, wn_block *b) {
     if (b->owned) return;
     uint32_t used = __atomic_load_n(&b->used, __ATOMIC_RELAXED);
     if (used == 0) {
-        unlist_block(space, b);
+        wn_space_unlist_block(space, b);
         give_run(space, b, 1);
         discard_surplus(space);
     } else if (wn_space_is_swept(space, b) && b->slots - used > b->slots / 8) {
-        list_block(space, b);
+        wn_space_list_block(space, b);
     }
 }
 
@@ -442,10 +452,12 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
             wn_os_lock_brief(&space->lock);
             b = space->room[kind][cls];
         }
+        if (!b) b = space->laid[kind][cls];
         bool fresh = !b;
         dirty_run dirty = {0, 0};
         if (b) {
-            unlist_block(space, b);
+            wn_space_unlist_block(space, b);
+            wn_mesh_part(space, b);
         } else {
             b = take_run(space, 1);
             if (!b) {
@@ -467,7 +479,7 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
         *current = b;
         if (fresh) {
             /* Whole and zero: nothing to search and nothing to clear. */
-            clean_run(b, 1, dirty);
+            clean_run(space, b, 1, dirty);
             if (!dirty.n) wn_os_populate(wn_block_start(b), WN_BLOCK_SIZE);
             uint64_t *words = wn_alloc_words(b);
             for (size_t i = 0; i < WN_BLOCK_WORDS; i++)
@@ -561,7 +573,7 @@ void *wn_space_large(wn_space *space, size_t bytes) {
     }
     pthread_mutex_unlock(&space->lock);
     if (!b) return NULL;
-    if (!huge) clean_run(b, blocks, dirty);
+    if (!huge) clean_run(space, b, blocks, dirty);
     char *p = wn_block_start(b);
     uint64_t bit, *word = wn_bit_of(p, WN_ALLOC_TABLE, &bit);
     __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
@@ -737,16 +749,20 @@ void wn_space_new_era(wn_space *space) {
     pthread_mutex_unlock(&space->lock);
 }
 
+/* At most n of a list; returns how many more there may be. */
+static size_t unlist_old(wn_space *space, wn_block *b, size_t n) {
+    for (wn_block *next; b && n; b = next) {
+        next = b->next;
+        if (!wn_space_is_swept(space, b) && wn_space_unlist_block(space, b)) n--;
+    }
+    return n;
+}
+
 bool wn_space_unlist(wn_space *space, size_t n) {
     wn_os_lock_brief(&space->lock);
     for (unsigned k = 0; k < WN_KINDS; k++)
         for (unsigned c = 0; c < WN_CLASSES_; c++)
-            for (wn_block *b = space->room[k][c], *next; b && n; b = next) {
-                next = b->next;
-                if (wn_space_is_swept(space, b)) continue;
-                unlist_block(space, b);
-                n--;
-            }
+            n = unlist_old(space, space->laid[k][c], unlist_old(space, space->room[k][c], n));
     pthread_mutex_unlock(&space->lock);
     return n == 0;
 }
@@ -758,9 +774,9 @@ bool wn_space_list_last(wn_space *space, unsigned kind, unsigned cls) {
             wn_block *b = &c->block[i];
             if (b->state == WN_BLOCK_SMALL && b->kind == kind && b->cls == cls && b->used < b->slots &&
                 wn_space_is_swept(space, b))
-                list_block(space, b);
+                wn_space_list_block(space, b);
         }
-    bool any = space->room[kind][cls];
+    bool any = space->room[kind][cls] || space->laid[kind][cls];
     pthread_mutex_unlock(&space->lock);
     return any;
 }
@@ -769,7 +785,7 @@ void wn_space_unlist_frozen(wn_space *space) {
     wn_os_lock_brief(&space->lock);
     for (wn_chunk *c = space->chunks; c; c = c->next)
         for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++)
-            if (c->block[i].frozen) unlist_block(space, &c->block[i]);
+            if (c->block[i].frozen) wn_space_unlist_block(space, &c->block[i]);
     pthread_mutex_unlock(&space->lock);
 }
 
@@ -791,7 +807,8 @@ void wn_space_inherit(wn_space *space) {
         for (unsigned i = WN_FIRST_BLOCK; i < c->end && !c->huge; i++) {
             wn_block *b = &c->block[i];
             if (b->state != WN_BLOCK_SMALL) continue;
-            unlist_block(space, b);
+            wn_space_unlist_block(space, b);
             b->inherited = 1;
         }
+    wn_mesh_forget(space);
 }

@@ -68,7 +68,10 @@ typedef struct wn_block {
     uint32_t era;     /* of the space, when it was taken or last swept; atomic */
     uint8_t frozen;   /* kept as it is: not allocated from, not swept */
     uint8_t noted;    /* some object of it may have side bytes that are not zero, or a release hook; atomic */
-    size_t bytes;     /* LARGE: bytes asked for */
+    uint8_t pinned;   /* some object of it was pinned since it was taken: its memory may be known outside; atomic */
+    uint8_t viewing : 1, parted : 1; /* mesh.h: its pages are views; it has been allocated from or written to since */
+    uint32_t frame;                  /* mesh.h: the frame it is on, plus 1; 0: none */
+    size_t bytes;                    /* LARGE: bytes asked for */
     struct wn_block *next, *prev;
 } wn_block;
 
@@ -93,8 +96,10 @@ typedef struct wn_space {
     uintptr_t *known; /* hash set of the 32 MiB units in use; unit number + 1, see wn_space_chunk_at */
     size_t known_size, known_used;
     wn_block *room[WN_KINDS][WN_CLASSES_]; /* blocks with free slots that nobody owns; written atomically */
-    size_t limit;                          /* bytes, side tables included; 0: none */
-    size_t block_bytes;                    /* of blocks that are not free, huge objects page-rounded; atomic */
+    wn_block
+        *laid[WN_KINDS][WN_CLASSES_]; /* those on frames, which would need memory of their own: for want of others */
+    size_t limit;                     /* bytes, side tables included; 0: none */
+    size_t block_bytes;               /* of blocks that are not free, huge objects page-rounded; atomic */
     size_t block_bytes_max;
     size_t live_bytes; /* of slots handed out; atomic */
     size_t live_bytes_max;
@@ -110,7 +115,9 @@ typedef struct wn_space {
     /* Asked, without the lock, when a class has no block with room, before a fresh one is taken: true when it has
      * listed some. NULL: never. */
     bool (*starved)(struct wn_space *space, unsigned kind, unsigned cls);
-    void *owner;      /* for `starved` */
+    void *owner; /* for `starved` */
+    bool meshes; /* sparse blocks may be laid together: no thread touches objects while the world stands still */
+    struct wn_mesh *mesh; /* mesh.h; NULL until blocks are laid together for the first time */
     bool quarantines; /* what a sweep has freed is not handed out before the next sweep, so that misuse is noticed */
 } wn_space;
 
@@ -211,6 +218,9 @@ static inline bool wn_space_is_swept(const wn_space *space, const wn_block *b) {
 bool wn_space_unlist(wn_space *space, size_t n);
 /* Lists blocks of a class that have any room at all, for want of better ones; false: there are none. */
 bool wn_space_list_last(wn_space *space, unsigned kind, unsigned cls);
+/* Takes a block off its list, true if it was on one, and puts it on the list where it belongs now. Under the lock. */
+bool wn_space_unlist_block(wn_space *space, wn_block *block);
+void wn_space_list_block(wn_space *space, wn_block *block);
 /* Takes frozen blocks off the lists. */
 void wn_space_unlist_frozen(wn_space *space);
 /* Gives that up: what waits to be swept counts as swept, dead or not, and blocks with room are listed. */

@@ -92,6 +92,7 @@ struct wn_heap {
     bool stopped;         /* somebody holds the world */
     mutator *stopper;     /* who; NULL for a thread of the collector */
     unsigned stop_depth;
+    bool brief; /* it will be over before a thread that sleeps would be awake again */
 
     pthread_mutex_t roots_lock; /* guards the four below; the collector reads them with the world stopped */
     wn_vector globals;
@@ -224,6 +225,10 @@ void wn_world_spill(mutator *me);
 void wn_drop_blocks(mutator *m);
 /* Stands still for 20 us: between two looks at what another thread has to end first. A safepoint. */
 void wn_stand_aside(mutator *m);
+/* For a thread of the collector, which `me` is: stops the world for some microseconds if every mutator gets to a
+ * safepoint within `ns`; else those that have stood still meanwhile go on, and the answer is false. They do not sleep.
+ */
+bool wn_world_try_stop(wn_heap *heap, mutator *me, uint64_t ns);
 /* Stands still while the world is stopped. */
 void wn_world_park(mutator *me);
 /* The same for a thread of the collector, which is on heap->helpers: it begins as still, runs between the first two

@@ -6,6 +6,7 @@
  * that goes on using it gets an error that says so instead of a crash.
  */
 #include "mutator/heap.h"
+#include "heap/mesh.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -334,13 +335,30 @@ wn_status wn_unfreeze(wn_mutator *fast) {
     return s;
 }
 
+/* All sparse blocks; the world is stopped, and goes on in between. Returns the bytes it gave back. */
+static size_t lay_together(mutator *m) {
+    enum { STOP_NS = 500000 };
+    wn_space *space = &m->heap->space;
+    size_t before = wn_mesh_resident(space);
+    if (!wn_mesh_plan(space, 0)) return 0;
+    for (uint64_t deadline = wn_os_now() + STOP_NS; wn_mesh_choose(space);)
+        while (wn_mesh_lay(space, deadline) || wn_os_now() >= deadline) {
+            wn_world_start(m->heap, m);
+            wn_world_stop(m->heap, m);
+            deadline = wn_os_now() + STOP_NS;
+        }
+    size_t after = wn_mesh_resident(space);
+    return before > after ? before - after : 0;
+}
+
 size_t wn_trim(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     wn_world_stop(m->heap, m);
     for (mutator *each = m->heap->mutators; each; each = each->next) wn_drop_blocks(each);
     if (m->heap->collector->trim) m->heap->collector->trim(m);
+    size_t laid = lay_together(m);
     wn_world_start(m->heap, m);
-    return wn_space_discard(&m->heap->space, (size_t)-1);
+    return laid + wn_space_discard(&m->heap->space, (size_t)-1);
 }
 
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
@@ -357,6 +375,8 @@ void wn_make_immortal(wn_mutator *fast, void *object) {
 }
 
 wn_status wn_pin(wn_mutator *fast, void *object) {
+    /* Who pins may tell others the address, who write there while the world stands still. */
+    __atomic_store_n(&wn_block_of(object)->pinned, 1, __ATOMIC_RELAXED);
     return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object);
 }
 void wn_unpin(wn_mutator *fast, void *object) {

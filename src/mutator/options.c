@@ -50,6 +50,7 @@ static const option options[] = {
     {"finalizer_thread", SWITCH, AT(finalizer_thread), 0, 1, "off", "concurrent: finalizers on a thread of their own"},
     {"conservative_stacks", SWITCH, AT(conservative_stacks), 0, 1, "off",
      "incremental, concurrent: scan C stacks for roots"},
+    {"meshing", SWITCH, AT(meshing), 0, 1, "on", "lay sparse blocks together on the same memory: wn_trim, concurrent"},
     {"stress", COUNT, AT(stress), 0, 1e9, "0", "collect at every Nth allocation"},
     {"check", SWITCH, AT(check), 0, 1, "off", "check the client's rules"},
     {"verify", SWITCH, AT(verify), 0, 1, "off", "verify the heap after every collection"},
@@ -67,7 +68,8 @@ wn_options wn_options_default(void) {
                     .pin_limit = 1000,
                     .pretenure = 85,
                     .heap_growth = 100,
-                    .cpu_share = 25};
+                    .cpu_share = 25,
+                    .meshing = true};
 #if WINNOW_CHECK
     o.check = true;
 #endif

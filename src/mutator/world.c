@@ -6,6 +6,7 @@
  * parts, because a mutator becomes RUNNING only under the lock and only while the world is not stopped.
  */
 #include "mutator/heap.h"
+#include "heap/mesh.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -15,11 +16,29 @@ void wn_world_spill(mutator *me) {
     me->stack_low = wn_os_spill_registers(&me->registers, me->stack_high);
 }
 
+enum { BRIEF_NS = 200000 };
+
+/* Lets others have the world's lock for a moment. */
+static void let_pass(wn_heap *heap) {
+    pthread_mutex_unlock(&heap->world);
+    for (int i = 0; i < 16; i++) wn_os_relax();
+    pthread_mutex_lock(&heap->world);
+}
+
 static void wait_while_stopped(wn_heap *heap, mutator *me) {
     wn_world_spill(me);
     me->state = MUTATOR_STILL;
     pthread_cond_broadcast(&heap->world_changed);
-    while (heap->stopped) pthread_cond_wait(&heap->world_changed, &heap->world);
+    /* Whoever sleeps is back 50 us after it was woken. */
+    uint64_t until = heap->brief ? wn_os_now() + BRIEF_NS : 0;
+    while (heap->stopped) {
+        if (until) {
+            let_pass(heap);
+            if (wn_os_now() >= until) until = 0;
+        } else {
+            pthread_cond_wait(&heap->world_changed, &heap->world);
+        }
+    }
     me->state = MUTATOR_RUNNING;
 }
 
@@ -60,15 +79,34 @@ void wn_world_stop(wn_heap *heap, mutator *me) {
     pthread_mutex_unlock(&heap->world);
 }
 
+/* With the world's lock. */
+static void start(wn_heap *heap) {
+    if (--heap->stop_depth) return;
+    heap->stopped = heap->brief = false;
+    heap->stopper = NULL;
+    pthread_cond_broadcast(&heap->world_changed);
+}
+
 void wn_world_start(wn_heap *heap, mutator *me) {
     (void)me;
     pthread_mutex_lock(&heap->world);
-    if (--heap->stop_depth == 0) {
-        heap->stopped = false;
-        heap->stopper = NULL;
-        pthread_cond_broadcast(&heap->world_changed);
+    start(heap);
+    pthread_mutex_unlock(&heap->world);
+}
+
+bool wn_world_try_stop(wn_heap *heap, mutator *me, uint64_t ns) {
+    pthread_mutex_lock(&heap->world);
+    bool all = !heap->stopped && !heap->forking;
+    if (all) {
+        heap->stopped = heap->brief = true;
+        heap->stopper = me;
+        heap->stop_depth = 1;
+        wn_world_interrupt(heap);
+        for (uint64_t until = wn_os_now() + ns; !(all = others_still(heap, me)) && wn_os_now() < until;) let_pass(heap);
+        if (!all) start(heap);
     }
     pthread_mutex_unlock(&heap->world);
+    return all;
 }
 
 void wn_world_park(mutator *me) {
@@ -195,14 +233,16 @@ static void prepare_fork(void) {
     for (wn_heap *h = all_heaps; h; h = h->next) lock_heap(h);
 }
 
+/* All are unlocked before one is locked again: nobody holds the locks of two heaps but to fork, in the order of the
+ * list. */
 static void after_in_parent(void) {
     for (wn_heap *h = all_heaps; h; h = h->next) {
-        mutator *me = wn_mutator_of(wn_current(h));
-        if (h->forking_blocked) me->state = MUTATOR_STILL;
+        if (h->forking_blocked) wn_mutator_of(wn_current(h))->state = MUTATOR_STILL;
+        wn_mesh_seal(&h->space);
         unlock_heap(h);
         if (h->collector->after_fork) h->collector->after_fork(h, false);
-        wn_world_start(h, me);
     }
+    for (wn_heap *h = all_heaps; h; h = h->next) wn_world_start(h, wn_mutator_of(wn_current(h)));
     pthread_mutex_unlock(&all_lock);
 }
 
@@ -220,7 +260,7 @@ static void after_in_child(void) {
             h->mutator_count--;
         }
         h->helpers = NULL;
-        h->stopped = false;
+        h->stopped = h->brief = false;
         h->stopper = NULL;
         h->stop_depth = 0;
         h->weak.wanted = 0; /* threads that waited for its lock are gone */
@@ -230,9 +270,10 @@ static void after_in_child(void) {
         /* Waiters of a condition are gone too. */
         pthread_cond_init(&h->world_changed, NULL);
         if (h->collector->after_fork) h->collector->after_fork(h, true);
-        /* The rest of a buffer lies on a page that parent and child share: go on in a block of one's own. */
-        for (mutator *m = h->mutators; m; m = m->next) wn_drop_blocks(m);
     }
+    /* The rest of a buffer lies on a page that parent and child share: go on in a block of one's own. */
+    for (wn_heap *h = all_heaps; h; h = h->next)
+        for (mutator *m = h->mutators; m; m = m->next) wn_drop_blocks(m);
     pthread_mutex_unlock(&all_lock);
 }
 

@@ -69,6 +69,35 @@ unsigned wn_os_processor(void);
 /* Moves the calling thread to another of those it may use, if there is one and it is on this one. */
 void wn_os_leave_processor(unsigned processor);
 
+/* ---- memory behind more than one address --------------------------------------------------------------------------
+ */
+
+/* A file that lies in memory and has no name. Ranges of addresses can be made *views* of a part of it: they show what
+ * the part holds without taking memory of their own, until somebody writes to one: then that page of that view becomes
+ * its own, the other views and the file stay as they are, and a fork treats all of it like any private memory. */
+typedef struct wn_os_file {
+    int descriptor;
+    uint64_t device, number; /* whose it was: a program may close what it did not open */
+} wn_os_file;
+/* False where there is no such thing, or no descriptor to be had. */
+bool wn_os_file_open(wn_os_file *file, size_t size);
+void wn_os_file_close(const wn_os_file *file);
+/* Whether the descriptor still is that file's. */
+bool wn_os_file_is_open(const wn_os_file *file);
+/* Maps a part to fill it: what is written there is what views show. NULL: no memory. wn_os_release undoes it. */
+void *wn_os_file_map(const wn_os_file *file, size_t offset, size_t size);
+/* Makes committed pages, whose own memory goes back, a view. False, and nothing has changed: too many mappings. */
+bool wn_os_file_view(const wn_os_file *file, size_t offset, void *start, size_t size);
+/* Gives the memory of a part back; it reads as zero. Its views must not be looked at any more. */
+void wn_os_file_discard(const wn_os_file *file, size_t offset, size_t size);
+/* Makes views ordinary pages again, which read as zero. False, and nothing has changed: too many mappings. */
+bool wn_os_file_unview(void *start, size_t size);
+/* For each of n ranges of `size` bytes side by side: how many of their pages have memory of their own, as those of a
+ * view have that were written to. False where it cannot be known. */
+bool wn_os_file_written(const void *start, size_t size, size_t n, uint16_t *written);
+/* How many mappings a process may have. */
+size_t wn_os_mappings(void);
+
 /* ---- clocks, in nanoseconds -------------------------------------------------------------------------------------- */
 
 uint64_t wn_os_now(void);        /* monotonic */
@@ -83,6 +112,9 @@ void wn_os_nap_exactly(void); /* of the calling thread, from now on */
 /* Takes a lock that is held for a microsecond or two at a time: tries for a few microseconds before it sleeps, because
  * whoever sleeps comes back 20 to 50 us later, and finds the lock taken again by one that was quicker. */
 void wn_os_lock_brief(pthread_mutex_t *lock);
+
+/* Lets a moment pass on the processor, between two looks at what is about to change. */
+void wn_os_relax(void);
 
 /* ---- registers --------------------------------------------------------------------------------------------------- */
 

@@ -47,7 +47,7 @@ unsigned wn_os_processor(void) { return 0; }
 void wn_os_leave_processor(unsigned processor) { (void)processor; }
 #endif
 
-static void relax(void) {
+void wn_os_relax(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -58,7 +58,7 @@ static void relax(void) {
 void wn_os_lock_brief(pthread_mutex_t *lock) {
     for (int i = 0; i < 64; i++) {
         if (!pthread_mutex_trylock(lock)) return;
-        for (int j = 0; j < 4; j++) relax();
+        for (int j = 0; j < 4; j++) wn_os_relax();
     }
     pthread_mutex_lock(lock);
 }

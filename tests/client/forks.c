@@ -44,7 +44,8 @@ static void exit_child(const char *failure) {
 
 static void parent_and_child_go_on(void **state) {
     (void)state;
-    client c = client_open(NULL);
+    client beside = client_open(NULL), c = client_open(NULL); /* fork() finds both in order */
+    wn_release(beside.m, client_pair(beside.m, 1, NULL, NULL));
     wn_mutator *m = c.m;
     size_t n = client_scaled(20000);
     for (int frozen = 0; frozen < 2; frozen++) {
@@ -65,6 +66,7 @@ static void parent_and_child_go_on(void **state) {
     }
     client_collect(m);
     client_close(&c);
+    client_close(&beside);
 }
 
 /* The child ends properly: detaches, frees the heap, and a child of the child does too. */

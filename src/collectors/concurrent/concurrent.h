@@ -139,6 +139,11 @@ typedef struct wn_cc {
     size_t freed_objects, freed_bytes; /* in this cycle; atomic */
     size_t frozen;                     /* objects; atomic */
 
+    /* laying sparse blocks together; the conductor's alone */
+    bool mesh_due, meshing; /* a cycle has ended since it was last planned; there is a plan */
+    uint64_t meshed_at;     /* when it was last planned */
+    uint64_t mesh_until;    /* then a cycle that is wanted comes first */
+
     /* what became due; under `lists` */
     pthread_mutex_t lists;
     wn_vector finalizable; /* objects whose types have finalizers that have not run */
@@ -270,6 +275,10 @@ void wn_cc_drop_waiting(wn_cc *cc);
 void wn_cc_clear_marks(wn_cc *cc);
 bool wn_cc_wants_to_scavenge(const wn_cc *cc);
 void wn_cc_scavenge(wn_cc *cc);
+/* After each cycle; then wn_cc_mesh is called until it is not wanted any more. */
+void wn_cc_mesh_later(wn_cc *cc);
+bool wn_cc_wants_to_mesh(const wn_cc *cc, bool in_a_hurry);
+void wn_cc_mesh(wn_cc *cc);
 
 /* ---- final.c ---- */
 bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w);

@@ -233,6 +233,7 @@ static bool cycle(wn_cc *cc) {
     heap->stats.generation[2].collected += cc->now.freed_objects;
     heap->stats.gc_cpu_ns += cc->now.cpu_ns;
     pthread_mutex_unlock(&heap->stats_lock);
+    wn_cc_mesh_later(cc);
     tell(cc, WN_EVENT_COLLECT_STOP);
     if (heap->options.trace) wn_cc_trace(cc);
     return true;
@@ -300,14 +301,16 @@ static void *conduct(void *arg) {
     begin_thread("winnow");
     for (;;) {
         pthread_mutex_lock(&heap->world);
-        while (!cc->quit && !has_work(cc)) {
-            if (wn_cc_wants_to_scavenge(cc)) {
+        for (bool mesh; (mesh = wn_cc_wants_to_mesh(cc, has_work(cc)), !cc->quit && (mesh || !has_work(cc)));) {
+            if (mesh || wn_cc_wants_to_scavenge(cc)) {
                 pthread_mutex_unlock(&heap->world);
                 wn_helper_begin(&w->me);
-                wn_cc_scavenge(cc);
+                mesh ? wn_cc_mesh(cc) : wn_cc_scavenge(cc);
                 wn_helper_end(&w->me);
                 pthread_mutex_lock(&heap->world);
-                if (!cc->quit && !has_work(cc)) wait_until(cc, 10000000);
+                if (!cc->quit && !has_work(cc) && !mesh) wait_until(cc, 10000000);
+            } else if (cc->mesh_due) {
+                wait_until(cc, 10000000);
             } else {
                 pthread_cond_wait(&cc->wake, &heap->world);
             }

@@ -8,6 +8,7 @@
  * conductor, which sweeps about 20 GB a second, is done long before the next cycle, which it starts itself.
  */
 #include "collectors/concurrent/concurrent.h"
+#include "heap/mesh.h"
 
 #include <string.h>
 
@@ -215,4 +216,89 @@ void wn_cc_scavenge(wn_cc *cc) {
     if (blocks < DISCARD_BLOCKS) blocks = DISCARD_BLOCKS;
     for (size_t done = 0; done < blocks && wn_cc_pause(cc, &cc->worker[0]); done += DISCARD_BLOCKS)
         if (!wn_space_discard(&cc->heap->space, DISCARD_BLOCKS)) break;
+}
+
+/* ---- sparse blocks laid together -----------------------------------------------------------------------------------
+ *
+ * Between cycles, while more memory is taken than the goal asks for; where one cycle follows the other, for as long as
+ * the last one took. A few blocks at a time are laid, and only if all threads get to a safepoint at once; then they
+ * stand still for some 30 us, and run as long before the next stop. While the program stands still anyway,
+ * nobody is waited for. */
+
+enum {
+    MESH_STOP_NS = 30000,
+    MESH_ARRIVE_NS = 50000,
+    MESH_REST = 1,
+    MESH_LONG_REST_NS = 2000000, /* where a thread is on its way for longer than MESH_ARRIVE_NS each time */
+    MESH_PATIENCE_NS = 500000000,
+    MESH_EVERY_NS = 100000000,
+    MESH_FROM = 8 << 20 /* bytes more than the goal that are worth it */
+};
+
+void wn_cc_mesh_later(wn_cc *cc) {
+    cc->mesh_due = true;
+    cc->mesh_until = cc->now.end + (cc->now.end - cc->now.start);
+}
+
+bool wn_cc_wants_to_mesh(const wn_cc *cc, bool in_a_hurry) {
+    if (!cc->meshing && !cc->mesh_due) return false;
+    uint64_t now = wn_os_now();
+    return (cc->meshing || cc->heap->options.stress || now - cc->meshed_at >= MESH_EVERY_NS) &&
+           (!in_a_hurry || now < cc->mesh_until);
+}
+
+static unsigned running_threads(wn_heap *heap) {
+    unsigned n = 0;
+    pthread_mutex_lock(&heap->world);
+    for (const mutator *m = heap->mutators; m; m = m->next) n += m->state == MUTATOR_RUNNING;
+    pthread_mutex_unlock(&heap->world);
+    return n;
+}
+
+/* False: interrupted, or given up because some thread has not come to a safepoint for a while. */
+static bool lay_chosen(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    wn_cc_worker *w = &cc->worker[0];
+    uint64_t rest = MESH_ARRIVE_NS, in_vain = 0;
+    for (bool more = true; more;) {
+        if (!wn_cc_pause(cc, w) || in_vain > MESH_PATIENCE_NS) return false;
+        unsigned running = running_threads(heap);
+        uint64_t asked = wn_os_now();
+        bool stopped = wn_world_try_stop(heap, &w->me, MESH_ARRIVE_NS);
+        uint64_t start = wn_os_now(), end = start;
+        if (stopped) {
+            more = wn_mesh_lay(&heap->space, start + MESH_STOP_NS);
+            wn_world_start(heap, &w->me);
+            end = wn_os_now();
+            rest = (end - start) * MESH_REST;
+            in_vain = 0;
+        } else {
+            in_vain += rest;
+            if (rest < MESH_LONG_REST_NS) rest *= 2;
+        }
+        /* One of several threads may have stood still while the others were waited for. */
+        if (running) wn_note_pause(heap, end - (running > 1 ? asked : start));
+        if (running || !stopped) wn_os_nap(rest);
+    }
+    return true;
+}
+
+void wn_cc_mesh(wn_cc *cc) {
+    wn_space *space = &cc->heap->space;
+    size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED), enough = goal + goal / 4 + MESH_FROM;
+    if (cc->heap->options.stress) enough = 0;
+    uint64_t cpu = wn_os_thread_cpu();
+    if (!cc->meshing) {
+        cc->meshed_at = wn_os_now();
+        cc->mesh_due = false;
+        cc->meshing = wn_mesh_plan(space, enough);
+    } else if (!wn_mesh_choose(space)) {
+        cc->meshing = false;
+    } else if (!lay_chosen(cc)) {
+        wn_mesh_drop_plan(space);
+        cc->meshing = false;
+    }
+    pthread_mutex_lock(&cc->heap->stats_lock);
+    cc->heap->stats.gc_cpu_ns += wn_os_thread_cpu() - cpu;
+    pthread_mutex_unlock(&cc->heap->stats_lock);
 }

@@ -1,0 +1,393 @@
+/* mesh.c - choosing sparse blocks that fit together, and laying them on one frame. */
+#include "heap/mesh.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    SPARSE = 4,       /* a block is worth laying when at most one slot in so many is live */
+    TOGETHER = 64,    /* blocks laid on a frame in one go, at most */
+    PATIENCE = 128,   /* blocks in a row that do not fit, after which a frame counts as full */
+    LOOK = 32,        /* blocks looked at under the space's lock at a time */
+    LEAVING = ~0u / 2 /* wn_mesh.blocks of a frame that no block is on and that is not yet given back */
+};
+
+/* A block that may be laid, and what it is sorted by: kind, class, then how many of its slots are live. */
+typedef struct candidate {
+    wn_block *block; /* NULL: taken */
+    uint32_t key;
+} candidate;
+
+typedef struct wn_mesh {
+    wn_os_file file;
+    bool off;          /* the file was taken away, or there can be no more mappings: nothing is laid any more */
+    uint32_t most;     /* frames in the file, candidates of a plan, and blocks that may be viewing */
+    uint32_t viewing;  /* blocks that are; atomic */
+    uint32_t shared;   /* blocks on frames, but those that were parted from them */
+    uint32_t frames;   /* in use: some block is on them, or they are sealed */
+    uint32_t leaving;  /* in use, but to be given back */
+    uint32_t unsealed; /* the first that may be changed */
+    uint32_t *blocks;  /* how many are on each frame */
+
+    /* the plan: of the one thread that lays */
+    candidate *sparse;
+    size_t count, next, enough;
+    wn_block *chosen[TOGETHER];
+    unsigned chosen_count, laid;
+    uint32_t frame;                  /* they are laid on */
+    char *window;                    /* its memory; NULL: nothing is chosen */
+    uint64_t taken[WN_BLOCK_WORDS]; /* its slots that are live in one of its blocks */
+} wn_mesh;
+
+size_t wn_mesh_resident(const wn_space *space) {
+    const wn_mesh *mesh = space->mesh;
+    size_t bytes = __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED);
+    return mesh ? bytes + ((size_t)mesh->frames << WN_BLOCK_SHIFT) - ((size_t)mesh->shared << WN_BLOCK_SHIFT) : bytes;
+}
+
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
+
+static bool open_file(wn_space *space) {
+    if (space->mesh) return !space->mesh->off;
+    /* Each view may split a mapping in two, and the program has mappings of its own. */
+    size_t most = wn_os_mappings() / 8 * 3;
+    if (most > LEAVING) most = LEAVING;
+    wn_mesh *mesh = most ? calloc(1, sizeof *mesh) : NULL;
+    if (!mesh) return false;
+    mesh->most = (uint32_t)most;
+    mesh->blocks = wn_os_map(most * sizeof *mesh->blocks);
+    mesh->sparse = wn_os_map(most * sizeof *mesh->sparse);
+    if (!mesh->blocks || !mesh->sparse || !wn_os_file_open(&mesh->file, most << WN_BLOCK_SHIFT)) {
+        if (mesh->blocks) wn_os_release(mesh->blocks, most * sizeof *mesh->blocks);
+        if (mesh->sparse) wn_os_release(mesh->sparse, most * sizeof *mesh->sparse);
+        mesh->blocks = NULL;
+        mesh->sparse = NULL;
+        mesh->off = true;
+    }
+    wn_os_lock_brief(&space->lock);
+    space->mesh = mesh;
+    pthread_mutex_unlock(&space->lock);
+    return !mesh->off;
+}
+
+void wn_mesh_fini(wn_space *space) {
+    wn_mesh *mesh = space->mesh;
+    if (!mesh) return;
+    if (mesh->blocks) {
+        wn_mesh_drop_plan(space);
+        wn_os_release(mesh->blocks, mesh->most * sizeof *mesh->blocks);
+        wn_os_release(mesh->sparse, mesh->most * sizeof *mesh->sparse);
+        wn_os_file_close(&mesh->file);
+    }
+    free(mesh);
+    space->mesh = NULL;
+}
+
+/* All blocks have left, whatever they view. */
+static void forget_frames(wn_space *space) {
+    wn_mesh *mesh = space->mesh;
+    for (wn_chunk *c = space->chunks; c; c = c->next)
+        for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++)
+        {
+            wn_block *b = &c->block[i];
+            if (!b->frame) continue;
+            bool listed = wn_space_unlist_block(space, b);
+            b->frame = b->parted = 0;
+            if (listed) wn_space_list_block(space, b);
+        }
+    wn_os_discard(mesh->blocks, mesh->most * sizeof *mesh->blocks);
+    mesh->shared = mesh->frames = mesh->leaving = mesh->unsealed = 0;
+    wn_os_file_close(&mesh->file);
+    mesh->off = !wn_os_file_open(&mesh->file, (size_t)mesh->most << WN_BLOCK_SHIFT);
+}
+
+void wn_mesh_forget(wn_space *space) {
+    if (!space->mesh || space->mesh->off) return;
+    wn_mesh_drop_plan(space);
+    forget_frames(space);
+}
+
+void wn_mesh_seal(wn_space *space) {
+    wn_mesh *mesh = space->mesh;
+    if (!mesh || mesh->off) return;
+    wn_mesh_drop_plan(space);
+    for (uint32_t f = mesh->most; f > mesh->unsealed; f--)
+        if (mesh->blocks[f - 1]) {
+            mesh->unsealed = f;
+            break;
+        }
+    mesh->leaving = 0;
+}
+
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
+
+void wn_mesh_leave(wn_space *space, wn_block *b) {
+    if (!b->frame) return;
+    wn_mesh *mesh = space->mesh;
+    uint32_t f = b->frame - 1;
+    if (!b->parted) mesh->shared--;
+    b->frame = 0;
+    b->parted = 0;
+    if (--mesh->blocks[f] || f < mesh->unsealed) return;
+    mesh->blocks[f] = LEAVING;
+    mesh->leaving++;
+}
+
+void wn_mesh_part(wn_space *space, wn_block *b) {
+    if (!b->frame || b->parted) return;
+    bool listed = wn_space_unlist_block(space, b);
+    b->parted = 1;
+    space->mesh->shared--;
+    if (listed) wn_space_list_block(space, b);
+}
+
+void wn_mesh_give_back(wn_space *space) {
+    wn_mesh *mesh = space->mesh;
+    if (!mesh) return;
+    wn_os_lock_brief(&space->lock);
+    for (uint32_t f = mesh->unsealed; mesh->leaving && f < mesh->most; f++) {
+        if (mesh->blocks[f] != LEAVING) continue;
+        mesh->leaving--;
+        pthread_mutex_unlock(&space->lock);
+        if (wn_os_file_is_open(&mesh->file)) wn_os_file_discard(&mesh->file, (size_t)f << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
+        wn_os_lock_brief(&space->lock);
+        mesh->blocks[f] = 0;
+        mesh->frames--;
+    }
+    pthread_mutex_unlock(&space->lock);
+}
+
+void wn_mesh_renew(wn_space *space, wn_block *first, size_t n) {
+    for (size_t i = 0, run; i < n; i += run) {
+        bool viewing = first[i].viewing;
+        for (run = 1; i + run < n && first[i + run].viewing == viewing; run++) {
+        }
+        char *start = wn_block_start(&first[i]);
+        if (!viewing) {
+            wn_os_discard(start, run << WN_BLOCK_SHIFT);
+        } else if (wn_os_file_unview(start, run << WN_BLOCK_SHIFT)) {
+            for (size_t j = i; j < i + run; j++) first[j].viewing = 0;
+            __atomic_fetch_sub(&space->mesh->viewing, (uint32_t)run, __ATOMIC_RELAXED);
+        } else {
+            memset(start, 0, run << WN_BLOCK_SHIFT);
+        }
+    }
+}
+
+/* ---- planning ---------------------------------------------------------------------------------------------------- */
+
+/* Under the lock. One that is alone on its frame would leave that empty. */
+static bool is_sparse(const wn_space *space, const wn_block *b) {
+    uint32_t used = __atomic_load_n(&b->used, __ATOMIC_RELAXED), f = b->frame;
+    return b->state == WN_BLOCK_SMALL && !b->owned && !b->inherited && !b->frozen &&
+           !__atomic_load_n(&b->pinned, __ATOMIC_RELAXED) && used && used <= b->slots / SPARSE &&
+           wn_space_is_swept(space, b) &&
+           (!f || b->parted || (space->mesh->blocks[f - 1] == 1 && f > space->mesh->unsealed));
+}
+
+/* The chunk of blocks after `last`, the first after NULL. Those of huge objects may go at any time, so that none is
+ * remembered. Under the lock. */
+static wn_chunk *chunk_after(const wn_space *space, const wn_chunk *last) {
+    wn_chunk *c = space->chunks;
+    while (c && (c->huge || c <= last)) c = c->next;
+    return c;
+}
+
+/* What the program has written to since it was laid has memory of its own again: such blocks count as parted. */
+static void note_written(wn_space *space, wn_chunk *c, unsigned end) {
+    enum { PART = 64 };
+    size_t half = WN_BLOCK_SIZE / wn_os_page_size() / 2;
+    for (unsigned i = WN_FIRST_BLOCK; i < end; i += PART) {
+        unsigned n = end - i < PART ? end - i : (unsigned)PART;
+        uint16_t written[PART];
+        if (!wn_os_file_written(wn_block_start(&c->block[i]), WN_BLOCK_SIZE, n, written)) return;
+        wn_os_lock_brief(&space->lock);
+        for (unsigned j = 0; j < n; j++)
+            if (written[j] && written[j] >= half) wn_mesh_part(space, &c->block[i + j]);
+        pthread_mutex_unlock(&space->lock);
+    }
+}
+
+static void find_sparse(wn_space *space, wn_chunk *c, unsigned end) {
+    wn_mesh *mesh = space->mesh;
+    for (unsigned i = WN_FIRST_BLOCK; i < end; i += LOOK) {
+        wn_os_lock_brief(&space->lock);
+        for (unsigned j = i; j < i + LOOK && j < end && mesh->count < mesh->most; j++) {
+            wn_block *b = &c->block[j];
+            if (!is_sparse(space, b)) continue;
+            uint32_t used = __atomic_load_n(&b->used, __ATOMIC_RELAXED);
+            mesh->sparse[mesh->count++] =
+                (candidate){b, (uint32_t)b->kind << 31 | (uint32_t)b->cls << 16 | used};
+        }
+        pthread_mutex_unlock(&space->lock);
+    }
+}
+
+static int by_key(const void *a, const void *b) {
+    const candidate *x = a, *y = b;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return x->block < y->block ? -1 : x->block > y->block;
+}
+
+bool wn_mesh_plan(wn_space *space, size_t enough) {
+    wn_mesh_drop_plan(space);
+    wn_mesh_give_back(space);
+    if (!space->meshes || (!space->mesh && __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED) <= enough)) return false;
+    if (!open_file(space)) return false;
+    wn_mesh *mesh = space->mesh;
+    if (!wn_os_file_is_open(&mesh->file)) {
+        mesh->off = true;
+        return false;
+    }
+    bool written = mesh->shared;
+    for (wn_chunk *c = NULL;;) {
+        wn_os_lock_brief(&space->lock);
+        /* Forks have used up half of the file. */
+        if (!c && mesh->unsealed > mesh->most / 2) forget_frames(space);
+        c = chunk_after(space, c);
+        unsigned end = c ? c->committed : 0;
+        pthread_mutex_unlock(&space->lock);
+        if (!c) break;
+        if (written) note_written(space, c, end);
+        find_sparse(space, c, end);
+    }
+    wn_os_lock_brief(&space->lock);
+    bool pays = wn_mesh_resident(space) > enough;
+    pthread_mutex_unlock(&space->lock);
+    if (!pays) mesh->count = 0;
+    mesh->enough = enough;
+    qsort(mesh->sparse, mesh->count, sizeof *mesh->sparse, by_key);
+    return mesh->count > 1;
+}
+
+static void close_window(wn_space *space) {
+    wn_mesh *mesh = space->mesh;
+    if (!mesh->window) return;
+    wn_os_release(mesh->window, WN_BLOCK_SIZE);
+    if (!mesh->blocks[mesh->frame] && wn_os_file_is_open(&mesh->file))
+        wn_os_file_discard(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
+    mesh->window = NULL;
+    mesh->chosen_count = mesh->laid = 0;
+}
+
+void wn_mesh_drop_plan(wn_space *space) {
+    if (!space->mesh) return;
+    close_window(space);
+    space->mesh->count = space->mesh->next = 0;
+}
+
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
+
+static bool fits(const wn_mesh *mesh, const wn_block *b) {
+    const uint64_t *alloc = wn_alloc_words(b);
+    for (unsigned i = 0; i < WN_BLOCK_WORDS; i++)
+        if (__atomic_load_n(&alloc[i], __ATOMIC_RELAXED) & mesh->taken[i]) return false;
+    return true;
+}
+
+static void take(wn_mesh *mesh, const wn_block *b) {
+    const uint64_t *alloc = wn_alloc_words(b);
+    for (unsigned i = 0; i < WN_BLOCK_WORDS; i++) mesh->taken[i] |= __atomic_load_n(&alloc[i], __ATOMIC_RELAXED);
+}
+
+/* The first candidate that is left and what fits beside it. */
+static void choose_some(wn_space *space) {
+    wn_mesh *mesh = space->mesh;
+    memset(mesh->taken, 0, sizeof mesh->taken);
+    mesh->chosen_count = mesh->laid = 0;
+    while (mesh->next < mesh->count && !mesh->sparse[mesh->next].block) mesh->next++;
+    unsigned misses = 0;
+    uint32_t group = 0;
+    for (size_t i = mesh->next; i < mesh->count && misses < PATIENCE && mesh->chosen_count < TOGETHER;) {
+        wn_os_lock_brief(&space->lock);
+        for (unsigned j = 0; j < LOOK && i < mesh->count && mesh->chosen_count < TOGETHER; j++, i++) {
+            candidate *each = &mesh->sparse[i];
+            if (!each->block) continue;
+            if (!mesh->chosen_count) group = each->key >> 16;
+            if (each->key >> 16 != group) misses = PATIENCE;
+            if (misses == PATIENCE) break;
+            if (!is_sparse(space, each->block)) {
+                each->block = NULL;
+            } else if (fits(mesh, each->block)) {
+                take(mesh, each->block);
+                mesh->chosen[mesh->chosen_count++] = each->block;
+                each->block = NULL;
+                misses = 0;
+            } else {
+                misses++;
+            }
+        }
+        pthread_mutex_unlock(&space->lock);
+    }
+}
+
+/* A frame that no block is on; false: there is none. */
+static bool find_frame(wn_space *space) {
+    wn_mesh *mesh = space->mesh;
+    wn_os_lock_brief(&space->lock);
+    uint32_t f = mesh->unsealed;
+    while (f < mesh->most && mesh->blocks[f]) f++;
+    pthread_mutex_unlock(&space->lock);
+    mesh->frame = f;
+    return f < mesh->most;
+}
+
+bool wn_mesh_choose(wn_space *space) {
+    wn_mesh *mesh = space->mesh;
+    if (!mesh || !mesh->count) return false;
+    close_window(space);
+    wn_mesh_give_back(space);
+    wn_os_lock_brief(&space->lock);
+    bool more = !mesh->off && wn_mesh_resident(space) > mesh->enough;
+    pthread_mutex_unlock(&space->lock);
+    while (more && mesh->next < mesh->count) {
+        choose_some(space);
+        /* Alone on a frame a block gains nothing. */
+        if (mesh->chosen_count < 2) continue;
+        if (!find_frame(space) || !wn_os_file_is_open(&mesh->file)) break;
+        mesh->window = wn_os_file_map(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
+        if (!mesh->window) break;
+        memset(mesh->taken, 0, sizeof mesh->taken);
+        return true;
+    }
+    wn_mesh_drop_plan(space);
+    return false;
+}
+
+/* ---- laying ------------------------------------------------------------------------------------------------------ */
+
+static void copy_slots(char *window, const wn_block *b) {
+    const char *start = wn_block_start(b);
+    size_t g = 0;
+    for (const char *o; (o = wn_block_next(b, &g));) memcpy(window + (o - start), o, b->slot);
+}
+
+/* False: no more blocks can be laid. What a view shows is in the frame before the view is there. */
+static bool lay(wn_space *space, wn_block *b) {
+    wn_mesh *mesh = space->mesh;
+    if (!b->viewing && __atomic_load_n(&mesh->viewing, __ATOMIC_RELAXED) >= mesh->most) return false;
+    copy_slots(mesh->window, b);
+    if (!wn_os_file_view(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, wn_block_start(b), WN_BLOCK_SIZE)) return false;
+    take(mesh, b);
+    bool listed = wn_space_unlist_block(space, b);
+    wn_mesh_leave(space, b);
+    if (!b->viewing) __atomic_fetch_add(&mesh->viewing, 1, __ATOMIC_RELAXED);
+    b->viewing = 1;
+    b->frame = mesh->frame + 1;
+    if (!mesh->blocks[mesh->frame]++) mesh->frames++;
+    mesh->shared++;
+    if (listed) wn_space_list_block(space, b);
+    return true;
+}
+
+bool wn_mesh_lay(wn_space *space, uint64_t deadline) {
+    wn_mesh *mesh = space->mesh;
+    while (mesh->laid < mesh->chosen_count) {
+        wn_block *b = mesh->chosen[mesh->laid++];
+        wn_os_lock_brief(&space->lock);
+        if (is_sparse(space, b) && fits(mesh, b) && !lay(space, b)) mesh->count = mesh->laid = mesh->chosen_count = 0;
+        pthread_mutex_unlock(&space->lock);
+        if (wn_os_now() >= deadline) break;
+    }
+    return mesh->laid < mesh->chosen_count;
+}
