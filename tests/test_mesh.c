@@ -290,9 +290,13 @@ int main(void) {
     if (!wn_os_file_open(&file, WN_BLOCK_SIZE)) return 77; /* nothing is laid together here */
     wn_os_file_close(&file);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(slots_keep_what_they_hold),       cmocka_unit_test(a_sparse_space_takes_little),cmocka_unit_test(enough_is_enough),
-        cmocka_unit_test(what_is_written_to_is_laid_again), cmocka_unit_test(what_is_in_use_is_not_touched),
-        cmocka_unit_test(a_fork_parts_what_is_shared),     cmocka_unit_test(a_file_that_was_taken_away_is_missed_in_time),
+        cmocka_unit_test(slots_keep_what_they_hold),
+        cmocka_unit_test(a_sparse_space_takes_little),
+        cmocka_unit_test(enough_is_enough),
+        cmocka_unit_test(what_is_written_to_is_laid_again),
+        cmocka_unit_test(what_is_in_use_is_not_touched),
+        cmocka_unit_test(a_fork_parts_what_is_shared),
+        cmocka_unit_test(a_file_that_was_taken_away_is_missed_in_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

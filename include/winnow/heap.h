@@ -34,7 +34,7 @@ typedef struct wn_options {
     size_t min_heap;          /* no major below this many bytes; 8 nurseries */
     size_t max_heap;          /* as heap_limit, PyPy's name; 0: none */
     size_t max_delta;         /* the threshold exceeds what is in use by at most this; an eighth of the RAM */
-    size_t step_bytes;        /* marked at least per step; 4 nurseries */
+    size_t step_bytes;        /* marked at least per nursery allocated; 12 nurseries */
     uint64_t pause_budget_ns; /* 0: none; else a step and a minor aim to stay below this */
     size_t pin_limit;         /* objects pinned in the nursery at most; 1,000 */
     unsigned pretenure;       /* objects of a size of which this percentage outlives the nursery are born old; 85 */

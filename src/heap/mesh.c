@@ -34,8 +34,8 @@ typedef struct wn_mesh {
     size_t count, next, enough;
     wn_block *chosen[TOGETHER];
     unsigned chosen_count, laid;
-    uint32_t frame;                  /* they are laid on */
-    char *window;                    /* its memory; NULL: nothing is chosen */
+    uint32_t frame;                 /* they are laid on */
+    char *window;                   /* its memory; NULL: nothing is chosen */
     uint64_t taken[WN_BLOCK_WORDS]; /* its slots that are live in one of its blocks */
 } wn_mesh;
 
@@ -87,8 +87,7 @@ void wn_mesh_fini(wn_space *space) {
 static void forget_frames(wn_space *space) {
     wn_mesh *mesh = space->mesh;
     for (wn_chunk *c = space->chunks; c; c = c->next)
-        for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++)
-        {
+        for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++) {
             wn_block *b = &c->block[i];
             if (!b->frame) continue;
             bool listed = wn_space_unlist_block(space, b);
@@ -149,7 +148,8 @@ void wn_mesh_give_back(wn_space *space) {
         if (mesh->blocks[f] != LEAVING) continue;
         mesh->leaving--;
         pthread_mutex_unlock(&space->lock);
-        if (wn_os_file_is_open(&mesh->file)) wn_os_file_discard(&mesh->file, (size_t)f << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
+        if (wn_os_file_is_open(&mesh->file))
+            wn_os_file_discard(&mesh->file, (size_t)f << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
         wn_os_lock_brief(&space->lock);
         mesh->blocks[f] = 0;
         mesh->frames--;
@@ -216,8 +216,7 @@ static void find_sparse(wn_space *space, wn_chunk *c, unsigned end) {
             wn_block *b = &c->block[j];
             if (!is_sparse(space, b)) continue;
             uint32_t used = __atomic_load_n(&b->used, __ATOMIC_RELAXED);
-            mesh->sparse[mesh->count++] =
-                (candidate){b, (uint32_t)b->kind << 31 | (uint32_t)b->cls << 16 | used};
+            mesh->sparse[mesh->count++] = (candidate){b, (uint32_t)b->kind << 31 | (uint32_t)b->cls << 16 | used};
         }
         pthread_mutex_unlock(&space->lock);
     }
@@ -232,7 +231,8 @@ static int by_key(const void *a, const void *b) {
 bool wn_mesh_plan(wn_space *space, size_t enough) {
     wn_mesh_drop_plan(space);
     wn_mesh_give_back(space);
-    if (!space->meshes || (!space->mesh && __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED) <= enough)) return false;
+    if (!space->meshes || (!space->mesh && __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED) <= enough))
+        return false;
     if (!open_file(space)) return false;
     wn_mesh *mesh = space->mesh;
     if (!wn_os_file_is_open(&mesh->file)) {
@@ -367,7 +367,8 @@ static bool lay(wn_space *space, wn_block *b) {
     wn_mesh *mesh = space->mesh;
     if (!b->viewing && __atomic_load_n(&mesh->viewing, __ATOMIC_RELAXED) >= mesh->most) return false;
     copy_slots(mesh->window, b);
-    if (!wn_os_file_view(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, wn_block_start(b), WN_BLOCK_SIZE)) return false;
+    if (!wn_os_file_view(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, wn_block_start(b), WN_BLOCK_SIZE))
+        return false;
     take(mesh, b);
     bool listed = wn_space_unlist_block(space, b);
     wn_mesh_leave(space, b);

@@ -1,12 +1,12 @@
 /*
  * mesh.h - sparse blocks laid together: the live slots of many blocks on the memory of one, and nothing moves.
  *
- * A heap that does not move its objects keeps a page for the sake of one of them. Two blocks of a class whose live slots
- * do not overlap fit on the same memory, and so do dozens that are nearly empty: their slots are copied into a *frame*, a
- * part of a file in memory as large as a block, each at its own offset, and the addresses of the blocks are made private
- * views of the frame. Every object keeps its address and its contents; the pages that the blocks had go back. The idea is
- * that of Mesh (Powers et al., PLDI 2019), whose views are shared; private ones need no care when the program writes or
- * forks. The invariants:
+ * A heap that does not move its objects keeps a page for the sake of one of them. Two blocks of a class whose live
+ * slots do not overlap fit on the same memory, and so do dozens that are nearly empty: their slots are copied into a
+ * *frame*, a part of a file in memory as large as a block, each at its own offset, and the addresses of the blocks are
+ * made private views of the frame. Every object keeps its address and its contents; the pages that the blocks had go
+ * back. The idea is that of Mesh (Powers et al., PLDI 2019), whose views are shared; private ones need no care when the
+ * program writes or forks. The invariants:
  *   - a frame shows the live slots of each of its blocks as they were when the block was laid; what the program writes
  *     later makes a page of that block's view its own, so the program never changes a frame;
  *   - a frame is changed only in slots that are live in none of its blocks, by whoever lays a block, while all threads

@@ -14,7 +14,8 @@
 bool wn_os_file_open(wn_os_file *file, size_t size) {
     struct stat s;
     struct rlimit largest; /* one beyond it would end the process by a signal */
-    if (getrlimit(RLIMIT_FSIZE, &largest) != 0 || (largest.rlim_cur != RLIM_INFINITY && largest.rlim_cur < size)) return false;
+    if (getrlimit(RLIMIT_FSIZE, &largest) != 0 || (largest.rlim_cur != RLIM_INFINITY && largest.rlim_cur < size))
+        return false;
     file->descriptor = memfd_create("winnow", MFD_CLOEXEC);
     if (file->descriptor < 0) return false;
     if (ftruncate(file->descriptor, (off_t)size) != 0 || fstat(file->descriptor, &s) != 0) {
@@ -95,9 +96,7 @@ void *wn_os_file_map(const wn_os_file *file, size_t offset, size_t size) {
 bool wn_os_file_view(const wn_os_file *file, size_t offset, void *start, size_t size) {
     return (void)file, (void)offset, (void)start, (void)size, false;
 }
-void wn_os_file_discard(const wn_os_file *file, size_t offset, size_t size) {
-    (void)file, (void)offset, (void)size;
-}
+void wn_os_file_discard(const wn_os_file *file, size_t offset, size_t size) { (void)file, (void)offset, (void)size; }
 bool wn_os_file_unview(void *start, size_t size) { return (void)start, (void)size, false; }
 bool wn_os_file_written(const void *start, size_t size, size_t n, uint16_t *written) {
     return (void)start, (void)size, (void)n, (void)written, false;

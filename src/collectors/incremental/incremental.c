@@ -4,10 +4,10 @@
  *
  * Pacing. A major must end before allocation has filled memory, however fast the program allocates, and no stop may be
  * long. So allocation owes: for each piece of the nursery that is handed out, `ratio` times its bytes are to be marked
- * or swept (PyPy's four nurseries per minor, by default), and twice what a minor moves. What is owed is worked off at
- * the moments a piece is handed out, in steps that end after target_ns whether all is paid or not; the rest stays owed.
- * Steps therefore never follow each other, nor a minor, without the program having a piece to itself in between; and
- * since even a step cut short marks far more than a piece holds, allocation cannot outrun marking.
+ * or swept, and twice what a minor moves. What is owed is worked off at the moments a piece is handed out, in steps
+ * that end after target_ns whether all is paid or not; the rest stays owed. Steps therefore never follow each other,
+ * nor a minor, without the program having a piece to itself in between; and since even a step cut short marks far more
+ * than a piece holds, allocation cannot outrun marking.
  */
 #include "incremental.h"
 
@@ -621,7 +621,7 @@ static wn_status init(wn_heap *heap) {
     if (!o->nursery) o->nursery = inc->nursery_size;
     if (!o->min_heap) o->min_heap = 8 * inc->nursery_size;
     if (!o->max_delta) o->max_delta = wn_os_physical_memory() / 8;
-    if (!o->step_bytes) o->step_bytes = 4 * inc->nursery_size;
+    if (!o->step_bytes) o->step_bytes = 12 * inc->nursery_size;
     inc->ratio = (double)o->step_bytes / (double)inc->nursery_size;
     size_t bearable = wn_inc_major_bearable(inc, 0);
     inc->threshold = o->min_heap < bearable ? o->min_heap : bearable;
