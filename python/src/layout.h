@@ -17,15 +17,22 @@
 #include <structmember.h>
 #include <stdbool.h>
 
-#if PY_VERSION_HEX < 0x03090000 || PY_VERSION_HEX >= 0x030e0000
-#error "winnow supports CPython 3.9 to 3.13"
+#if PY_VERSION_HEX < 0x03080000 || PY_VERSION_HEX >= 0x030e0000
+#error "winnow supports CPython 3.8 to 3.13"
 #endif
 #ifdef Py_GIL_DISABLED
 #error "winnow does not support free-threaded builds: their collector keeps no lists"
 #endif
 
+#if PY_VERSION_HEX >= 0x03090000
 #include "internal/pycore_gc.h"
 #include "internal/pycore_interp.h"
+#else
+#include "internal/pycore_pystate.h"
+#define PyInterpreterState_Get _PyInterpreterState_Get
+#define PyObject_CallNoArgs _PyObject_CallNoArg
+#define Py_SET_REFCNT(o, n) ((void)(Py_REFCNT(o) = (n)))
+#endif
 #if PY_VERSION_HEX >= 0x030b0000
 #include "internal/pycore_dict.h"
 #include "internal/pycore_frame.h"
@@ -34,7 +41,14 @@
 
 typedef struct _gc_runtime_state gc_state;
 
+#if PY_VERSION_HEX >= 0x03090000
 static inline gc_state *gc_state_now(void) { return &PyInterpreterState_Get()->gc; }
+/* An instance of a class written in Python reports the class. */
+#define INSTANCE_OWNS_TYPE true
+#else
+static inline gc_state *gc_state_now(void) { return &_PyRuntime.gc; } /* of all interpreters together */
+#define INSTANCE_OWNS_TYPE false
+#endif
 
 /* ---- list links: a head of two words before each container ------------------------------------------------------- */
 
@@ -212,6 +226,13 @@ static inline void each_frame_reference(PyThreadState *ts, void (*see)(void *, v
 #define FIRST_THREAD(i) ((i)->threads.head)
 #else
 #define FIRST_THREAD(i) ((i)->tstate_head)
+#endif
+
+/* The interpreters whose objects are in the lists: a loop over them. */
+#if PY_VERSION_HEX >= 0x03090000
+#define EACH_INTERPRETER(i) for (PyInterpreterState *i = PyInterpreterState_Get(); i; i = NULL)
+#else
+#define EACH_INTERPRETER(i) for (PyInterpreterState *i = PyInterpreterState_Head(); i; i = PyInterpreterState_Next(i))
 #endif
 
 #endif

@@ -109,7 +109,7 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t) {
             p->dict = (int32_t)t->tp_dictoffset;
         }
         p->owns_type =
-            (t->tp_flags & Py_TPFLAGS_HEAPTYPE) && (!base->tp_traverse || !(base->tp_flags & Py_TPFLAGS_HEAPTYPE));
+            INSTANCE_OWNS_TYPE && (t->tp_flags & Py_TPFLAGS_HEAPTYPE) && (!base->tp_traverse || !(base->tp_flags & Py_TPFLAGS_HEAPTYPE));
     }
     int kind = base->tp_traverse == NULL                       ? SCAN_INSTANCE
                : base->tp_traverse == PyList_Type.tp_traverse  ? SCAN_LIST

@@ -260,11 +260,12 @@ static void root(void *arg, void *object) {
 /* What is known to be alive: modules, and what the threads are working on. Anything missing is found by trial deletion.
  */
 static void push_roots(tracer *t) {
-    PyInterpreterState *i = PyInterpreterState_Get();
-    root(t, INTERPRETER_MODULES(i));
-    root(t, i->sysdict);
-    root(t, i->builtins);
-    for (PyThreadState *ts = FIRST_THREAD(i); ts; ts = ts->next) each_frame_reference(ts, root, t);
+    EACH_INTERPRETER(i) {
+        root(t, INTERPRETER_MODULES(i));
+        root(t, i->sysdict);
+        root(t, i->builtins);
+        for (PyThreadState *ts = FIRST_THREAD(i); ts; ts = ts->next) each_frame_reference(ts, root, t);
+    }
 }
 
 static void tracer_make(tracer *t, search *s, int number, wn_marker *marker) {

@@ -807,6 +807,12 @@ class Graph:
             gc.collect()
         self.objects.clear()
         n, again = collect(), collect()
+        if sys.version_info < (3, 9):  # there whatever is rescued keeps all of its collection, or of its batch, till the next
+            more = again
+            while more:
+                more = collect()
+                again += more
+            n, again = n + again, None
         saved = sorted(str(getattr(o, "number", type(o))) for o in self.saved)
         result = n, again, sorted(self.log), [w() is None for w in self.weak], saved
         for part in (self.keep, self.saved, self.weak):
