@@ -17,8 +17,11 @@
 #include <structmember.h>
 #include <stdbool.h>
 
-#if PY_VERSION_HEX < 0x03080000 || PY_VERSION_HEX >= 0x030e0000
-#error "winnow supports CPython 3.8 to 3.13"
+#if PY_VERSION_HEX < 0x03080000 || PY_VERSION_HEX >= 0x030f0000
+#error "winnow supports CPython 3.8 to 3.14"
+#endif
+#if PY_VERSION_HEX >= 0x030e0000 && PY_VERSION_HEX < 0x030e0500
+#error "CPython 3.14.0 to 3.14.4 collect incrementally, which leaves winnow nothing to replace: use 3.14.5 or later"
 #endif
 #ifdef Py_GIL_DISABLED
 #error "winnow does not support free-threaded builds: their collector keeps no lists"
@@ -43,11 +46,8 @@ typedef struct _gc_runtime_state gc_state;
 
 #if PY_VERSION_HEX >= 0x03090000
 static inline gc_state *gc_state_now(void) { return &PyInterpreterState_Get()->gc; }
-/* An instance of a class written in Python reports the class. */
-#define INSTANCE_OWNS_TYPE true
 #else
 static inline gc_state *gc_state_now(void) { return &_PyRuntime.gc; } /* of all interpreters together */
-#define INSTANCE_OWNS_TYPE false
 #endif
 
 /* ---- list links: a head of two words before each container ------------------------------------------------------- */
@@ -89,6 +89,18 @@ static inline void gc_list_append(PyGC_Head *from, PyGC_Head *to) {
 
 /* ---- dictionaries ------------------------------------------------------------------------------------------------ */
 
+/* From 3.14 on dictionaries are tracked as long as they live. */
+#define DICTS_ARE_UNTRACKED (PY_VERSION_HEX < 0x030e0000)
+
+/* 3.13 and later: who reports what, where an instance's values are in place and a dictionary was made for them too.
+ * Releases differ in it, even within 3.13, so scan_setup tries it. */
+typedef struct embedding {
+    bool values;           /* the instance its values */
+    bool dict;             /* and the dictionary */
+    bool reported_by_dict; /* the dictionary the values */
+} embedding;
+extern embedding embedded_values;
+
 #if PY_VERSION_HEX < 0x030b0000
 typedef struct {
     Py_hash_t me_hash;
@@ -115,7 +127,7 @@ static inline PyDictKeyEntry *dict_entries(PyDictKeysObject *k) {
 #define DICT_VALUES(d) ((d)->ma_values->values)
 #define DICT_BYTES(used) (40 + 16 * (size_t)(used))
 #if PY_VERSION_HEX >= 0x030d0000
-#define DICT_OWNS_VALUES(d) (!(d)->ma_values->embedded) /* embedded: they are the instance's to report */
+#define DICT_OWNS_VALUES(d) (embedded_values.reported_by_dict || !(d)->ma_values->embedded)
 #else
 #define DICT_OWNS_VALUES(d) 1
 #endif
@@ -129,23 +141,20 @@ static inline PyDictKeyEntry *dict_entries(PyDictKeysObject *k) {
 #define HAS_MANAGED_DICT(t) 0
 #endif
 
-/* 3.13: whether an instance whose values are in place reports the dictionary that was made for it too; releases differ,
- * so scan_setup tries it. */
-extern bool instance_reports_both;
-
 /* The instance's dictionary, or NULL, and the values it holds without one. */
 static inline PyObject *instance_dict(PyObject *o, PyTypeObject *type, PyObject ***values, size_t *n) {
     *n = 0;
 #if PY_VERSION_HEX >= 0x030d0000
-    if (type->tp_flags & Py_TPFLAGS_INLINE_VALUES) {
+    PyObject *dict = (PyObject *)_PyObject_ManagedDictPointer(o)->dict;
+    if ((type->tp_flags & Py_TPFLAGS_INLINE_VALUES) && (!dict || embedded_values.values)) {
         PyDictValues *v = _PyObject_InlineValues(o);
         if (v->valid) {
             *values = v->values;
             *n = v->capacity;
-            if (!instance_reports_both) return NULL;
+            if (!embedded_values.dict) return NULL;
         }
     }
-    return (PyObject *)_PyObject_ManagedDictPointer(o)->dict;
+    return dict;
 #elif PY_VERSION_HEX >= 0x030c0000
     PyDictOrValues d = *_PyObject_DictOrValuesPointer(o);
     if (!_PyDictOrValues_IsValues(d)) return _PyDictOrValues_GetDict(d);
@@ -185,6 +194,15 @@ static inline PyMemberDef *type_members(PyTypeObject *t) {
 
 /* ---- frames ------------------------------------------------------------------------------------------------------ */
 
+#if PY_VERSION_HEX >= 0x030e0000
+/* A place in a frame: an address with a tag in the low bits, a small number, or nothing. */
+static inline PyObject *frame_object(_PyStackRef r) {
+    return (r.bits & 3) == 3 ? NULL : (PyObject *)(r.bits & ~(uintptr_t)3);
+}
+#elif PY_VERSION_HEX >= 0x030b0000
+static inline PyObject *frame_object(void *o) { return o; }
+#endif
+
 /* Calls see(arg, object) with what the running frames of a thread hold: known roots, so it need not be everything. */
 static inline void each_frame_reference(PyThreadState *ts, void (*see)(void *, void *), void *arg) {
 #if PY_VERSION_HEX < 0x030b0000
@@ -198,12 +216,15 @@ static inline void each_frame_reference(PyThreadState *ts, void (*see)(void *, v
 #endif
     for (; f; f = f->previous) {
 #if PY_VERSION_HEX >= 0x030d0000
-        PyObject *code = f->f_executable;
+        PyObject *code = frame_object(f->f_executable);
 #else
         PyObject *code = (PyObject *)f->f_code;
 #endif
         if (!code || !PyCode_Check(code)) continue;
-#if PY_VERSION_HEX >= 0x030c0000
+#if PY_VERSION_HEX >= 0x030e0000
+        if (f->owner >= FRAME_OWNED_BY_INTERPRETER) continue;
+        see(arg, frame_object(f->f_funcobj));
+#elif PY_VERSION_HEX >= 0x030c0000
         if (f->owner == FRAME_OWNED_BY_CSTACK) continue;
         see(arg, f->f_funcobj);
 #else
@@ -211,7 +232,7 @@ static inline void each_frame_reference(PyThreadState *ts, void (*see)(void *, v
 #endif
         see(arg, f->f_globals);
         see(arg, f->f_locals);
-        for (int i = 0; i < ((PyCodeObject *)code)->co_nlocalsplus; i++) see(arg, f->localsplus[i]);
+        for (int i = 0; i < ((PyCodeObject *)code)->co_nlocalsplus; i++) see(arg, frame_object(f->localsplus[i]));
     }
     see(arg, ts->dict);
 #endif

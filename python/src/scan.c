@@ -4,9 +4,10 @@
 #include <string.h>
 
 bool scan_distrusted[SCAN_KINDS];
-bool instance_reports_both;
+embedding embedded_values;
 
 static traverseproc class_traverse; /* that of every class written in Python */
+static bool instances_report_class; /* not in all releases of 3.8 */
 static traverseproc own[40];        /* of the interpreter's types: pure reads, for any thread */
 static size_t owns;
 
@@ -41,21 +42,26 @@ int scan_answer(PyObject *reference, void *asked) {
 
 static int is_it(PyObject *reference, void *arg) {
     PyObject **sought = arg;
-    if (reference == sought[0]) sought[1] = reference;
+    if (reference == *sought) *sought = NULL;
     return 0;
 }
+static bool reports(PyObject *o, PyObject *sought) {
+    Py_TYPE(o)->tp_traverse(o, is_it, &sought);
+    return !sought;
+}
 
-/* An instance with a value, whose dictionary has been asked for: is that reported? */
+/* An instance with a value, whose dictionary has been asked for: who reports what? */
 static bool probe(PyObject *c) {
     bool ok = false;
-    PyObject *o = PyObject_CallNoArgs(c), *dict = NULL;
-    if (o && PyObject_SetAttrString(o, "value", Py_None) == 0 && (dict = PyObject_GetAttrString(o, "__dict__"))) {
-        PyObject *sought[2] = {dict, NULL};
-        Py_TYPE(o)->tp_traverse(o, is_it, sought);
-        instance_reports_both = sought[1] != NULL;
+    PyObject *o = PyObject_CallNoArgs(c), *value = PyList_New(0), *dict = NULL;
+    if (o && value && PyObject_SetAttrString(o, "value", value) == 0 &&
+        (dict = PyObject_GetAttrString(o, "__dict__"))) {
+        instances_report_class = reports(o, c);
+        embedded_values = (embedding){reports(o, value), reports(o, dict), reports(dict, value)};
         ok = true;
     }
     Py_XDECREF(dict);
+    Py_XDECREF(value);
     Py_XDECREF(o);
     return ok;
 }
@@ -108,8 +114,8 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t) {
             if (t->tp_dictoffset < 0) goto foreign;
             p->dict = (int32_t)t->tp_dictoffset;
         }
-        p->owns_type =
-            INSTANCE_OWNS_TYPE && (t->tp_flags & Py_TPFLAGS_HEAPTYPE) && (!base->tp_traverse || !(base->tp_flags & Py_TPFLAGS_HEAPTYPE));
+        p->owns_type = instances_report_class && (t->tp_flags & Py_TPFLAGS_HEAPTYPE) &&
+                       (!base->tp_traverse || !(base->tp_flags & Py_TPFLAGS_HEAPTYPE));
     }
     int kind = base->tp_traverse == NULL                       ? SCAN_INSTANCE
                : base->tp_traverse == PyList_Type.tp_traverse  ? SCAN_LIST

@@ -245,7 +245,7 @@ static WN_ALWAYS_INLINE void tracer_scan(void *context, void *object, wn_visit_f
     PyTypeObject *type = Py_TYPE((PyObject *)object);
     t->saw = false;
     scan_object(&t->scan, object, visit, arg);
-    if (t->saw || (type != &PyTuple_Type && type != &PyDict_Type)) return;
+    if (t->saw || (type != &PyTuple_Type && !(DICTS_ARE_UNTRACKED && type == &PyDict_Type))) return;
     if (type == &PyTuple_Type)
         scan_tuple(object, note_container, t);
     else
@@ -378,7 +378,7 @@ bool search_untrack_one(PyObject *o) {
             PyObject *item = PyTuple_GET_ITEM(o, i);
             if (!item || may_be_tracked(item)) return false; /* NULL: it is still being filled */
         }
-    } else if (PyDict_CheckExact(o)) {
+    } else if (DICTS_ARE_UNTRACKED && PyDict_CheckExact(o)) {
         PyObject *key, *value;
         for (Py_ssize_t at = 0; PyDict_Next(o, &at, &key, &value);)
             if (may_be_tracked(value) || may_be_tracked(key)) return false;

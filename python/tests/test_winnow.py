@@ -123,6 +123,21 @@ class Basics(Case):
         self.assertEqual(_native.check(), 0)
         del alive
 
+    def test_nothing_need_be_read_in_another_way_than_in_place(self):
+        # In a process of its own, before anything was found to differ and is read through its tp_traverse since.
+        code = (
+            "class A:\n    def __init__(self): self.a, self.b = [1], {2: []}\n"
+            "class B(A): pass\n"
+            "class C(A):\n    __slots__ = ('s',)\n"
+            "objects = [c() for c in (A, B, C) for _ in range(90)]\n"
+            "for i, o in enumerate(objects):\n"
+            "    o.c = [i]\n"
+            "    if i % 3: o.__dict__['d'] = []\n"
+            "    if i % 3 == 2: o.__dict__.update((str(n), [n]) for n in range(50))\n"
+            "from winnow import _native; print(_native.check())"
+        )
+        self.assertEqual(run_python("-c", code).stdout.strip(), "0")
+
     def test_many_garbage_objects_go_in_batches_and_are_counted(self):
         on(MODES[0], batch=500)
         gc.collect()

@@ -26,8 +26,12 @@ def _why_not():
     """Why this interpreter is not supported; None if it is."""
     if _sys.implementation.name != "cpython":
         return f"this is {_sys.implementation.name}, not CPython: its collector is another"
-    if not (3, 8) <= _sys.version_info[:2] <= (3, 13):
-        return "CPython 3.8 to 3.13 are supported, this is %d.%d" % _sys.version_info[:2]
+    if not (3, 8) <= _sys.version_info[:2] <= (3, 14):
+        return "CPython 3.8 to 3.14 are supported, this is %d.%d" % _sys.version_info[:2]
+    if (3, 14) <= _sys.version_info[:3] < (3, 14, 5):
+        return "CPython 3.14.0 to 3.14.4 collect incrementally, 3.14.5 and later are supported; this is %d.%d.%d" % (
+            _sys.version_info[:3]
+        )
     import sysconfig
 
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
