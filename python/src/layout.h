@@ -201,12 +201,27 @@ static inline PyObject *frame_object(_PyStackRef r) {
 }
 #elif PY_VERSION_HEX >= 0x030b0000
 static inline PyObject *frame_object(void *o) { return o; }
+#else
+typedef struct frame_seen {
+    void (*see)(void *, void *);
+    void *arg;
+} frame_seen;
+static inline int frame_answer(PyObject *reference, void *seen) {
+    frame_seen *s = seen;
+    s->see(s->arg, reference);
+    return 0;
+}
 #endif
 
 /* Calls see(arg, object) with what the running frames of a thread hold: known roots, so it need not be everything. */
 static inline void each_frame_reference(PyThreadState *ts, void (*see)(void *, void *), void *arg) {
 #if PY_VERSION_HEX < 0x030b0000
-    see(arg, ts->frame);
+    /* Most running frames are not tracked, so they are asked for what they hold. */
+    frame_seen seen = {see, arg};
+    for (PyFrameObject *f = ts->frame; f; f = f->f_back) {
+        see(arg, f);
+        Py_TYPE(f)->tp_traverse((PyObject *)f, frame_answer, &seen);
+    }
     see(arg, ts->dict);
 #else
 #if PY_VERSION_HEX >= 0x030d0000
