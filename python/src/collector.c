@@ -4,6 +4,7 @@
 #include "engines/snapshot.h"
 #include "pages.h"
 #include "search.h"
+#include "young.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -15,6 +16,7 @@ enum {
     FEW = 100000   /* objects of a heap whose pages the program may as well take back itself */
 };
 
+#define DEBUG_COLLECTABLE 2 /* gc.DEBUG_COLLECTABLE */
 #define EARLY .15 /* growth of the old objects at which a snapshot is taken, where the interpreter waits for .25 */
 
 typedef enum phase { IDLE, RUNNING, READY } phase;
@@ -45,9 +47,11 @@ static struct {
     gc_state *gc;
     PyObject *module, *callbacks, *callback, *collect, *original_collect, *s_generation, *s_collected;
     search search;
+    young young_search;
     bool searching_ready; /* the search's memory has been made */
 
     bool in_full;       /* between start and stop of a full collection */
+    bool in_older;      /* of one of the second generation that was searched here */
     bool nested;        /* a batch before the last */
     bool asked;         /* gc.collect was called, by its name */
     bool bypass;        /* this collection is the interpreter's alone */
@@ -57,6 +61,8 @@ static struct {
     Py_ssize_t extra;   /* what nested batches collected */
     Py_ssize_t pending; /* of a full collection put off: objects that had grown old */
     size_t survivors;   /* objects tracked after the current full collection, about */
+    size_t grown_old;   /* objects that the current one of the second generation leaves */
+    uint64_t older_begun;
     uint64_t start, dispose_start, slice_cpu;
 
     phase phase;
@@ -170,8 +176,8 @@ static bool was_freed(PyObject *o) {
 
 static PyGC_Head *generation(int i) { return &W.gc->generations[i].head; }
 
-static void park(void) {
-    for (int i = 2; i >= 0; i--) gc_list_append(generation(i), search_parked());
+static void park(int level) {
+    for (int i = level; i >= 0; i--) gc_list_append(generation(i), search_parked());
 }
 static void unpark(void) { gc_list_append(search_parked(), generation(W.between ? 0 : 2)); }
 
@@ -181,17 +187,20 @@ static void hand_over(PyObject *o) {
     gc_link_before(g, generation(0));
 }
 
+/* Not where a worker shares its parent's memory. */
+static bool writes_freely(void) { return !(W.forked && W.o.mode == MODE_FORK_FRIENDLY); }
+
 static void canary_take(void);
 
 /* Callbacks can be cleared, and a finalizer can uninstall us, so a stop may never be heard of. */
 static void repair(void) {
-    if (W.nested || !(W.in_full || W.between)) return;
+    if (W.nested || !(W.in_full || W.in_older || W.between)) return;
     if (!gc_list_empty(search_parked())) {
         unpark();
         W.n.repaired++;
     }
     canary_take();
-    W.in_full = W.between = W.in_slice = false;
+    W.in_full = W.in_older = W.between = W.in_slice = false;
 }
 
 /* The canary is garbage that dies first: a container whose only reference is its own, at the head of what is handed
@@ -363,14 +372,14 @@ static void propose_batches(wn_groups *g) {
             for (size_t i = g->end[b]; i < g->objects; i++) Py_DECREF(o[i]);
             return;
         }
-        park();
+        park(2);
     }
 }
 
 static void full_at_once(bool by_itself) {
     search *s = &W.search;
     W.how = "full collection";
-    bool writes = !(W.forked && W.o.mode == MODE_FORK_FRIENDLY);
+    bool writes = writes_freely();
     if (!search_run(s, W.gc, writes ? W.o.threads : 1, false)) { /* the second thread has tables of its own */
         W.n.fallback_memory++;
         search_reset(s);
@@ -405,7 +414,7 @@ static void full_at_once(bool by_itself) {
         wn_bits_walk(&s->cycles.bits, &c);
         while ((o = wn_bits_next(&c, WN_CYCLES_UNMARKED))) count_type(Py_TYPE(o));
     }
-    park();
+    park(2);
     if (batches) {
         propose_batches(&g);
         wn_groups_drop(&g);
@@ -692,7 +701,7 @@ static void nothing_this_time(void) {
     W.survivors = (size_t)(W.gc->long_lived_total + W.gc->long_lived_pending);
     W.in_full = true;
     W.extra = 0;
-    park();
+    park(2);
 }
 
 /* As if it had not been asked for: it will be again. The interpreter forgets how many objects have grown old, so that
@@ -707,7 +716,7 @@ static void put_off(void) {
 
 static void full_start(void) {
     bool by_itself = automatic();
-    if (W.bypass) return;
+    if (W.bypass || (W.gc->debug & DEBUG_COLLECTABLE)) return; /* which would name the canary */
     W.n.full++;
     if (W.o.proportional && by_itself && W.phase == IDLE &&
         (double)W.gc->long_lived_pending < W.yield_due * (double)W.gc->long_lived_total) {
@@ -800,6 +809,43 @@ static void full_stop(PyObject *info) {
                                             : W.yield_due * 2;
     }
     W.dispose_start = 0;
+}
+
+/* ---- collections of the second generation ------------------------------------------------------------------------ */
+
+/* Always at once: what the interpreter takes milliseconds for is found in a fraction of one. */
+static void older_start(void) {
+    young *y = &W.young_search;
+    if (W.bypass || W.gc->debug) return; /* debugging output tells of the generations' sizes */
+    W.older_begun = wn_os_now();
+    if (!young_search(y, W.gc)) {
+        if (y->n < YOUNG_MOST) W.n.fallback_memory++;
+        return;
+    }
+    W.n.older++;
+    W.n.proposed += y->garbage;
+    W.in_older = true;
+    W.grown_old = y->n - y->garbage;
+    bool writes = writes_freely();
+    for (size_t i = 0; writes && i < y->n; i++)
+        if (y->t.count[i] && PyTuple_CheckExact(y->t.object[i])) W.grown_old -= search_untrack_one(y->t.object[i]);
+    park(1);
+    if (y->garbage) {
+        for (size_t i = 0; i < y->n; i++)
+            if (!y->t.count[i]) hand_over(y->t.object[i]);
+        canary_set();
+    }
+    if (!writes) young_trim(y);
+}
+
+static void older_stop(PyObject *info) {
+    unpark();
+    canary_take();
+    W.in_older = false;
+    W.gc->long_lived_pending += (Py_ssize_t)W.grown_old;
+    W.n.collected += (uint64_t)collected_of(info);
+    W.n.older_ns = wn_os_now() - W.older_begun;
+    if (W.n.older_ns > W.n.older_max_ns) W.n.older_max_ns = W.n.older_ns;
 }
 
 /* ---- pacing ------------------------------------------------------------------------------------------------------ */
@@ -906,6 +952,7 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
         } else if (W.phase != IDLE) {
             young_start((int)level);
         }
+        if (level == 1) older_start();
         Py_RETURN_NONE;
     }
     if (level == 2 && W.in_full) {
@@ -920,6 +967,7 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
         young_stop((int)level, args[1]);
     }
     if (level == 1) {
+        if (W.in_older) older_stop(args[1]);
         search_append_waypoint(W.gc, (size_t)W.gc->generations[1].threshold * (size_t)W.gc->generations[0].threshold);
         want_huge_pages();
         start_early(1);

@@ -91,6 +91,7 @@ static PyObject *m_stats(PyObject *self, PyObject *ignored) {
         const char *name;
         uint64_t value;
     } count[] = {{"full_collections", n->full},
+                 {"older_collections", n->older},
                  {"slices", n->slices},
                  {"snapshots", n->snapshots},
                  {"early", n->early},
@@ -113,7 +114,7 @@ static PyObject *m_stats(PyObject *self, PyObject *ignored) {
     } time[] = {{"last_ms", n->last_ns},   {"walk_ms", n->walk_ns},           {"mark_ms", n->mark_ns},
                 {"trial_ms", n->trial_ns}, {"dispose_ms", n->dispose_ns},     {"fork_ms", n->fork_ns},
                 {"child_ms", n->child_ns}, {"child_cpu_ms", n->child_cpu_ns}, {"longest_ms", n->max_ns},
-                {"total_ms", n->total_ns}};
+                {"total_ms", n->total_ns}, {"older_ms", n->older_ns},         {"longest_older_ms", n->older_max_ns}};
     PyObject *d = PyDict_New();
     if (!d) return NULL;
     for (size_t i = 0; i < sizeof count / sizeof *count; i++)

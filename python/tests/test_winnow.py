@@ -263,6 +263,17 @@ class Basics(Case):
         self.assertEqual(len(gc.garbage), n)
         self.assertGreaterEqual(n, 6)
 
+    def test_debugging_output_names_garbage_and_nothing_else(self):
+        code = (
+            "import gc, sys, winnow; winnow.install(sys.argv[1]); gc.collect(); gc.disable()\n"
+            "gc.set_debug(gc.DEBUG_COLLECTABLE)\n"
+            "for level in 1, 2: l = []; l.append(l); del l; gc.collect(level)\n"
+            "gc.set_debug(0)"
+        )
+        for mode in MODES:
+            lines = run_python("-c", code, mode).stderr.splitlines()
+            self.assertEqual([line.split(" 0x")[0] for line in lines], ["gc: collectable <list"] * 2)
+
     def test_generations_and_thresholds_keep_their_meaning(self):
         on(MODES[0])
         gc.collect()
@@ -302,6 +313,105 @@ class Basics(Case):
                     self.assertEqual(called, [])
                     called.clear()
                     winnow.uninstall()
+
+
+class SecondGeneration(Case):
+    """Its collections look at what is young alone; what they leave is old, as the interpreter would have it."""
+
+    def test_what_it_leaves_and_what_it_says(self):
+        def story():
+            gc.collect()
+            stats, pending = gc.get_stats()[1], _native.pending()
+            alive = [[[i]] for i in range(500)]
+            gc.collect(0)
+            alive += [(i, [i]) for i in range(500)] + [tuple([int(str(i))]) for i in range(500)]
+            pairs(100)
+            old_pairs = [Node(), Node()]
+            seen = []
+            watch = lambda phase, info: seen.append((phase, info["generation"], info["collected"]))
+            gc.callbacks.append(watch)
+            n = gc.collect(1)
+            gc.callbacks.remove(watch)
+            counts, grown = gc.get_count(), _native.pending() - pending
+            tracked = [gc.is_tracked(o) for o in alive]
+            old = set(map(id, gc.get_objects(generation=2)))
+            now = gc.get_stats()[1]
+            return (
+                grown, n, seen, counts[1:], tracked,
+                all(id(o) in old for o in alive if gc.is_tracked(o)), id(old_pairs[0]) in old,
+                [now[k] - stats[k] for k in sorted(now)],
+            )  # fmt: skip
+
+        gc.disable()
+        expected = story()
+        self.assertTrue(expected[5])
+        self.assertGreater(expected[0], 2000)
+        for mode in MODES:
+            with self.subTest(mode=mode):
+                on(mode)
+                winnow.clear_stats()
+                happened = story()
+                self.assertEqual(happened[1:], expected[1:])
+                self.assertAlmostEqual(happened[0], expected[0], delta=4)  # some that the call itself needs
+                s = winnow.stats()
+                self.assertEqual(s["older_collections"], 1)
+                self.assertGreater(s["longest_older_ms"], 0)
+                winnow.uninstall()
+
+    def test_nothing_young(self):
+        on(MODES[0])
+        gc.disable()
+        gc.collect()
+        self.assertEqual([gc.collect(1), gc.collect(1)], [0, 0])
+
+    def test_more_than_are_searched_is_left_to_the_interpreter(self):
+        on(MODES[0])
+        gc.collect()
+        gc.disable()
+        alive = [[] for _ in range((1 << 20) + 1)]
+        winnow.clear_stats()
+        pairs(10)
+        self.assertGreaterEqual(gc.collect(1), 40 if sys.version_info < (3, 11) else 20)
+        self.assertEqual(winnow.stats()["older_collections"], 0)
+        self.assertEqual(winnow.stats()["fallbacks"]["memory"], 0)
+        del alive
+
+    def test_callbacks_cleared_in_the_middle(self):
+        on(MODES[0])
+        gc.disable()
+        alive = [[i] for i in range(1000)]
+        pairs(10)
+
+        def rude(phase, info):
+            del gc.callbacks[:]
+
+        gc.callbacks.append(rude)
+        gc.collect(1)
+        gc.collect()
+        tracked = set(map(id, gc.get_objects()))
+        self.assertTrue(all(id(o) in tracked for o in alive))
+
+    def test_a_finalizer_sees_the_whole_heap_and_may_uninstall(self):
+        for what in (lambda: None, winnow.uninstall, gc.callbacks.clear, lambda: gc.collect(1)):
+            on(MODES[0])
+            gc.disable()
+            alive = [[i] for i in range(1000)]
+            seen = []
+
+            class F:
+                def __del__(self):
+                    seen.append(set(map(id, gc.get_objects())))
+                    what()
+
+            f = F()
+            f.me = f
+            del f
+            pairs(10)
+            self.assertGreaterEqual(gc.collect(1), 20)
+            self.assertTrue(all(id(o) in seen[0] for o in alive))
+            tracked = set(map(id, gc.get_objects()))
+            self.assertTrue(all(id(o) in tracked for o in alive))
+            winnow.uninstall()
 
 
 class Robustness(Case):
@@ -798,7 +908,7 @@ class Graph:
         called_back,
     )
 
-    def __init__(self, seed):
+    def __init__(self, seed, halfway=lambda: None):
         r = random.Random(seed)
         Graph.now = self
         self.log, self.saved, self.weak, self.generators = [], [], [], []
@@ -809,6 +919,7 @@ class Graph:
         self.objects = [r.choice(kinds)() for _ in range(n)]
         for i, o in enumerate(self.objects):
             o.number = i
+        halfway()
         for _ in range(r.randrange(3 * n)):
             a, b = r.choice(self.objects), r.choice(self.objects)
             setattr(a, r.choice(("next", "other")), r.choice(self.links)(self, b))
@@ -854,6 +965,22 @@ class RandomGraphs(Case):
             gc.collect()
             how = by_snapshot if mode == "concurrent" and r.random() < 0.8 else gc.collect
             self.assertEqual(Graph(seed).outcome(how, grown_old), expected, f"seed {seed}, {mode}, {how.__name__}")
+
+    def test_the_same_for_collections_of_the_second_generation(self):
+        gc.disable()
+        first = int(os.environ.get("WINNOW_TEST_SEED", 0))
+        for seed in range(first, first + int(os.environ.get("WINNOW_TEST_GRAPHS", 300))):
+            older = random.Random(-seed).choice((lambda: None, lambda: gc.collect(0)))
+            outcomes = []
+            for mode in (None, MODES[seed % len(MODES)]):
+                winnow.uninstall()
+                gc.collect()
+                if mode:
+                    on(mode)
+                    gc.collect()
+                graph = Graph(seed, older)
+                outcomes.append(graph.outcome(lambda: gc.collect(1), False))
+            self.assertEqual(outcomes[1], outcomes[0], f"seed {seed}, {mode}")
 
     def test_nothing_is_missed_or_invented(self):
         gc.disable()

@@ -1,0 +1,44 @@
+/*
+ * young.h - which objects of the two younger generations are kept alive by each other alone: what a collection of the
+ * second generation asks.
+ *
+ * Older objects are not looked at, not even where the young ones lead to them: a table of addresses says whether a
+ * reference leads to a young object. And each young object is read once, on the way through the list: they lie on as
+ * many pages as there are, nearly, so what takes time is to get at them. (The interpreter walks its list several times,
+ * reads each object twice, and the head of whatever it refers to.)
+ *
+ * Nothing is written but side tables.
+ */
+#ifndef WINNOW_PY_YOUNG_H
+#define WINNOW_PY_YOUNG_H
+
+#include "scan.h"
+
+enum { YOUNG_MOST = 1 << 20 }; /* objects; more are the interpreter's business: no cache would hold the table */
+
+typedef struct young_tables {
+    PyObject **object; /* all of them, the second generation first, as the interpreter would have them */
+    uint32_t *count;   /* by the same number; after a search 0: garbage */
+    uint32_t *from;    /* where the object's references begin */
+    uint32_t *rest;    /* alive, and not followed yet */
+    uint32_t *slot;    /* a hash table: 1 + the number of an object */
+    size_t room;       /* for objects; there are a few times as many slots */
+} young_tables;
+
+typedef struct young {
+    young_tables t;
+    size_t n, garbage;
+
+    uintptr_t *held; /* all references, then the numbers of the young objects among them */
+    size_t references, held_room;
+    size_t mask;    /* of the slots in use */
+    unsigned shift; /* of a hash, to one of them */
+    scanner scan;
+} young;
+
+/* False: no memory, or too many objects; then there is nothing to be read. */
+bool young_search(young *y, gc_state *gc);
+/* Gives the memory of the tables back. */
+void young_trim(young *y);
+
+#endif
