@@ -6,6 +6,8 @@
  * interpreter's collector then examines the proposed set alone, with its own counts, and does everything it always
  * does. When it stops, or before it runs any Python code, the parked objects are put back.
  *
+ * Collections of the second generation go the same way, over the two younger generations alone.
+ *
  * Invariant: an object leaves the interpreter's lists only by a splice onto the parked list, and the parked list is
  * empty whenever Python code runs, but for callbacks of gc.callbacks themselves. Whatever goes wrong before the splice
  * leaves the collection to the interpreter, and is counted in the statistics.

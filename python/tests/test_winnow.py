@@ -1172,6 +1172,10 @@ class FromOutside(unittest.TestCase):
                 self.assertEqual(p.stdout.strip(), mode)
                 self.assertIn(message, p.stderr)
 
+    def test_starting_imports_no_threading(self):
+        code = "import sys, winnow._start; winnow._start.start('fast'); print(winnow.mode(), 'threading' in sys.modules)"
+        self.assertEqual(run_python("-S", "-c", code).stdout.split(), ["fast", "False"])
+
     def test_refusals(self):
         for options in (
             {"mode": "x"},
@@ -1184,6 +1188,17 @@ class FromOutside(unittest.TestCase):
             with self.assertRaises(winnow.WinnowError):
                 winnow.install(**options)
             self.assertFalse(winnow.installed())
+
+    def test_versions(self):
+        from unittest import mock
+
+        self.assertIsNone(winnow._why_not())
+        for version, words in (((3, 7, 17), "3.8 to 3.14 are"), ((3, 14, 4), "3.14.5 and later"), ((3, 15, 0), "3.8 to 3.14 are")):
+            with mock.patch.object(sys, "version_info", version), self.assertRaisesRegex(winnow.WinnowError, words):
+                winnow.install()
+        for version in ((3, 8, 0), (3, 13, 9), (3, 14, 5)):
+            with mock.patch.object(sys, "version_info", version):
+                self.assertIsNone(winnow._why_not())
 
     def test_subinterpreters_are_refused(self):
         try:

@@ -32,9 +32,7 @@ def _why_not():
         return "CPython 3.14.0 to 3.14.4 collect incrementally, 3.14.5 and later are supported; this is %d.%d.%d" % (
             _sys.version_info[:3]
         )
-    import sysconfig
-
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if "t" in getattr(_sys, "abiflags", ""):  # sysconfig would say so too, but imports threading
         return "this is a free-threaded build, whose collector keeps no lists of objects"
     if not _sys.platform.startswith("linux"):
         return f"Linux is supported, this is {_sys.platform}"
@@ -72,7 +70,7 @@ def install(
     huge_pages=False,
     log=False,
 ):
-    """Takes over full collections; calling it again changes the options.
+    """Takes over full collections, and those of the second generation; calling it again changes the options.
 
     mode        "fast"; "fork-friendly": as fast, and a forked worker's collections write to no object; "concurrent":
                 automatic full collections search a copy-on-write snapshot in a child process
