@@ -819,7 +819,7 @@ static void older_start(void) {
     if (W.bypass || W.gc->debug) return; /* debugging output tells of the generations' sizes */
     W.older_begun = wn_os_now();
     if (!young_search(y, W.gc)) {
-        if (y->n < YOUNG_MOST) W.n.fallback_memory++;
+        W.n.fallback_memory += y->lost;
         return;
     }
     W.n.older++;
@@ -835,7 +835,10 @@ static void older_start(void) {
             if (!y->t.count[i]) hand_over(y->t.object[i]);
         canary_set();
     }
-    if (!writes) young_trim(y);
+    if (writes)
+        young_done(y);
+    else
+        young_trim(y);
 }
 
 static void older_stop(PyObject *info) {

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { LEAST = 4096, PER_OBJECT = 4, AHEAD = 12, REFERENCES_MOST = 1 << 26 };
+enum { LEAST = 4096, PER_OBJECT = 4, AHEAD = 12, ROOM_KEPT = 1 << 16, REFERENCES_KEPT = 1 << 19 };
 
 static void release(void *memory, size_t bytes) {
     if (memory) wn_os_release(memory, bytes);
@@ -24,6 +24,10 @@ void young_trim(young *y) {
     y->held_room = 0;
 }
 
+void young_done(young *y) {
+    if (y->t.room > ROOM_KEPT || y->held_room > REFERENCES_KEPT) young_trim(y);
+}
+
 /* Room for twice as many objects. */
 static bool grow(young *y) {
     young_tables t = {.room = y->t.room ? 2 * y->t.room : LEAST};
@@ -35,6 +39,7 @@ static bool grow(young *y) {
     t.slot = wn_os_map(PER_OBJECT * t.room * sizeof *t.slot);
     if (!t.object || !t.count || !t.rest || !t.from || !t.slot) {
         drop_tables(&t);
+        y->lost = true;
         return false;
     }
     if (y->n) {
@@ -49,8 +54,12 @@ static bool grow(young *y) {
 
 static bool grow_references(young *y) {
     size_t room = y->held_room ? 2 * y->held_room : 4 * LEAST;
-    uintptr_t *held = room < REFERENCES_MOST ? wn_os_map(room * sizeof *held) : NULL;
-    if (!held) return false;
+    if (room > YOUNG_MOST_REFERENCES) return false;
+    uintptr_t *held = wn_os_map(room * sizeof *held);
+    if (!held) {
+        y->lost = true;
+        return false;
+    }
     if (y->references) memcpy(held, y->held, y->references * sizeof *held);
     release(y->held, y->held_room * sizeof *y->held);
     y->held = held;
@@ -66,7 +75,7 @@ static WN_ALWAYS_INLINE void hold(void *arg, void *reference) {
     young *y = arg;
     if (!reference) return;
     if (y->references < y->held_room || grow_references(y)) y->held[y->references] = (uintptr_t)reference;
-    y->references++; /* beyond the room: there was no memory, which is seen later */
+    y->references++; /* beyond the room: they are too many, which is seen later */
 }
 
 /* The pages of young objects are many and far apart, so each object is visited once: on the way through the list it is
@@ -130,6 +139,7 @@ static void subtract(young *y) {
 
 bool young_search(young *y, gc_state *gc) {
     y->n = y->garbage = y->references = 0;
+    y->lost = false;
     scan_forget(&y->scan);
     if (gc_list_empty(&gc->generations[0].head) && gc_list_empty(&gc->generations[1].head)) return true;
     if (!read_objects(y, gc)) {

@@ -14,7 +14,8 @@
 
 #include "scan.h"
 
-enum { YOUNG_MOST = 1 << 20 }; /* objects; more are the interpreter's business: no cache would hold the table */
+/* Objects, and references they hold: more are the interpreter's business, because no cache would hold the tables. */
+enum { YOUNG_MOST = 1 << 18, YOUNG_MOST_REFERENCES = 1 << 21 };
 
 typedef struct young_tables {
     PyObject **object; /* all of them, the second generation first, as the interpreter would have them */
@@ -28,6 +29,7 @@ typedef struct young_tables {
 typedef struct young {
     young_tables t;
     size_t n, garbage;
+    bool lost; /* there was no memory */
 
     uintptr_t *held; /* all references, then the numbers of the young objects among them */
     size_t references, held_room;
@@ -36,8 +38,10 @@ typedef struct young {
     scanner scan;
 } young;
 
-/* False: no memory, or too many objects; then there is nothing to be read. */
+/* False: no memory, or too much to be searched; then there is nothing to be read. */
 bool young_search(young *y, gc_state *gc);
+/* After a search its tables are kept for the next, unless they are much larger than those use to be. */
+void young_done(young *y);
 /* Gives the memory of the tables back. */
 void young_trim(young *y);
 
