@@ -292,7 +292,6 @@ class Basics(Case):
         self.assertGreater(winnow.stats()["full_collections"], before)
         del alive
 
-
     def test_a_weak_reference_that_dies_with_its_object_does_not_call_back(self):
         called = []
 
