@@ -261,7 +261,7 @@ static void the_table_of_options_is_complete(void **state) {
         "reclaim_slice", "nursery",          "major_factor",        "growth",     "min_heap",    "max_heap",
         "max_delta",     "step_bytes",       "pause_budget",        "pin_limit",  "heap_growth", "workers",
         "cpu_share",     "finalizer_thread", "conservative_stacks", "stress",     "check",       "verify",
-        "trace",         "save_all",         "pretenure",           "meshing"};
+        "trace",         "save_all",         "pretenure",           "meshing",    "large_pages"};
     FILE *f = tmpfile();
     assert_non_null(f);
     wn_options_print(f);

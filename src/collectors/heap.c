@@ -52,6 +52,7 @@ wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
         status = wn_fail(WN_ERR_MEMORY, "no memory for a heap's tables");
     } else {
         /* Frames that are not declared may hand addresses to calls that write to them in a blocking section. */
+        h->space.large_pages = options.large_pages;
         h->space.meshes = options.meshing && !options.conservative_stacks;
         status = h->collector->init(h);
     }

@@ -115,6 +115,7 @@ void *wn_space_object_at(wn_space *space, const void *address, bool exact) {
 static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
     wn_chunk *c = wn_os_reserve(size, WN_CHUNK_SIZE);
     if (!c) return NULL;
+    if (space->large_pages) wn_os_prefer_large_pages(c, size);
     /* A huge chunk needs only the tables' first pages, but committing costs nothing until they are touched. */
     if (!wn_os_commit(c, huge ? size : (size_t)WN_CHUNK_HEADER)) {
         wn_os_release(c, size);

@@ -115,8 +115,9 @@ typedef struct wn_space {
     /* Asked, without the lock, when a class has no block with room, before a fresh one is taken: true when it has
      * listed some. NULL: never. */
     bool (*starved)(struct wn_space *space, unsigned kind, unsigned cls);
-    void *owner; /* for `starved` */
-    bool meshes; /* sparse blocks may be laid together: no thread touches objects while the world stands still */
+    void *owner;      /* for `starved` */
+    bool large_pages; /* are asked for */
+    bool meshes;      /* sparse blocks may be laid together: no thread touches objects while the world stands still */
     struct wn_mesh *mesh; /* mesh.h; NULL until blocks are laid together for the first time */
     bool quarantines; /* what a sweep has freed is not handed out before the next sweep, so that misuse is noticed */
 } wn_space;

@@ -51,6 +51,8 @@ static const option options[] = {
     {"finalizer_thread", SWITCH, AT(finalizer_thread), 0, 1, "off", "concurrent: finalizers on a thread of their own"},
     {"conservative_stacks", SWITCH, AT(conservative_stacks), 0, 1, "off",
      "incremental, concurrent: scan C stacks for roots"},
+    {"large_pages", SWITCH, AT(large_pages), 0, 1, "off",
+     "pages of 2 MiB: faster in a large heap, longer stalls as it grows"},
     {"meshing", SWITCH, AT(meshing), 0, 1, "on", "lay sparse blocks together on the same memory: wn_trim, concurrent"},
     {"stress", COUNT, AT(stress), 0, 1e9, "0", "collect at every Nth allocation"},
     {"check", SWITCH, AT(check), 0, 1, "off", "check the client's rules"},

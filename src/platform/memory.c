@@ -62,6 +62,16 @@ void wn_os_populate(void *start, size_t size) {
 #endif
 }
 
+void wn_os_prefer_large_pages(void *start, size_t size) {
+#ifdef MADV_HUGEPAGE
+    int before = errno;
+    madvise(start, size, MADV_HUGEPAGE);
+    errno = before;
+#else
+    (void)start, (void)size;
+#endif
+}
+
 void wn_os_release(void *start, size_t size) {
     WN_ALLOW(start, size); /* whoever gets these addresses next must not meet our marks */
     munmap(start, size);

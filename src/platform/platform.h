@@ -57,6 +57,8 @@ void wn_os_discard(void *start, size_t size);
 void wn_os_release(void *start, size_t size);
 /* Touches committed pages, all at once: one way into the kernel instead of one per page. A wish, no more. */
 void wn_os_populate(void *start, size_t size);
+/* Asks for large pages in a range, as they are touched or later. A wish, no more. */
+void wn_os_prefer_large_pages(void *start, size_t size);
 size_t wn_os_page_size(void);
 /* Bytes of RAM, and what the container (cgroup v2) or a resource limit grants this process; 0: no limit. */
 size_t wn_os_physical_memory(void);

@@ -192,6 +192,39 @@ static void bookkeeping_is_at_most_nine_percent(void **state) {
     }
 }
 
+/* Mappings of this process for which large pages were asked (flag `hg`). */
+static unsigned large_mappings(void) {
+    unsigned n = 0;
+    char line[512];
+    FILE *f = fopen("/proc/self/smaps", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " hg")) n++;
+    if (f) fclose(f);
+    return n;
+}
+
+static void large_pages_are_asked_for_when_wanted(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    FILE *known = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    if (known) fclose(known);
+    for (int large = 0; large < 2; large++) {
+        o.large_pages = large;
+        unsigned before = large_mappings();
+        client c = client_open(&o);
+        wn_mutator *m = c.m;
+        {
+            size_t n = client_scaled(100000);
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+            for (size_t i = 0; i < n; i++) wn_move(m, all, items[i], client_pair(m, (long)i, NULL, NULL));
+            assert_int_equal(large_mappings() > before, large && known);
+            client_collect(m);
+            for (size_t i = 0; i < n; i++) assert_int_equal(((pair *)all->items[i])->id, i);
+        }
+        client_close(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(running_out_is_a_result_not_an_end),
@@ -200,6 +233,7 @@ int main(void) {
         cmocka_unit_test(external_bytes_count),
         cmocka_unit_test(external_bytes_start_collections),
         cmocka_unit_test(bookkeeping_is_at_most_nine_percent),
+        cmocka_unit_test(large_pages_are_asked_for_when_wanted),
     };
     return CLIENT_MAIN("memory", tests);
 }
