@@ -20,7 +20,8 @@ typedef struct candidate {
 
 typedef struct wn_mesh {
     wn_os_file file;
-    bool off;          /* the file was taken away, or there can be no more mappings: nothing is laid any more */
+    bool opened;       /* there is a file */
+    bool off;          /* there can be none, or it was taken away: nothing is laid any more */
     uint32_t most;     /* frames in the file, candidates of a plan, and blocks that may be viewing */
     uint32_t viewing;  /* blocks that are; atomic */
     uint32_t shared;   /* blocks on frames, but those that were parted from them */
@@ -47,39 +48,56 @@ size_t wn_mesh_resident(const wn_space *space) {
 
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
 
-static bool open_file(wn_space *space) {
-    if (space->mesh) return !space->mesh->off;
+static void drop(wn_mesh *mesh) {
+    if (mesh->blocks) wn_os_release(mesh->blocks, mesh->most * sizeof *mesh->blocks);
+    if (mesh->sparse) wn_os_release(mesh->sparse, mesh->most * sizeof *mesh->sparse);
+    free(mesh);
+}
+
+static wn_mesh *make(void) {
     /* Each view may split a mapping in two, and the program has mappings of its own. */
     size_t most = wn_os_mappings() / 8 * 3;
     if (most > LEAVING) most = LEAVING;
     wn_mesh *mesh = most ? calloc(1, sizeof *mesh) : NULL;
-    if (!mesh) return false;
+    if (!mesh) return NULL;
     mesh->most = (uint32_t)most;
     mesh->blocks = wn_os_map(most * sizeof *mesh->blocks);
     mesh->sparse = wn_os_map(most * sizeof *mesh->sparse);
-    if (!mesh->blocks || !mesh->sparse || !wn_os_file_open(&mesh->file, most << WN_BLOCK_SHIFT)) {
-        if (mesh->blocks) wn_os_release(mesh->blocks, most * sizeof *mesh->blocks);
-        if (mesh->sparse) wn_os_release(mesh->sparse, most * sizeof *mesh->sparse);
-        mesh->blocks = NULL;
-        mesh->sparse = NULL;
+    if (mesh->blocks && mesh->sparse) return mesh;
+    drop(mesh);
+    return NULL;
+}
+
+/* False: there is no file to be had, or it was taken away. */
+static bool open_file(wn_space *space) {
+    if (!space->mesh) {
+        wn_mesh *mesh = make();
+        wn_os_lock_brief(&space->lock);
+        space->mesh = mesh;
+        pthread_mutex_unlock(&space->lock);
+        if (!mesh) return false;
+    }
+    wn_mesh *mesh = space->mesh;
+    if (!mesh->opened && !mesh->off) {
+        mesh->opened = wn_os_file_open(&mesh->file, (size_t)mesh->most << WN_BLOCK_SHIFT);
+        mesh->off = !mesh->opened;
+    } else if (mesh->opened && !wn_os_file_is_open(&mesh->file)) {
         mesh->off = true;
     }
-    wn_os_lock_brief(&space->lock);
-    space->mesh = mesh;
-    pthread_mutex_unlock(&space->lock);
     return !mesh->off;
+}
+
+static void close_file(wn_mesh *mesh) {
+    if (mesh->opened) wn_os_file_close(&mesh->file);
+    mesh->opened = false;
 }
 
 void wn_mesh_fini(wn_space *space) {
     wn_mesh *mesh = space->mesh;
     if (!mesh) return;
-    if (mesh->blocks) {
-        wn_mesh_drop_plan(space);
-        wn_os_release(mesh->blocks, mesh->most * sizeof *mesh->blocks);
-        wn_os_release(mesh->sparse, mesh->most * sizeof *mesh->sparse);
-        wn_os_file_close(&mesh->file);
-    }
-    free(mesh);
+    wn_mesh_drop_plan(space);
+    close_file(mesh);
+    drop(mesh);
     space->mesh = NULL;
 }
 
@@ -96,19 +114,18 @@ static void forget_frames(wn_space *space) {
         }
     wn_os_discard(mesh->blocks, mesh->most * sizeof *mesh->blocks);
     mesh->shared = mesh->frames = mesh->leaving = mesh->unsealed = 0;
-    wn_os_file_close(&mesh->file);
-    mesh->off = !wn_os_file_open(&mesh->file, (size_t)mesh->most << WN_BLOCK_SHIFT);
+    close_file(mesh);
 }
 
 void wn_mesh_forget(wn_space *space) {
-    if (!space->mesh || space->mesh->off) return;
+    if (!space->mesh) return;
     wn_mesh_drop_plan(space);
     forget_frames(space);
 }
 
 void wn_mesh_seal(wn_space *space) {
     wn_mesh *mesh = space->mesh;
-    if (!mesh || mesh->off) return;
+    if (!mesh) return;
     wn_mesh_drop_plan(space);
     for (uint32_t f = mesh->most; f > mesh->unsealed; f--)
         if (mesh->blocks[f - 1]) {
@@ -233,17 +250,15 @@ bool wn_mesh_plan(wn_space *space, size_t enough) {
     wn_mesh_give_back(space);
     if (!space->meshes || (!space->mesh && __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED) <= enough))
         return false;
+    wn_os_lock_brief(&space->lock);
+    if (space->mesh && space->mesh->unsealed > space->mesh->most / 2)
+        forget_frames(space); /* forks have used up the file */
+    pthread_mutex_unlock(&space->lock);
     if (!open_file(space)) return false;
     wn_mesh *mesh = space->mesh;
-    if (!wn_os_file_is_open(&mesh->file)) {
-        mesh->off = true;
-        return false;
-    }
     bool written = mesh->shared;
     for (wn_chunk *c = NULL;;) {
         wn_os_lock_brief(&space->lock);
-        /* Forks have used up half of the file. */
-        if (!c && mesh->unsealed > mesh->most / 2) forget_frames(space);
         c = chunk_after(space, c);
         unsigned end = c ? c->committed : 0;
         pthread_mutex_unlock(&space->lock);
@@ -344,7 +359,7 @@ bool wn_mesh_choose(wn_space *space) {
         choose_some(space);
         /* Alone on a frame a block gains nothing. */
         if (mesh->chosen_count < 2) continue;
-        if (!find_frame(space) || !wn_os_file_is_open(&mesh->file)) break;
+        if (!find_frame(space)) break;
         mesh->window = wn_os_file_map(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
         if (!mesh->window) break;
         memset(mesh->taken, 0, sizeof mesh->taken);
@@ -383,6 +398,11 @@ static bool lay(wn_space *space, wn_block *b) {
 
 bool wn_mesh_lay(wn_space *space, uint64_t deadline) {
     wn_mesh *mesh = space->mesh;
+    /* Here, where no thread of the program's can close it before it is used. */
+    if (mesh->chosen_count && !wn_os_file_is_open(&mesh->file)) {
+        mesh->off = true;
+        mesh->count = mesh->laid = mesh->chosen_count = 0;
+    }
     while (mesh->laid < mesh->chosen_count) {
         wn_block *b = mesh->chosen[mesh->laid++];
         wn_os_lock_brief(&space->lock);

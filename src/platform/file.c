@@ -3,7 +3,6 @@
 #include "platform/platform.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -16,6 +15,8 @@ bool wn_os_file_open(wn_os_file *file, size_t size) {
     struct rlimit largest; /* one beyond it would end the process by a signal */
     if (getrlimit(RLIMIT_FSIZE, &largest) != 0 || (largest.rlim_cur != RLIM_INFINITY && largest.rlim_cur < size))
         return false;
+    /* Where memory is counted as it is promised, a view may be refused after what it replaces is gone. */
+    if (wn_os_number_in("/proc/sys/vm/overcommit_memory") == 2) return false;
     file->descriptor = memfd_create("winnow", MFD_CLOEXEC);
     if (file->descriptor < 0) return false;
     if (ftruncate(file->descriptor, (off_t)size) != 0 || fstat(file->descriptor, &s) != 0) {
@@ -77,12 +78,8 @@ bool wn_os_file_written(const void *start, size_t size, size_t n, uint16_t *writ
 
 size_t wn_os_mappings(void) {
     enum { USUAL = 65530 };
-    FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
-    unsigned long n = 0;
-    if (!f) return USUAL;
-    if (fscanf(f, "%lu", &n) != 1) n = USUAL;
-    fclose(f);
-    return n;
+    size_t n = wn_os_number_in("/proc/sys/vm/max_map_count");
+    return n ? n : USUAL;
 }
 
 #else /* elsewhere nothing is laid together */

@@ -99,8 +99,7 @@ size_t wn_os_cache_size(void) {
     return (size_t)4 << 20;
 }
 
-/* The number a one-line file holds; 0 when it is absent or says "max". */
-static size_t number_in_file(const char *path) {
+size_t wn_os_number_in(const char *path) {
     FILE *f = fopen(path, "re");
     if (!f) return 0;
     unsigned long long n = 0;
@@ -121,7 +120,7 @@ static size_t cgroup_limit(void) {
         char *group = line + 3;
         for (;;) {
             snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group[0] && group[1] ? group : "");
-            size_t n = number_in_file(path);
+            size_t n = wn_os_number_in(path);
             if (n && (!limit || n < limit)) limit = n;
             char *slash = strrchr(group, '/');
             if (!slash || !group[1]) break;

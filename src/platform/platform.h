@@ -65,6 +65,8 @@ size_t wn_os_physical_memory(void);
 size_t wn_os_memory_limit(void);
 /* Bytes of the last-level cache; a guess of 4 MiB when unknown. */
 size_t wn_os_cache_size(void);
+/* The number that a one-line file of the kernel's holds; 0 when it is absent or says "max". */
+size_t wn_os_number_in(const char *path);
 unsigned wn_os_processors(void);
 /* The one the calling thread runs on, for a moment at least; always 0 where that cannot be known. */
 unsigned wn_os_processor(void);
