@@ -7,23 +7,10 @@
  * while the kernel adds that up.
  */
 #include "../random.h"
+#include "things.h"
 #include "../bench.h"
 #include <string.h>
 #include <unistd.h>
-
-typedef struct thing {
-    wn_object head;
-    struct thing *other;
-    uint64_t number;
-} thing;
-static const wn_type thing_type = WN_TYPE(thing, WN_REFS(thing, other));
-
-typedef struct things {
-    wn_object head;
-    size_t length;
-    thing *thing[];
-} things;
-static const wn_type things_type = WN_TYPE(things, WN_ITEMS(things, length, thing));
 
 enum { OBJECTS, ONE_IN, BUSY };
 

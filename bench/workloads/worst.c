@@ -5,20 +5,7 @@
  */
 #include "../bench.h"
 #include "../random.h"
-
-typedef struct thing {
-    wn_object head;
-    struct thing *other;
-    uint64_t number;
-} thing;
-static const wn_type thing_type = WN_TYPE(thing, WN_REFS(thing, other));
-
-typedef struct things {
-    wn_object head;
-    size_t length;
-    thing *thing[];
-} things;
-static const wn_type things_type = WN_TYPE(things, WN_ITEMS(things, length, thing));
+#include "things.h"
 
 typedef struct refs {
     wn_object head;
