@@ -1,4 +1,5 @@
-/* things.h - an object of 32 bytes with a reference and a number, and an array of such: for workloads that need many. */
+/* things.h - an object of 32 bytes with a reference and a number, and an array of such: for workloads that need many.
+ */
 #ifndef BENCH_THINGS_H
 #define BENCH_THINGS_H
 
