@@ -87,14 +87,16 @@ static void settle(model *m) {
         wn_space_disown(&m->space, &m->current[i]);
     }
 }
+static void lay_chosen(model *m) {
+    while (wn_mesh_lay(&m->space, 0)) {
+    }
+}
 /* Returns how many bytes less the blocks take. */
 static size_t lay(model *m, size_t enough) {
     settle(m);
     size_t before = wn_mesh_resident(&m->space);
     if (!wn_mesh_plan(&m->space, enough)) return 0;
-    while (wn_mesh_choose(&m->space))
-        while (wn_mesh_lay(&m->space, 0)) {
-        }
+    while (wn_mesh_choose(&m->space)) lay_chosen(m);
     size_t after = wn_mesh_resident(&m->space);
     return before > after ? before - after : 0; /* what was written to since it was laid counts for itself again */
 }
@@ -218,6 +220,30 @@ static void what_is_in_use_is_not_touched(void **state) {
     close_model(&m);
 }
 
+/* Between planning, choosing and laying the program goes on, and blocks come back as those of another class. */
+static void blocks_of_another_class_do_not_fit(void **state) {
+    (void)state;
+    for (int chosen = 0; chosen < 2; chosen++) {
+        model m;
+        fragment(&m);
+        assert_true(wn_mesh_plan(&m.space, 0));
+        if (chosen) assert_true(wn_mesh_choose(&m.space));
+        size_t others = 0;
+        for (size_t i = m.n; i-- > 0;)
+            if ((uintptr_t)m.slots[i].at / WN_BLOCK_SIZE & 1) drop(&m, i);
+        for (size_t i = 0; i < 3000; i++) make(&m, 2);
+        for (size_t i = m.n; i-- > 0;)
+            if (m.slots[i].size == sizes[2] && random_below(20)) drop(&m, i);
+        settle(&m);
+        for (size_t i = 0; i < m.n; i++) others += m.slots[i].size == sizes[2];
+        assert_in_range(others, 50, 1000);
+        if (chosen) lay_chosen(&m);
+        while (wn_mesh_choose(&m.space)) lay_chosen(&m);
+        assert_true(is_whole(&m));
+        close_model(&m);
+    }
+}
+
 /* The child sees its slots as they were, whatever the parent lays on the frames and gives back, and the other way. */
 static void a_fork_parts_what_is_shared(void **state) {
     (void)state;
@@ -295,6 +321,7 @@ int main(void) {
         cmocka_unit_test(enough_is_enough),
         cmocka_unit_test(what_is_written_to_is_laid_again),
         cmocka_unit_test(what_is_in_use_is_not_touched),
+        cmocka_unit_test(blocks_of_another_class_do_not_fit),
         cmocka_unit_test(a_fork_parts_what_is_shared),
         cmocka_unit_test(a_file_that_was_taken_away_is_missed_in_time),
     };

@@ -12,11 +12,14 @@ enum {
     LEAVING = ~0u / 2 /* wn_mesh.blocks of a frame that no block is on and that is not yet given back */
 };
 
-/* A block that may be laid, and what it is sorted by: kind, class, then how many of its slots are live. */
+/* A block that may be laid, and what it is sorted by: its group, then how many of its slots are live. */
 typedef struct candidate {
     wn_block *block; /* NULL: taken */
     uint32_t key;
 } candidate;
+
+/* Kind and class: blocks of one group have their slots at the same offsets. */
+static uint32_t group_of(const wn_block *b) { return (uint32_t)b->kind << 15 | b->cls; }
 
 typedef struct wn_mesh {
     wn_os_file file;
@@ -35,7 +38,8 @@ typedef struct wn_mesh {
     size_t count, next, enough;
     wn_block *chosen[TOGETHER];
     unsigned chosen_count, laid;
-    uint32_t frame;                 /* they are laid on */
+    uint32_t group;                 /* of those */
+    uint32_t frame;                 /* that they are laid on */
     char *window;                   /* its memory; NULL: nothing is chosen */
     uint64_t taken[WN_BLOCK_WORDS]; /* its slots that are live in one of its blocks */
 } wn_mesh;
@@ -233,7 +237,7 @@ static void find_sparse(wn_space *space, wn_chunk *c, unsigned end) {
             wn_block *b = &c->block[j];
             if (!is_sparse(space, b)) continue;
             uint32_t used = __atomic_load_n(&b->used, __ATOMIC_RELAXED);
-            mesh->sparse[mesh->count++] = (candidate){b, (uint32_t)b->kind << 31 | (uint32_t)b->cls << 16 | used};
+            mesh->sparse[mesh->count++] = (candidate){b, group_of(b) << 16 | used};
         }
         pthread_mutex_unlock(&space->lock);
     }
@@ -312,16 +316,15 @@ static void choose_some(wn_space *space) {
     mesh->chosen_count = mesh->laid = 0;
     while (mesh->next < mesh->count && !mesh->sparse[mesh->next].block) mesh->next++;
     unsigned misses = 0;
-    uint32_t group = 0;
     for (size_t i = mesh->next; i < mesh->count && misses < PATIENCE && mesh->chosen_count < TOGETHER;) {
         wn_os_lock_brief(&space->lock);
         for (unsigned j = 0; j < LOOK && i < mesh->count && mesh->chosen_count < TOGETHER; j++, i++) {
             candidate *each = &mesh->sparse[i];
             if (!each->block) continue;
-            if (!mesh->chosen_count) group = each->key >> 16;
-            if (each->key >> 16 != group) misses = PATIENCE;
+            if (!mesh->chosen_count) mesh->group = each->key >> 16;
+            if (each->key >> 16 != mesh->group) misses = PATIENCE;
             if (misses == PATIENCE) break;
-            if (!is_sparse(space, each->block)) {
+            if (!is_sparse(space, each->block) || group_of(each->block) != mesh->group) {
                 each->block = NULL;
             } else if (fits(mesh, each->block)) {
                 take(mesh, each->block);
@@ -406,7 +409,8 @@ bool wn_mesh_lay(wn_space *space, uint64_t deadline) {
     while (mesh->laid < mesh->chosen_count) {
         wn_block *b = mesh->chosen[mesh->laid++];
         wn_os_lock_brief(&space->lock);
-        if (is_sparse(space, b) && fits(mesh, b) && !lay(space, b)) mesh->count = mesh->laid = mesh->chosen_count = 0;
+        bool fit = is_sparse(space, b) && group_of(b) == mesh->group && fits(mesh, b);
+        if (fit && !lay(space, b)) mesh->count = mesh->laid = mesh->chosen_count = 0;
         pthread_mutex_unlock(&space->lock);
         if (wn_os_now() >= deadline) break;
     }
