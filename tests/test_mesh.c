@@ -1,5 +1,6 @@
 /* test_mesh.c - sparse blocks laid together: a space driven at random beside a model of what each slot holds, and what
  * a fork, a pin and a file that was taken away do to it. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -36,6 +37,7 @@ typedef struct model {
     wn_buffer_ buffer[SIZES];
     slot *slots;
     size_t n;
+    bool stop; /* for threads beside it; atomic */
 } model;
 
 static void open_model(model *m) {
@@ -244,6 +246,47 @@ static void blocks_of_another_class_do_not_fit(void **state) {
     }
 }
 
+static void *give_back(void *arg) {
+    model *m = arg;
+    while (!__atomic_load_n(&m->stop, __ATOMIC_RELAXED)) wn_mesh_give_back(&m->space);
+    return NULL;
+}
+
+/* A frame goes back once, whoever does it, and is not laid on before. */
+static void frames_go_back_once(void **state) {
+    (void)state;
+    enum { HELPERS = 3 };
+    model m;
+    pthread_t helper[HELPERS];
+    void *all[2000];
+    seed = 3;
+    open_model(&m);
+    for (int i = 0; i < HELPERS; i++) assert_int_equal(pthread_create(&helper[i], NULL, give_back, &m), 0);
+    for (int round = 0; round < 40; round++) {
+        for (size_t i = 0; i < 6000; i++) make(&m, 3);
+        keep_one_in(&m, 8);
+        lay(&m, m.space.block_bytes / 2);
+        /* Many frames are left at once, and wanted again. */
+        size_t n = 0;
+        for (size_t i = m.n; i-- > 0 && n < 2000;) {
+            if (!wn_block_of(m.slots[i].at)->frame) continue;
+            all[n++] = m.slots[i].at;
+            m.slots[i] = m.slots[--m.n];
+        }
+        wn_space_free(&m.space, all, n);
+        lay(&m, 0);
+        assert_true(is_whole(&m));
+        keep_one_in(&m, SIZE_MAX);
+    }
+    __atomic_store_n(&m.stop, true, __ATOMIC_RELAXED);
+    for (int i = 0; i < HELPERS; i++) pthread_join(helper[i], NULL);
+    settle(&m);
+    keep_one_in(&m, SIZE_MAX);
+    wn_mesh_give_back(&m.space);
+    assert_int_equal(wn_mesh_resident(&m.space), 0);
+    close_model(&m);
+}
+
 /* The child sees its slots as they were, whatever the parent lays on the frames and gives back, and the other way. */
 static void a_fork_parts_what_is_shared(void **state) {
     (void)state;
@@ -322,6 +365,7 @@ int main(void) {
         cmocka_unit_test(what_is_written_to_is_laid_again),
         cmocka_unit_test(what_is_in_use_is_not_touched),
         cmocka_unit_test(blocks_of_another_class_do_not_fit),
+        cmocka_unit_test(frames_go_back_once),
         cmocka_unit_test(a_fork_parts_what_is_shared),
         cmocka_unit_test(a_file_that_was_taken_away_is_missed_in_time),
     };

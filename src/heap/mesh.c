@@ -5,11 +5,12 @@
 #include <string.h>
 
 enum {
-    SPARSE = 4,       /* a block is worth laying when at most one slot in so many is live */
-    TOGETHER = 64,    /* blocks laid on a frame in one go, at most */
-    PATIENCE = 128,   /* blocks in a row that do not fit, after which a frame counts as full */
-    LOOK = 32,        /* blocks looked at under the space's lock at a time */
-    LEAVING = ~0u / 2 /* wn_mesh.blocks of a frame that no block is on and that is not yet given back */
+    SPARSE = 4,            /* a block is worth laying when at most one slot in so many is live */
+    TOGETHER = 64,         /* blocks laid on a frame in one go, at most */
+    PATIENCE = 128,        /* blocks in a row that do not fit, after which a frame counts as full */
+    LOOK = 32,             /* blocks looked at under the space's lock at a time */
+    LEAVING = ~0u / 2 - 1, /* wn_mesh.blocks of a frame that no block is on and that is not yet given back */
+    GOING                  /* the same while somebody gives it back */
 };
 
 /* A block that may be laid, and what it is sorted by: its group, then how many of its slots are live. */
@@ -30,6 +31,7 @@ typedef struct wn_mesh {
     uint32_t shared;   /* blocks on frames, but those that were parted from them */
     uint32_t frames;   /* in use: some block is on them, or they are sealed */
     uint32_t leaving;  /* in use, but to be given back */
+    uint32_t going;    /* in use, but being given back: not while the world stands still */
     uint32_t unsealed; /* the first that may be changed */
     uint32_t *blocks;  /* how many are on each frame */
 
@@ -162,17 +164,19 @@ void wn_mesh_part(wn_space *space, wn_block *b) {
 }
 
 void wn_mesh_give_back(wn_space *space) {
-    wn_mesh *mesh = space->mesh;
-    if (!mesh) return;
     wn_os_lock_brief(&space->lock);
-    for (uint32_t f = mesh->unsealed; mesh->leaving && f < mesh->most; f++) {
+    wn_mesh *mesh = space->mesh;
+    for (uint32_t f = mesh ? mesh->unsealed : 0; mesh && mesh->leaving && f < mesh->most; f++) {
         if (mesh->blocks[f] != LEAVING) continue;
+        mesh->blocks[f] = GOING;
         mesh->leaving--;
+        mesh->going++;
         pthread_mutex_unlock(&space->lock);
         if (wn_os_file_is_open(&mesh->file))
             wn_os_file_discard(&mesh->file, (size_t)f << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
         wn_os_lock_brief(&space->lock);
         mesh->blocks[f] = 0;
+        mesh->going--;
         mesh->frames--;
     }
     pthread_mutex_unlock(&space->lock);
@@ -255,7 +259,7 @@ bool wn_mesh_plan(wn_space *space, size_t enough) {
     if (!space->meshes || (!space->mesh && __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED) <= enough))
         return false;
     wn_os_lock_brief(&space->lock);
-    if (space->mesh && space->mesh->unsealed > space->mesh->most / 2)
+    if (space->mesh && space->mesh->unsealed > space->mesh->most / 2 && !space->mesh->going)
         forget_frames(space); /* forks have used up the file */
     pthread_mutex_unlock(&space->lock);
     if (!open_file(space)) return false;

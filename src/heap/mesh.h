@@ -49,7 +49,7 @@ void wn_mesh_seal(wn_space *space);
 void wn_mesh_forget(wn_space *space);
 /* Gives the pages of n blocks back to the system, so that they read as zero; nobody else has the blocks. */
 void wn_mesh_renew(wn_space *space, wn_block *first, size_t n);
-/* Gives back frames that no block is on. Takes the lock. */
+/* Gives back frames that no block is on. Takes the lock; any thread may at any time. */
 void wn_mesh_give_back(wn_space *space);
 void wn_mesh_fini(wn_space *space);
 
