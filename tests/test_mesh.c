@@ -287,6 +287,33 @@ static void frames_go_back_once(void **state) {
     close_model(&m);
 }
 
+/* A frame that was chosen when the program forked is the parent's alone, however late the child finds that out. */
+static void a_fork_leaves_what_was_chosen_to_the_parent(void **state) {
+    (void)state;
+    model m;
+    int told[2];
+    char byte = 0;
+    fragment(&m);
+    assert_true(wn_mesh_plan(&m.space, 0) && wn_mesh_choose(&m.space));
+    assert_int_equal(pipe(told), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) {
+        bool ok = read(told[0], &byte, 1) == 1;
+        wn_space_inherit(&m.space);
+        _exit(ok && is_whole(&m) ? 0 : 1);
+    }
+    wn_mesh_seal(&m.space);
+    assert_true(lay(&m, 0));
+    assert_int_equal(write(told[1], &byte, 1), 1);
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_true(is_whole(&m));
+    for (int i = 0; i < 2; i++) close(told[i]);
+    close_model(&m);
+}
+
 /* The child sees its slots as they were, whatever the parent lays on the frames and gives back, and the other way. */
 static void a_fork_parts_what_is_shared(void **state) {
     (void)state;
@@ -366,6 +393,7 @@ int main(void) {
         cmocka_unit_test(what_is_in_use_is_not_touched),
         cmocka_unit_test(blocks_of_another_class_do_not_fit),
         cmocka_unit_test(frames_go_back_once),
+        cmocka_unit_test(a_fork_leaves_what_was_chosen_to_the_parent),
         cmocka_unit_test(a_fork_parts_what_is_shared),
         cmocka_unit_test(a_file_that_was_taken_away_is_missed_in_time),
     };

@@ -98,10 +98,18 @@ static void close_file(wn_mesh *mesh) {
     mesh->opened = false;
 }
 
+/* Drops a plan as it is. The frame that was chosen stays as full as it is: after a fork it is the parent's. */
+static void abandon_plan(wn_mesh *mesh) {
+    if (mesh->window) wn_os_release(mesh->window, WN_BLOCK_SIZE);
+    mesh->window = NULL;
+    mesh->chosen_count = mesh->laid = 0;
+    mesh->count = mesh->next = 0;
+}
+
 void wn_mesh_fini(wn_space *space) {
     wn_mesh *mesh = space->mesh;
     if (!mesh) return;
-    wn_mesh_drop_plan(space);
+    abandon_plan(mesh);
     close_file(mesh);
     drop(mesh);
     space->mesh = NULL;
@@ -125,14 +133,14 @@ static void forget_frames(wn_space *space) {
 
 void wn_mesh_forget(wn_space *space) {
     if (!space->mesh) return;
-    wn_mesh_drop_plan(space);
+    abandon_plan(space->mesh);
     forget_frames(space);
 }
 
 void wn_mesh_seal(wn_space *space) {
     wn_mesh *mesh = space->mesh;
     if (!mesh) return;
-    wn_mesh_drop_plan(space);
+    abandon_plan(mesh);
     for (uint32_t f = mesh->most; f > mesh->unsealed; f--)
         if (mesh->blocks[f - 1]) {
             mesh->unsealed = f;
@@ -264,7 +272,9 @@ bool wn_mesh_plan(wn_space *space, size_t enough) {
     pthread_mutex_unlock(&space->lock);
     if (!open_file(space)) return false;
     wn_mesh *mesh = space->mesh;
+    wn_os_lock_brief(&space->lock);
     bool written = mesh->shared;
+    pthread_mutex_unlock(&space->lock);
     for (wn_chunk *c = NULL;;) {
         wn_os_lock_brief(&space->lock);
         c = chunk_after(space, c);
@@ -287,7 +297,10 @@ static void close_window(wn_space *space) {
     wn_mesh *mesh = space->mesh;
     if (!mesh->window) return;
     wn_os_release(mesh->window, WN_BLOCK_SIZE);
-    if (!mesh->blocks[mesh->frame] && wn_os_file_is_open(&mesh->file))
+    wn_os_lock_brief(&space->lock);
+    bool empty = !mesh->blocks[mesh->frame];
+    pthread_mutex_unlock(&space->lock);
+    if (empty && wn_os_file_is_open(&mesh->file))
         wn_os_file_discard(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
     mesh->window = NULL;
     mesh->chosen_count = mesh->laid = 0;
@@ -296,7 +309,7 @@ static void close_window(wn_space *space) {
 void wn_mesh_drop_plan(wn_space *space) {
     if (!space->mesh) return;
     close_window(space);
-    space->mesh->count = space->mesh->next = 0;
+    abandon_plan(space->mesh);
 }
 
 /* ---- choosing ---------------------------------------------------------------------------------------------------- */
@@ -356,11 +369,11 @@ static bool find_frame(wn_space *space) {
 
 bool wn_mesh_choose(wn_space *space) {
     wn_mesh *mesh = space->mesh;
-    if (!mesh || !mesh->count) return false;
+    if (!mesh) return false;
     close_window(space);
     wn_mesh_give_back(space);
     wn_os_lock_brief(&space->lock);
-    bool more = !mesh->off && wn_mesh_resident(space) > mesh->enough;
+    bool more = mesh->count && !mesh->off && wn_mesh_resident(space) > mesh->enough;
     pthread_mutex_unlock(&space->lock);
     while (more && mesh->next < mesh->count) {
         choose_some(space);
