@@ -9,6 +9,7 @@ enum {
     TOGETHER = 64,         /* blocks laid on a frame in one go, at most */
     PATIENCE = 128,        /* blocks in a row that do not fit, after which a frame counts as full */
     LOOK = 32,             /* blocks looked at under the space's lock at a time */
+    MOST = 1 << 20,        /* frames, at most, whatever the system grants: a fork looks through their counts */
     LEAVING = ~0u / 2 - 1, /* wn_mesh.blocks of a frame that no block is on and that is not yet given back */
     GOING                  /* the same while somebody gives it back */
 };
@@ -63,7 +64,9 @@ static void drop(wn_mesh *mesh) {
 static wn_mesh *make(void) {
     /* Each view may split a mapping in two, and the program has mappings of its own. */
     size_t most = wn_os_mappings() / 8 * 3;
-    if (most > LEAVING) most = LEAVING;
+    if (most > MOST) most = MOST;
+    /* A view begins and ends where a page does. */
+    if (WN_BLOCK_SIZE % wn_os_page_size()) most = 0;
     wn_mesh *mesh = most ? calloc(1, sizeof *mesh) : NULL;
     if (!mesh) return NULL;
     mesh->most = (uint32_t)most;
