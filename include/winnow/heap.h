@@ -145,7 +145,8 @@ WN_API size_t wn_frozen_count(const wn_heap *heap);
 
 /* Gives memory back to the system at once: that of empty blocks, and, with the option `meshing`, that of nearly empty
  * ones: those whose objects do not overlap are laid together on the same memory, and every object keeps its address.
- * Stops the world for half a millisecond at a time. Returns the bytes given back. */
+ * Stops the world for half a millisecond at a time, after once to look at all blocks, which takes longer where many
+ * were laid before: some 40 us per MiB. Returns the bytes given back. */
 WN_API size_t wn_trim(wn_mutator *m);
 
 /* ---- watching ---------------------------------------------------------------------------------------------------- */

@@ -337,13 +337,16 @@ wn_status wn_unfreeze(wn_mutator *fast) {
 
 /* All sparse blocks; the world is stopped, and goes on in between. Returns the bytes it gave back. */
 static size_t lay_together(mutator *m) {
-    enum { STOP_NS = 500000 };
+    enum { STOP_NS = 500000, REST_NS = 100000 };
     wn_space *space = &m->heap->space;
     size_t before = wn_mesh_resident(space);
     if (!wn_mesh_plan(space, 0)) return 0;
     for (uint64_t deadline = wn_os_now() + STOP_NS; wn_mesh_choose(space);)
         while (wn_mesh_lay(space, deadline) || wn_os_now() >= deadline) {
+            bool others = m->heap->mutator_count > 1;
             wn_world_start(m->heap, m);
+            /* Who was stopped sleeps, and would find the world stopped again when it is awake. */
+            if (others) wn_os_nap(REST_NS);
             wn_world_stop(m->heap, m);
             deadline = wn_os_now() + STOP_NS;
         }
