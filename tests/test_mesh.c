@@ -185,6 +185,37 @@ static void enough_is_enough(void **state) {
     close_model(&m);
 }
 
+static unsigned mappings(void) {
+    unsigned n = 0;
+    FILE *f = fopen("/proc/self/maps", "r");
+    for (int c; f && (c = getc(f)) != EOF;) n += c == '\n';
+    if (f) fclose(f);
+    return n;
+}
+
+/* Pages that are no views any more are like their neighbours, and one mapping with them. */
+static void mappings_come_back(void **state) {
+    (void)state;
+    for (int large = 0; large < 2; large++) {
+        model m;
+        seed = 4;
+        open_model(&m);
+        m.space.large_pages = large;
+        make(&m, 0);
+        unsigned before = mappings();
+        for (size_t i = 0; i < 6000; i++) make(&m, 3);
+        keep_one_in(&m, 8);
+        lay(&m, 0);
+        assert_true(mappings() > before + 100);
+        keep_one_in(&m, 2); /* so that not all go back together */
+        wn_space_discard(&m.space, (size_t)-1);
+        keep_one_in(&m, SIZE_MAX);
+        wn_space_discard(&m.space, (size_t)-1);
+        assert_true(mappings() < before + 20);
+        close_model(&m);
+    }
+}
+
 /* What the program writes to is its own again, and is laid again. */
 static void what_is_written_to_is_laid_again(void **state) {
     (void)state;
@@ -389,6 +420,7 @@ int main(void) {
         cmocka_unit_test(slots_keep_what_they_hold),
         cmocka_unit_test(a_sparse_space_takes_little),
         cmocka_unit_test(enough_is_enough),
+        cmocka_unit_test(mappings_come_back),
         cmocka_unit_test(what_is_written_to_is_laid_again),
         cmocka_unit_test(what_is_in_use_is_not_touched),
         cmocka_unit_test(blocks_of_another_class_do_not_fit),

@@ -202,6 +202,8 @@ void wn_mesh_renew(wn_space *space, wn_block *first, size_t n) {
         if (!viewing) {
             wn_os_discard(start, run << WN_BLOCK_SHIFT);
         } else if (wn_os_file_unview(start, run << WN_BLOCK_SHIFT)) {
+            /* As its neighbours are, or the kernel would keep it apart from them. */
+            if (space->large_pages) wn_os_prefer_large_pages(start, run << WN_BLOCK_SHIFT);
             for (size_t j = i; j < i + run; j++) first[j].viewing = 0;
             __atomic_fetch_sub(&space->mesh->viewing, (uint32_t)run, __ATOMIC_RELAXED);
         } else {
