@@ -97,7 +97,7 @@ static void lay_chosen(model *m) {
 static size_t lay(model *m, size_t enough) {
     settle(m);
     size_t before = wn_mesh_resident(&m->space);
-    if (!wn_mesh_plan(&m->space, enough)) return 0;
+    if (!wn_mesh_plan(&m->space, enough, NULL, NULL)) return 0;
     while (wn_mesh_choose(&m->space)) lay_chosen(m);
     size_t after = wn_mesh_resident(&m->space);
     return before > after ? before - after : 0; /* what was written to since it was laid counts for itself again */
@@ -249,7 +249,7 @@ static void what_is_in_use_is_not_touched(void **state) {
     assert_false(pinned->viewing || frozen->viewing || owned->viewing);
     assert_true(is_whole(&m));
     m.space.meshes = false;
-    assert_false(wn_mesh_plan(&m.space, 0));
+    assert_false(wn_mesh_plan(&m.space, 0, NULL, NULL));
     close_model(&m);
 }
 
@@ -259,7 +259,7 @@ static void blocks_of_another_class_do_not_fit(void **state) {
     for (int chosen = 0; chosen < 2; chosen++) {
         model m;
         fragment(&m);
-        assert_true(wn_mesh_plan(&m.space, 0));
+        assert_true(wn_mesh_plan(&m.space, 0, NULL, NULL));
         if (chosen) assert_true(wn_mesh_choose(&m.space));
         size_t others = 0;
         for (size_t i = m.n; i-- > 0;)
@@ -275,6 +275,22 @@ static void blocks_of_another_class_do_not_fit(void **state) {
         assert_true(is_whole(&m));
         close_model(&m);
     }
+}
+
+static bool another_plans(void *space) { return wn_mesh_plan(space, 0, NULL, NULL); }
+static bool nobody_goes_on(void *space) { return space == NULL; }
+
+static void a_plan_gives_way(void **state) {
+    (void)state;
+    model m;
+    fragment(&m);
+    assert_false(wn_mesh_plan(&m.space, 0, nobody_goes_on, &m.space));
+    assert_false(wn_mesh_choose(&m.space));
+    assert_false(wn_mesh_plan(&m.space, 0, another_plans, &m.space));
+    assert_true(wn_mesh_choose(&m.space)); /* by the other plan */
+    lay_chosen(&m);
+    assert_true(is_whole(&m));
+    close_model(&m);
 }
 
 static void *give_back(void *arg) {
@@ -325,7 +341,7 @@ static void a_fork_leaves_what_was_chosen_to_the_parent(void **state) {
     int told[2];
     char byte = 0;
     fragment(&m);
-    assert_true(wn_mesh_plan(&m.space, 0) && wn_mesh_choose(&m.space));
+    assert_true(wn_mesh_plan(&m.space, 0, NULL, NULL) && wn_mesh_choose(&m.space));
     assert_int_equal(pipe(told), 0);
     pid_t child = fork();
     assert_true(child >= 0);
@@ -424,6 +440,7 @@ int main(void) {
         cmocka_unit_test(what_is_written_to_is_laid_again),
         cmocka_unit_test(what_is_in_use_is_not_touched),
         cmocka_unit_test(blocks_of_another_class_do_not_fit),
+        cmocka_unit_test(a_plan_gives_way),
         cmocka_unit_test(frames_go_back_once),
         cmocka_unit_test(a_fork_leaves_what_was_chosen_to_the_parent),
         cmocka_unit_test(a_fork_parts_what_is_shared),

@@ -40,6 +40,7 @@ typedef struct wn_mesh {
     candidate *sparse;
     size_t count, next, enough;
     wn_block *chosen[TOGETHER];
+    unsigned number; /* of the plan */
     unsigned chosen_count, laid;
     uint32_t group;                 /* of those */
     uint32_t frame;                 /* that they are laid on */
@@ -107,6 +108,7 @@ static void abandon_plan(wn_mesh *mesh) {
     mesh->window = NULL;
     mesh->chosen_count = mesh->laid = 0;
     mesh->count = mesh->next = 0;
+    mesh->number++;
 }
 
 void wn_mesh_fini(wn_space *space) {
@@ -232,32 +234,25 @@ static wn_chunk *chunk_after(const wn_space *space, const wn_chunk *last) {
 }
 
 /* What the program has written to since it was laid has memory of its own again: such blocks count as parted. */
-static void note_written(wn_space *space, wn_chunk *c, unsigned end) {
-    enum { PART = 64 };
+static void note_written(wn_space *space, wn_block *first, unsigned n) {
     size_t half = WN_BLOCK_SIZE / wn_os_page_size() / 2;
-    for (unsigned i = WN_FIRST_BLOCK; i < end; i += PART) {
-        unsigned n = end - i < PART ? end - i : (unsigned)PART;
-        uint16_t written[PART];
-        if (!wn_os_file_written(wn_block_start(&c->block[i]), WN_BLOCK_SIZE, n, written)) return;
-        wn_os_lock_brief(&space->lock);
-        for (unsigned j = 0; j < n; j++)
-            if (written[j] && written[j] >= half) wn_mesh_part(space, &c->block[i + j]);
-        pthread_mutex_unlock(&space->lock);
-    }
+    uint16_t written[LOOK];
+    if (!wn_os_file_written(wn_block_start(first), WN_BLOCK_SIZE, n, written)) return;
+    wn_os_lock_brief(&space->lock);
+    for (unsigned i = 0; i < n; i++)
+        if (written[i] && written[i] >= half) wn_mesh_part(space, &first[i]);
+    pthread_mutex_unlock(&space->lock);
 }
 
-static void find_sparse(wn_space *space, wn_chunk *c, unsigned end) {
+static void find_sparse(wn_space *space, wn_block *first, unsigned n) {
     wn_mesh *mesh = space->mesh;
-    for (unsigned i = WN_FIRST_BLOCK; i < end; i += LOOK) {
-        wn_os_lock_brief(&space->lock);
-        for (unsigned j = i; j < i + LOOK && j < end && mesh->count < mesh->most; j++) {
-            wn_block *b = &c->block[j];
-            if (!is_sparse(space, b)) continue;
-            uint32_t used = __atomic_load_n(&b->used, __ATOMIC_RELAXED);
-            mesh->sparse[mesh->count++] = (candidate){b, group_of(b) << 16 | used};
-        }
-        pthread_mutex_unlock(&space->lock);
+    wn_os_lock_brief(&space->lock);
+    for (wn_block *b = first; b < first + n && mesh->count < mesh->most; b++) {
+        if (!is_sparse(space, b)) continue;
+        uint32_t used = __atomic_load_n(&b->used, __ATOMIC_RELAXED);
+        mesh->sparse[mesh->count++] = (candidate){b, group_of(b) << 16 | used};
     }
+    pthread_mutex_unlock(&space->lock);
 }
 
 static int by_key(const void *a, const void *b) {
@@ -266,7 +261,7 @@ static int by_key(const void *a, const void *b) {
     return x->block < y->block ? -1 : x->block > y->block;
 }
 
-bool wn_mesh_plan(wn_space *space, size_t enough) {
+bool wn_mesh_plan(wn_space *space, size_t enough, bool (*go_on)(void *data), void *data) {
     wn_mesh_drop_plan(space);
     wn_mesh_give_back(space);
     if (!space->meshes || (!space->mesh && __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED) <= enough))
@@ -277,6 +272,7 @@ bool wn_mesh_plan(wn_space *space, size_t enough) {
     pthread_mutex_unlock(&space->lock);
     if (!open_file(space)) return false;
     wn_mesh *mesh = space->mesh;
+    unsigned number = mesh->number;
     wn_os_lock_brief(&space->lock);
     bool written = mesh->shared;
     pthread_mutex_unlock(&space->lock);
@@ -286,8 +282,16 @@ bool wn_mesh_plan(wn_space *space, size_t enough) {
         unsigned end = c ? c->committed : 0;
         pthread_mutex_unlock(&space->lock);
         if (!c) break;
-        if (written) note_written(space, c, end);
-        find_sparse(space, c, end);
+        for (unsigned i = WN_FIRST_BLOCK; i < end; i += LOOK) {
+            unsigned n = end - i < LOOK ? end - i : (unsigned)LOOK;
+            if (written) note_written(space, &c->block[i], n);
+            find_sparse(space, &c->block[i], n);
+            bool on = !go_on || go_on(data);
+            if (mesh->number != number) return false; /* what there is now is somebody else's */
+            if (on) continue;
+            wn_mesh_drop_plan(space);
+            return false;
+        }
     }
     wn_os_lock_brief(&space->lock);
     bool pays = wn_mesh_resident(space) > enough;

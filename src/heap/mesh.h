@@ -29,8 +29,10 @@
 size_t wn_mesh_resident(const wn_space *space);
 
 /* Plans to lay sparse blocks together until those in use take no more than `enough` bytes; an older plan is dropped.
- * False: there is nothing to be gained, or it is not to be had here. Other threads may run. */
-bool wn_mesh_plan(wn_space *space, size_t enough);
+ * False: there is nothing to be gained, or it is not to be had here. Other threads may run. Some 40 us for each MiB of
+ * blocks, so that `go_on`, unless it is NULL, is asked every so often: it may let others plan, which ends this plan,
+ * and answer false, which ends it too. */
+bool wn_mesh_plan(wn_space *space, size_t enough, bool (*go_on)(void *data), void *data);
 /* Chooses blocks for a frame; false: the plan is at its end, and gone. Other threads may run. */
 bool wn_mesh_choose(wn_space *space);
 /* Lays what was chosen until about `deadline` (wn_os_now), while all threads that may touch objects stand still. True:

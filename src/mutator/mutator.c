@@ -340,7 +340,7 @@ static size_t lay_together(mutator *m) {
     enum { STOP_NS = 500000, REST_NS = 100000 };
     wn_space *space = &m->heap->space;
     size_t before = wn_mesh_resident(space);
-    if (!wn_mesh_plan(space, 0)) return 0;
+    if (!wn_mesh_plan(space, 0, NULL, NULL)) return 0;
     for (uint64_t deadline = wn_os_now() + STOP_NS; wn_mesh_choose(space);)
         while (wn_mesh_lay(space, deadline) || wn_os_now() >= deadline) {
             bool others = m->heap->mutator_count > 1;

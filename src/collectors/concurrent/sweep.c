@@ -283,6 +283,8 @@ static bool lay_chosen(wn_cc *cc) {
     return true;
 }
 
+static bool go_on(void *cc) { return wn_cc_pause(cc, &((wn_cc *)cc)->worker[0]); }
+
 void wn_cc_mesh(wn_cc *cc) {
     wn_space *space = &cc->heap->space;
     size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED), enough = goal + goal / 4 + MESH_FROM;
@@ -291,7 +293,7 @@ void wn_cc_mesh(wn_cc *cc) {
     if (!cc->meshing) {
         cc->meshed_at = wn_os_now();
         cc->mesh_due = false;
-        cc->meshing = wn_mesh_plan(space, enough);
+        cc->meshing = wn_mesh_plan(space, enough, go_on, cc);
     } else if (!wn_mesh_choose(space)) {
         cc->meshing = false;
     } else if (!lay_chosen(cc)) {
