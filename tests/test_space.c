@@ -11,6 +11,22 @@
 
 enum { BLOCKS = 64, BACK = 24 };
 
+/* Where a page is larger than a block, the neighbours stay as they are. */
+static void a_range_is_discarded_and_no_more(void **state) {
+    (void)state;
+    enum { PAGES = 4 };
+    size_t page = wn_os_page_size(), all = PAGES * page;
+    char *p = wn_os_map(all);
+    assert_non_null(p);
+    for (size_t start = 0; start < all; start += page / 2)
+        for (size_t size = 0; start + size <= all; size += page / 2) {
+            memset(p, 1, all);
+            wn_os_discard(p + start, size);
+            for (size_t i = 0; i < all; i += page / 4) assert_int_equal(p[i], i < start || i >= start + size);
+        }
+    wn_os_release(p, all);
+}
+
 /* Blocks are taken from the lowest address up and given back from the highest down, so that what is used again next is
  * what was kept. */
 static void memory_goes_back_from_the_top_down(void **state) {
@@ -119,9 +135,8 @@ static void blocks_are_swept_together(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(memory_goes_back_from_the_top_down),
-        cmocka_unit_test(a_fresh_block_is_handed_out_whole),
-        cmocka_unit_test(huge_memory_goes_back_a_little_at_a_time),
+        cmocka_unit_test(a_range_is_discarded_and_no_more),  cmocka_unit_test(memory_goes_back_from_the_top_down),
+        cmocka_unit_test(a_fresh_block_is_handed_out_whole), cmocka_unit_test(huge_memory_goes_back_a_little_at_a_time),
         cmocka_unit_test(blocks_are_swept_together),
     };
     return cmocka_run_group_tests_name("space", tests, NULL, NULL);

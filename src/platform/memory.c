@@ -43,13 +43,26 @@ void *wn_os_map(size_t size) { return map(size, PROT_READ | PROT_WRITE); }
 
 bool wn_os_commit(void *start, size_t size) { return mprotect(start, size, PROT_READ | PROT_WRITE) == 0; }
 
-void wn_os_discard(void *start, size_t size) {
+static void discard_pages(void *start, size_t size) {
 #ifdef __linux__
     madvise(start, size, MADV_DONTNEED);
 #else
     /* Elsewhere MADV_DONTNEED need not zero: map fresh pages over the old ones. */
     mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 #endif
+}
+
+void wn_os_discard(void *start, size_t size) {
+    size_t page = wn_os_page_size(), before = (size_t)(-(uintptr_t)start & (page - 1));
+    if (size < before + page) {
+        memset(start, 0, size);
+        return;
+    }
+    size_t pages = (size - before) & ~(page - 1), after = size - before - pages;
+    char *first = (char *)start + before;
+    if (before) memset(start, 0, before);
+    discard_pages(first, pages);
+    if (after) memset(first + pages, 0, after);
 }
 
 void wn_os_populate(void *start, size_t size) {
