@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -214,6 +215,29 @@ static void mappings_come_back(void **state) {
         assert_true(mappings() < before + 20);
         close_model(&m);
     }
+}
+
+/* A view of a frame that went back would bring it into being again when its block is used for something else. */
+static void frames_stay_away(void **state) {
+    (void)state;
+    model m;
+    struct stat s;
+    int file = dup(0);
+    close(file);
+    seed = 5;
+    open_model(&m);
+    for (size_t i = 0; i < 6000; i++) make(&m, 3);
+    keep_one_in(&m, 8);
+    lay(&m, 0);
+    assert_int_equal(fstat(file, &s), 0); /* the lowest number that was free */
+    assert_true(s.st_blocks > 0);
+    keep_one_in(&m, SIZE_MAX);
+    wn_mesh_give_back(&m.space);
+    for (size_t i = 0; i < 6000; i++) make(&m, 3);
+    settle(&m);
+    assert_int_equal(fstat(file, &s), 0);
+    assert_int_equal(s.st_blocks, 0);
+    close_model(&m);
 }
 
 /* What the program writes to is its own again, and is laid again. */
@@ -437,6 +461,7 @@ int main(void) {
         cmocka_unit_test(a_sparse_space_takes_little),
         cmocka_unit_test(enough_is_enough),
         cmocka_unit_test(mappings_come_back),
+        cmocka_unit_test(frames_stay_away),
         cmocka_unit_test(what_is_written_to_is_laid_again),
         cmocka_unit_test(what_is_in_use_is_not_touched),
         cmocka_unit_test(blocks_of_another_class_do_not_fit),

@@ -231,15 +231,21 @@ static dirty_run claim_dirty(wn_space *space, wn_block *first, size_t n) {
     return run;
 }
 
-/* Zeroes them. A long run is discarded rather than written: the kernel zeroes pages only as they are touched. */
+/* Zeroes them. A long run is discarded rather than written: the kernel zeroes pages only as they are touched. So is a
+ * view, whose frame may have gone back: writing there would bring that into being again. */
 static void clean_run(wn_space *space, wn_block *first, size_t n, dirty_run run) {
     if (!run.n) return;
     if (n >= MANY) {
         wn_mesh_renew(space, first, n);
         return;
     }
-    for (size_t i = 0; i < n; i++)
-        if (run.few >> i & 1) memset(wn_block_start(&first[i]), 0, WN_BLOCK_SIZE);
+    for (size_t i = 0; i < n; i++) {
+        if (!(run.few >> i & 1)) continue;
+        if (first[i].viewing)
+            wn_mesh_renew(space, &first[i], 1);
+        else
+            memset(wn_block_start(&first[i]), 0, WN_BLOCK_SIZE);
+    }
 }
 
 /* Gives n blocks back to the chunk. Under the lock. */
