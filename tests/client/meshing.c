@@ -8,8 +8,17 @@
 
 enum { MANY = 800000, ONE_IN = 64 };
 
-/* Only where there are files in memory. */
+/* Only where there are files in memory, pages no larger than a block, and memory is not counted as it is promised. */
 static bool possible;
+
+static bool is_possible(void) {
+    int promised = 0;
+    FILE *f = fopen("/proc/sys/vm/overcommit_memory", "r");
+    if (!f) return false;
+    if (fscanf(f, "%d", &promised) != 1) promised = 0;
+    fclose(f);
+    return promised != 2 && sysconf(_SC_PAGESIZE) <= 32768;
+}
 
 /* One in so many, anywhere among them: every 64th would be at the same place of each block. */
 static size_t chosen(size_t i) { return i * ONE_IN + (size_t)((uint32_t)i * 2654435761u >> 16) % ONE_IN; }
@@ -65,8 +74,7 @@ static void nearly_empty_blocks_share_memory(void **state) {
         wn_assign(m, kept, NULL);
         client_collect(m);
         wn_trim(m);
-        s = stats_of(&c);
-        assert_true(s.meshed_bytes <= s.heap_bytes);
+        assert_true(stats_of(&c).meshed_bytes < (size_t)1 << 20); /* little is left that could share */
     }
     client_close(&c);
 }
@@ -203,9 +211,7 @@ static void parent_and_child_have_their_own(void **state) {
 }
 
 int main(void) {
-#ifdef __linux__
-    possible = true;
-#endif
+    possible = is_possible();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nearly_empty_blocks_share_memory),
         cmocka_unit_test(not_when_it_is_not_wanted),
