@@ -240,6 +240,30 @@ static void frames_stay_away(void **state) {
     close_model(&m);
 }
 
+/* However often a program forks, and however quickly its children are gone. */
+static void forks_do_not_use_up_memory(void **state) {
+    (void)state;
+    model m;
+    struct stat s;
+    int file = dup(0);
+    close(file);
+    seed = 6;
+    open_model(&m);
+    for (int round = 0; round < 40; round++) {
+        for (size_t i = 0; i < 6000; i++) make(&m, 3);
+        keep_one_in(&m, 8);
+        assert_true(lay(&m, 0));
+        assert_true(is_whole(&m));
+        wn_mesh_seal(&m.space); /* as after a fork */
+        assert_int_equal(fstat(file, &s), 0);
+        assert_true(s.st_blocks * 512 < (16 << 20));
+        assert_true(wn_mesh_resident(&m.space) < (size_t)16 << 20);
+        keep_one_in(&m, SIZE_MAX);
+        wn_space_discard(&m.space, (size_t)-1);
+    }
+    close_model(&m);
+}
+
 /* What the program writes to is its own again, and is laid again. */
 static void what_is_written_to_is_laid_again(void **state) {
     (void)state;
@@ -462,6 +486,7 @@ int main(void) {
         cmocka_unit_test(enough_is_enough),
         cmocka_unit_test(mappings_come_back),
         cmocka_unit_test(frames_stay_away),
+        cmocka_unit_test(forks_do_not_use_up_memory),
         cmocka_unit_test(what_is_written_to_is_laid_again),
         cmocka_unit_test(what_is_in_use_is_not_touched),
         cmocka_unit_test(blocks_of_another_class_do_not_fit),

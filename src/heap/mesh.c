@@ -8,6 +8,7 @@ enum {
     SPARSE = 4,            /* a block is worth laying when at most one slot in so many is live */
     TOGETHER = 64,         /* blocks laid on a frame in one go, at most */
     PATIENCE = 128,        /* blocks in a row that do not fit, after which a frame counts as full */
+    DEAD = 256,            /* frames that only forks keep: from then on a new file may be worth its while */
     LOOK = 32,             /* blocks looked at under the space's lock at a time */
     MOST = 1 << 20,        /* frames, at most, whatever the system grants: a fork looks through their counts */
     LEAVING = ~0u / 2 - 1, /* wn_mesh.blocks of a frame that no block is on and that is not yet given back */
@@ -34,6 +35,7 @@ typedef struct wn_mesh {
     uint32_t leaving;  /* in use, but to be given back */
     uint32_t going;    /* in use, but being given back: not while the world stands still */
     uint32_t unsealed; /* the first that may be changed */
+    uint32_t dead;     /* of the sealed ones: no block is on them */
     uint32_t *blocks;  /* how many are on each frame */
 
     /* the plan: of the one thread that lays */
@@ -132,7 +134,7 @@ static void forget_frames(wn_space *space) {
             if (listed) wn_space_list_block(space, b);
         }
     wn_os_discard(mesh->blocks, mesh->most * sizeof *mesh->blocks);
-    mesh->shared = mesh->frames = mesh->leaving = mesh->unsealed = 0;
+    mesh->shared = mesh->frames = mesh->leaving = mesh->unsealed = mesh->dead = 0;
     close_file(mesh);
 }
 
@@ -151,6 +153,7 @@ void wn_mesh_seal(wn_space *space) {
             mesh->unsealed = f;
             break;
         }
+    mesh->dead += mesh->leaving;
     mesh->leaving = 0;
 }
 
@@ -163,7 +166,11 @@ void wn_mesh_leave(wn_space *space, wn_block *b) {
     if (!b->parted) mesh->shared--;
     b->frame = 0;
     b->parted = 0;
-    if (--mesh->blocks[f] || f < mesh->unsealed) return;
+    if (--mesh->blocks[f]) return;
+    if (f < mesh->unsealed) {
+        mesh->dead++;
+        return;
+    }
     mesh->blocks[f] = LEAVING;
     mesh->leaving++;
 }
@@ -261,14 +268,18 @@ static int by_key(const void *a, const void *b) {
     return x->block < y->block ? -1 : x->block > y->block;
 }
 
+/* By forks. The memory of a file goes back when nobody views it any more, here and there. */
+static bool is_used_up(const wn_mesh *mesh) {
+    return mesh->unsealed > mesh->most / 2 || (mesh->dead > DEAD && mesh->dead > mesh->frames / 2);
+}
+
 bool wn_mesh_plan(wn_space *space, size_t enough, bool (*go_on)(void *data), void *data) {
     wn_mesh_drop_plan(space);
     wn_mesh_give_back(space);
     if (!space->meshes || (!space->mesh && __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED) <= enough))
         return false;
     wn_os_lock_brief(&space->lock);
-    if (space->mesh && space->mesh->unsealed > space->mesh->most / 2 && !space->mesh->going)
-        forget_frames(space); /* forks have used up the file */
+    if (space->mesh && is_used_up(space->mesh) && !space->mesh->going) forget_frames(space);
     pthread_mutex_unlock(&space->lock);
     if (!open_file(space)) return false;
     wn_mesh *mesh = space->mesh;
