@@ -438,7 +438,8 @@ static bool lay(wn_space *space, wn_block *b) {
 
 bool wn_mesh_lay(wn_space *space, uint64_t deadline) {
     wn_mesh *mesh = space->mesh;
-    /* Here, where no thread of the program's can close it before it is used. */
+    /* Here, where no thread that stands still as all do can close it before it is used; one that is in a blocking
+     * section or not attached could. */
     if (mesh->chosen_count && !wn_os_file_is_open(&mesh->file)) {
         mesh->off = true;
         mesh->count = mesh->laid = mesh->chosen_count = 0;

@@ -72,7 +72,7 @@ static void nearly_empty_blocks_share_memory(void **state) {
             check(others, 0);
         }
         wn_assign(m, kept, NULL);
-        client_collect(m);
+        for (int i = 0; i < 2; i++) client_collect(m); /* where rules are checked, what is free is kept for a while */
         wn_trim(m);
         assert_true(stats_of(&c).meshed_bytes < (size_t)1 << 20); /* little is left that could share */
     }
