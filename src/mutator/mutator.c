@@ -335,6 +335,12 @@ wn_status wn_unfreeze(wn_mutator *fast) {
     return s;
 }
 
+/* All threads give up their blocks, and slots that they keep for themselves, which may not be looked at. */
+static void stop_and_drop(mutator *m) {
+    wn_world_stop(m->heap, m);
+    for (mutator *each = m->heap->mutators; each; each = each->next) wn_drop_blocks(each);
+}
+
 /* All sparse blocks; the world is stopped, and goes on in between. Returns the bytes it gave back. */
 static size_t lay_together(mutator *m) {
     enum { STOP_NS = 500000, REST_NS = 100000 };
@@ -347,7 +353,7 @@ static size_t lay_together(mutator *m) {
             wn_world_start(m->heap, m);
             /* Who was stopped sleeps, and would find the world stopped again when it is awake. */
             if (others) wn_os_nap(REST_NS);
-            wn_world_stop(m->heap, m);
+            stop_and_drop(m);
             deadline = wn_os_now() + STOP_NS;
         }
     size_t after = wn_mesh_resident(space);
@@ -356,8 +362,7 @@ static size_t lay_together(mutator *m) {
 
 size_t wn_trim(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
-    wn_world_stop(m->heap, m);
-    for (mutator *each = m->heap->mutators; each; each = each->next) wn_drop_blocks(each);
+    stop_and_drop(m);
     if (m->heap->collector->trim) m->heap->collector->trim(m);
     size_t laid = lay_together(m);
     wn_world_start(m->heap, m);
