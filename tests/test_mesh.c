@@ -382,6 +382,13 @@ static void frames_go_back_once(void **state) {
     close_model(&m);
 }
 
+static void ends_with(pid_t child, int code) {
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), code);
+}
+
 /* A frame that was chosen when the program forked is the parent's alone, however late the child finds that out. */
 static void a_fork_leaves_what_was_chosen_to_the_parent(void **state) {
     (void)state;
@@ -401,9 +408,7 @@ static void a_fork_leaves_what_was_chosen_to_the_parent(void **state) {
     wn_mesh_seal(&m.space);
     assert_true(lay(&m, 0));
     assert_int_equal(write(told[1], &byte, 1), 1);
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    ends_with(child, 0);
     assert_true(is_whole(&m));
     for (int i = 0; i < 2; i++) close(told[i]);
     close_model(&m);
@@ -443,10 +448,8 @@ static void a_fork_parts_what_is_shared(void **state) {
             ok = read(child ? heard[0] : told[0], &byte, 1) == 1 && is_whole(&m);
         }
         if (!child) _exit(ok ? THERE : 1);
-        int status;
-        assert_int_equal(waitpid(child, &status, 0), child);
+        ends_with(child, THERE);
         assert_true(ok);
-        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == THERE);
         for (int i = 0; i < 2; i++) close(told[i]), close(heard[i]);
         close_model(&m);
     }

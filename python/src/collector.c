@@ -820,6 +820,7 @@ static void older_start(void) {
     W.older_begun = wn_os_now();
     if (!young_search(y, W.gc)) {
         W.n.fallback_memory += y->lost;
+        W.n.older_left += !y->lost;
         return;
     }
     W.n.older++;

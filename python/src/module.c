@@ -92,6 +92,7 @@ static PyObject *m_stats(PyObject *self, PyObject *ignored) {
         uint64_t value;
     } count[] = {{"full_collections", n->full},
                  {"older_collections", n->older},
+                 {"older_left", n->older_left},
                  {"slices", n->slices},
                  {"snapshots", n->snapshots},
                  {"early", n->early},

@@ -104,12 +104,20 @@ static void close_file(wn_mesh *mesh) {
     mesh->opened = false;
 }
 
+/* No block is chosen; their window, if it is open, stays so. */
+static void unchoose(wn_mesh *mesh) { mesh->chosen_count = mesh->laid = 0; }
+
+/* Nothing is left to choose from either. */
+static void end_plan(wn_mesh *mesh) {
+    unchoose(mesh);
+    mesh->count = mesh->next = 0;
+}
+
 /* Drops a plan as it is. The frame that was chosen stays as full as it is: after a fork it is the parent's. */
 static void abandon_plan(wn_mesh *mesh) {
     if (mesh->window) wn_os_release(mesh->window, WN_BLOCK_SIZE);
     mesh->window = NULL;
-    mesh->chosen_count = mesh->laid = 0;
-    mesh->count = mesh->next = 0;
+    end_plan(mesh);
     mesh->number++;
 }
 
@@ -323,7 +331,7 @@ static void close_window(wn_space *space) {
     if (empty && wn_os_file_is_open(&mesh->file))
         wn_os_file_discard(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
     mesh->window = NULL;
-    mesh->chosen_count = mesh->laid = 0;
+    unchoose(mesh);
 }
 
 void wn_mesh_drop_plan(wn_space *space) {
@@ -350,7 +358,7 @@ static void take(wn_mesh *mesh, const wn_block *b) {
 static void choose_some(wn_space *space) {
     wn_mesh *mesh = space->mesh;
     memset(mesh->taken, 0, sizeof mesh->taken);
-    mesh->chosen_count = mesh->laid = 0;
+    unchoose(mesh);
     while (mesh->next < mesh->count && !mesh->sparse[mesh->next].block) mesh->next++;
     unsigned misses = 0;
     for (size_t i = mesh->next; i < mesh->count && misses < PATIENCE && mesh->chosen_count < TOGETHER;) {
@@ -442,13 +450,13 @@ bool wn_mesh_lay(wn_space *space, uint64_t deadline) {
      * section or not attached could. */
     if (mesh->chosen_count && !wn_os_file_is_open(&mesh->file)) {
         mesh->off = true;
-        mesh->count = mesh->laid = mesh->chosen_count = 0;
+        end_plan(mesh);
     }
     while (mesh->laid < mesh->chosen_count) {
         wn_block *b = mesh->chosen[mesh->laid++];
         wn_os_lock_brief(&space->lock);
         bool fit = is_sparse(space, b) && group_of(b) == mesh->group && fits(mesh, b);
-        if (fit && !lay(space, b)) mesh->count = mesh->laid = mesh->chosen_count = 0;
+        if (fit && !lay(space, b)) end_plan(mesh);
         pthread_mutex_unlock(&space->lock);
         if (wn_os_now() >= deadline) break;
     }

@@ -2,17 +2,21 @@
 #include "client.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { MANY = 800000, ONE_IN = 64 };
 
-/* Only where there are files in memory, pages no larger than a block, and memory is not counted as it is promised. */
+/* Only where there are files in memory and as large as need be, pages no larger than a block, and memory is not counted
+ * as it is promised. */
 static bool possible;
 
 static bool is_possible(void) {
     int promised = 0;
+    struct rlimit largest;
+    if (getrlimit(RLIMIT_FSIZE, &largest) != 0 || largest.rlim_cur != RLIM_INFINITY) return false;
     FILE *f = fopen("/proc/sys/vm/overcommit_memory", "r");
     if (!f) return false;
     if (fscanf(f, "%d", &promised) != 1) promised = 0;
