@@ -146,7 +146,7 @@ static int due_generation(const wn_heap *heap) {
     wn_get_threshold(heap, t);
     /* Garbage that holds much memory outside the heap: its objects are few, so no count would ever say so. */
     size_t external = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
-    if (external > 2 * rc->external_at_full + ((size_t)32 << 20)) return 2;
+    if (external > 2 * __atomic_load_n(&rc->external_at_full, __ATOMIC_RELAXED) + ((size_t)32 << 20)) return 2;
     if (rc->count2 > t[2] && rc->long_lived_pending >= rc->long_lived_total / 4) return 2;
     return rc->count1 > t[1] ? 1 : 0;
 }
@@ -677,7 +677,10 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     if (generation == 2) wn_cycles_trim(c);
     __atomic_store_n(&rc->collecting, false, __ATOMIC_RELAXED);
 
-    if (generation == 2) rc->external_at_full = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
+    if (generation == 2) {
+        size_t external = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
+        __atomic_store_n(&rc->external_at_full, external, __ATOMIC_RELAXED);
+    }
     result->freed_bytes = found.bytes;
     result->duration_ns = wn_os_now() - start;
     pthread_mutex_lock(&heap->stats_lock);

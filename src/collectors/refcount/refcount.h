@@ -80,7 +80,7 @@ typedef struct wn_rc_heap {
     bool young_lost;
     unsigned count1, count2; /* young collections since a middle one, middle ones since a full one; atomic */
     size_t long_lived_total, long_lived_pending;
-    size_t external_at_full; /* bytes outside the heap when the last full collection ended */
+    size_t external_at_full; /* bytes outside the heap when the last full collection ended; atomic */
     size_t frozen;           /* atomic */
     size_t tracked;          /* atomic; without what mutators have not summed */
     wn_cycles cycles;        /* for full collections */
