@@ -217,19 +217,25 @@ static void mappings_come_back(void **state) {
     }
 }
 
+/* The lowest number that is free: the next file that is opened gets it. */
+static int next_descriptor(void) {
+    int next = dup(0);
+    close(next);
+    return next;
+}
+
 /* A view of a frame that went back would bring it into being again when its block is used for something else. */
 static void frames_stay_away(void **state) {
     (void)state;
     model m;
     struct stat s;
-    int file = dup(0);
-    close(file);
+    int file = next_descriptor();
     seed = 5;
     open_model(&m);
     for (size_t i = 0; i < 6000; i++) make(&m, 3);
     keep_one_in(&m, 8);
     lay(&m, 0);
-    assert_int_equal(fstat(file, &s), 0); /* the lowest number that was free */
+    assert_int_equal(fstat(file, &s), 0);
     assert_true(s.st_blocks > 0);
     keep_one_in(&m, SIZE_MAX);
     wn_mesh_give_back(&m.space);
@@ -245,8 +251,7 @@ static void forks_do_not_use_up_memory(void **state) {
     (void)state;
     model m;
     struct stat s;
-    int file = dup(0);
-    close(file);
+    int file = next_descriptor();
     seed = 6;
     open_model(&m);
     for (int round = 0; round < 40; round++) {
@@ -459,11 +464,10 @@ static void a_fork_parts_what_is_shared(void **state) {
 static void a_file_that_was_taken_away_is_missed_in_time(void **state) {
     (void)state;
     model m;
-    int before = dup(0);
-    close(before);
+    int before = next_descriptor();
     fragment(&m);
     assert_true(lay(&m, m.space.block_bytes / 2));
-    assert_int_equal(close(before), 0); /* the lowest number that was free */
+    assert_int_equal(close(before), 0);
     FILE *other = tmpfile();
     assert_non_null(other);
     assert_int_equal(fputs("not ours", other), 1);
