@@ -192,6 +192,51 @@ static void addresses_out_of_reach_are_no_members(void **state) {
     wn_cycles_drop(&c);
 }
 
+/* ---- bits -------------------------------------------------------------------------------------------------------- */
+
+/* Members are put in and taken out with and without a region at hand, over three regions of which two are neighbours,
+ * and compared with an array; then the walk must meet them all, which it does only where pages were noted as touched.
+ */
+static void bits_are_the_same_from_near_and_far(void **state) {
+    (void)state;
+    enum { PER_REGION = 3 * WN_BITS_PAGE * 64, PLANE = 1 };
+    static const uintptr_t region[] = {5, 6, 40};
+    static bool member[3 * PER_REGION];
+    wn_bits b;
+    assert_true(wn_bits_make(&b));
+    wn_bits_near to_put = wn_bits_near_nothing(), to_take = wn_bits_near_nothing();
+    seed = 11;
+    memset(member, 0, sizeof member);
+    size_t members = 0;
+    for (int step = 0; step < 200000; step++) {
+        size_t k = random_below(100) ? random_below(2000) * 131 : random_below(3 * PER_REGION);
+        uintptr_t address =
+            (region[k / PER_REGION] << WN_BITS_REGION) + (k % PER_REGION << WN_BITS_GRANULE) + random_below(16);
+        bool near = k / (WN_BITS_PAGE * 64) % 2; /* always the same for a page: or else the other way would touch it */
+        if (random_below(2)) {
+            assert_true(near ? wn_bits_put_near(&b, &to_put, PLANE, address) : wn_bits_put(&b, PLANE, address));
+            members += !member[k];
+            member[k] = true;
+        } else {
+            assert_int_equal(near ? wn_bits_take_near(&b, &to_take, PLANE, address) : wn_bits_take(&b, PLANE, address),
+                             member[k]);
+            members -= member[k];
+            member[k] = false;
+        }
+    }
+    assert_false(wn_bits_take_near(&b, &to_take, PLANE, 0)); /* no such region */
+    assert_int_equal(wn_bits_count(&b, PLANE), members);
+    wn_bits_cursor cursor;
+    wn_bits_walk(&b, &cursor);
+    for (uintptr_t a; (a = (uintptr_t)wn_bits_next(&cursor, PLANE)); members--) {
+        size_t r = 0;
+        while (region[r] != a >> WN_BITS_REGION) r++;
+        assert_true(member[r * PER_REGION + ((a & (((uintptr_t)1 << WN_BITS_REGION) - 1)) >> WN_BITS_GRANULE)]);
+    }
+    assert_int_equal(members, 0);
+    wn_bits_drop(&b);
+}
+
 /* ---- marking alone: a deep list, a wide array, several threads --------------------------------------------------- */
 
 static void mark_from(wn_cycles *c, toy *t, size_t n, size_t expected) {
@@ -231,9 +276,14 @@ static WN_ALWAYS_INLINE void visit_shared(void *arg, void *reference) {
     if (wn_cycles_claim(h->c, reference)) wn_mark_push(&h->m, reference);
 }
 
+static size_t mark_some(void *arg, size_t budget) {
+    helper *h = arg;
+    return wn_mark_drain_stack(&h->m, budget, toy_fetch, toy_scan, visit_shared, h->c, h);
+}
+
 static void *help(void *arg) {
     helper *h = arg;
-    h->scanned = wn_mark_drain_shared(&h->m, toy_fetch, toy_scan, visit_shared, h->c, h);
+    h->scanned = wn_mark_together(&h->m, mark_some, h);
     return NULL;
 }
 
@@ -363,6 +413,7 @@ int main(void) {
         cmocka_unit_test(counts_that_say_root_keep_an_object),
         cmocka_unit_test(a_reference_too_many_keeps_its_object),
         cmocka_unit_test(addresses_out_of_reach_are_no_members),
+        cmocka_unit_test(bits_are_the_same_from_near_and_far),
         cmocka_unit_test(deep_and_wide_graphs_are_marked_whole),
         cmocka_unit_test(threads_share_the_work),
         cmocka_unit_test(marking_stops_at_its_budget_and_goes_on),

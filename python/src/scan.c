@@ -125,6 +125,7 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t) {
     if (kind == SCAN_FOREIGN || scan_distrusted[kind] || (base != t && scan_distrusted[SCAN_INSTANCE])) goto foreign;
     p->kind = (uint8_t)kind;
     p->anywhere = 1;
+    p->plain = kind != SCAN_INSTANCE && !(p->slots | p->managed | p->owns_type | (p->dict != 0));
     return;
 foreign:
     p->kind = SCAN_FOREIGN;
@@ -164,8 +165,7 @@ size_t scan_check(gc_state *gc, size_t most) {
             Py_TYPE(o)->tp_traverse(o, scan_answer, &asked);
             if (mine.n == its.n && mine.sum == its.sum) continue;
             different++;
-            bool plain = p->kind != SCAN_INSTANCE && !(p->slots | p->managed | p->owns_type) && !p->dict;
-            scan_distrusted[plain ? p->kind : SCAN_INSTANCE] = true;
+            scan_distrusted[p->plain ? p->kind : SCAN_INSTANCE] = true;
         }
     }
     scan_forget(&s);

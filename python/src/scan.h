@@ -30,6 +30,7 @@ typedef struct scan_plan {
     uint8_t owns_type; /* reports its type */
     uint8_t weak;      /* weak references */
     uint8_t anywhere;  /* tp_traverse is the interpreter's own: may be called on any thread */
+    uint8_t plain;     /* of a kind read in place, with nothing that a class written in Python added */
     int32_t dict;      /* offset of the dictionary's place, or 0 */
     int32_t slot[SCAN_SLOTS];
 } scan_plan;
@@ -120,26 +121,32 @@ static WN_ALWAYS_INLINE void scan_instance(scan_plan *p, PyObject *o, wn_visit_f
     if (p->owns_type) visit(arg, p->type);
 }
 
-static WN_ALWAYS_INLINE void scan_object(void *context, void *object, wn_visit_fn *visit, void *arg) {
-    scanner *s = context;
-    PyObject *o = object;
-    scan_plan *p = scan_plan_of(s, Py_TYPE(o));
+/* What is read in place: of every kind but SCAN_FOREIGN. */
+static WN_ALWAYS_INLINE void scan_known(scan_plan *p, PyObject *o, wn_visit_fn *visit, void *arg) {
     switch (p->kind) {
     case SCAN_DICT: scan_dict(o, visit, arg); break;
     case SCAN_LIST: scan_list(o, visit, arg); break;
     case SCAN_TUPLE: scan_tuple(o, visit, arg); break;
-    case SCAN_INSTANCE: break;
-    default: {
-        if (s->helper && !p->anywhere) {
-            object_list_add(s->later, o);
-            return;
-        }
-        scan_asked asked = {visit, arg};
-        Py_TYPE(o)->tp_traverse(o, scan_answer, &asked);
-        return;
-    }
+    default: break;
     }
     if (p->slots | p->managed | p->owns_type | (p->dict != 0)) scan_instance(p, o, visit, arg);
+}
+
+static WN_ALWAYS_INLINE void scan_foreign(scanner *s, scan_plan *p, PyObject *o, wn_visit_fn *visit, void *arg) {
+    if (s->helper && !p->anywhere) {
+        object_list_add(s->later, o);
+        return;
+    }
+    scan_asked asked = {visit, arg};
+    Py_TYPE(o)->tp_traverse(o, scan_answer, &asked);
+}
+
+static WN_ALWAYS_INLINE void scan_object(void *context, void *object, wn_visit_fn *visit, void *arg) {
+    scan_plan *p = scan_plan_of(context, Py_TYPE((PyObject *)object));
+    if (p->kind == SCAN_FOREIGN)
+        scan_foreign(context, p, object, visit, arg);
+    else
+        scan_known(p, object, visit, arg);
 }
 
 /* What must be disposed of together: what is referred to, and by a weak reference that would be called back. Where both
@@ -150,6 +157,20 @@ static WN_ALWAYS_INLINE void scan_together(void *context, void *object, wn_visit
     if (scan_plan_of(context, Py_TYPE((PyObject *)object))->weak && weak->wr_callback) visit(arg, weak->wr_object);
 }
 
+static WN_ALWAYS_INLINE void scan_ask_list(PyObject *o) { ASK(((PyListObject *)o)->ob_item); }
+static WN_ALWAYS_INLINE void scan_ask_dict(PyObject *o) {
+    PyDictObject *d = (PyDictObject *)o;
+    char *k = (char *)d->ma_keys;
+    ASK(k);
+    if (d->ma_values) {
+        ASK(d->ma_values);
+        return;
+    }
+    size_t bytes = DICT_BYTES(d->ma_used);
+    ASK(k + (bytes < 64 ? bytes : 64));
+    if (bytes > 64) ASK(k + (bytes < 128 ? bytes : 128));
+}
+
 /* Memory is what a search waits for, some ten nanoseconds a cache line however far ahead it is asked for, so no line is
  * asked for that the scan will not read. Stage 0: the object's first words, which hold its type; what lies before them
  * matters only to instances, which where the allocator puts them never begin a line. Then the arrays behind it. */
@@ -157,24 +178,16 @@ static WN_ALWAYS_INLINE void scan_fetch(void *context, void *object, int stage) 
     scanner *s = context;
     PyObject *o = object;
     if (stage == 0) {
+        static const int8_t second[4] = {0, -32, 40, 40}; /* by the place in its line */
         ASK(o);
-        if ((uintptr_t)o & 63) ASK((uintptr_t)o & 32 ? (char *)o + 40 : (char *)o - 32);
+        ASK((char *)o + second[(uintptr_t)o >> 4 & 3]);
         return;
     }
     PyTypeObject *t = Py_TYPE(o);
     if (t == &PyDict_Type) {
-        PyDictObject *d = (PyDictObject *)o;
-        char *k = (char *)d->ma_keys;
-        ASK(k);
-        if (d->ma_values) {
-            ASK(d->ma_values);
-            return;
-        }
-        size_t bytes = DICT_BYTES(d->ma_used);
-        ASK(k + (bytes < 64 ? bytes : 64));
-        if (bytes > 64) ASK(k + (bytes < 128 ? bytes : 128));
+        scan_ask_dict(o);
     } else if (t == &PyList_Type) {
-        ASK(((PyListObject *)o)->ob_item);
+        scan_ask_list(o);
     } else if (t == &PyTuple_Type) {
         return;
     } else if (scan_plan_of(s, t)->managed) {

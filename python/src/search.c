@@ -8,6 +8,7 @@
  * them; that the segments still join up to the whole lists is checked after every walk.
  */
 #include "search.h"
+#include "trace.h"
 
 #include <sched.h>
 #include <signal.h>
@@ -107,21 +108,25 @@ static struct {
 } seg;
 
 static inline bool ends_here(PyGC_Head *g) {
-    return (uintptr_t)g - seg.first < seg.bytes || (uintptr_t)g - (uintptr_t)way.slab < WAYPOINTS * sizeof(waypoint);
+    /* Both asked at once: what is left is one branch. */
+    return ((uintptr_t)g - seg.first < seg.bytes) | ((uintptr_t)g - (uintptr_t)way.slab < WAYPOINTS * sizeof(waypoint));
 }
 
 static void walk(wn_cycles *c, int plane, object_list *split) {
     struct lane {
         PyGC_Head *at;
-        size_t n, split, segment; /* objects seen; how many when a waypoint would be due */
+        size_t left; /* objects until a waypoint would be due */
+        size_t n;    /* seen then */
+        size_t segment;
     } lane[LANES];
     size_t lanes = 0;
     bool more = true;
+    wn_bits_near near = wn_bits_near_nothing();
     for (;;) {
         while (more && lanes < LANES) {
             size_t i = __atomic_fetch_add(&seg.next, 1, __ATOMIC_RELAXED);
             if (!(more = i < seg.n)) break;
-            lane[lanes++] = (struct lane){gc_next(seg.begin[i]), 0, seg.distance, i};
+            lane[lanes++] = (struct lane){gc_next(seg.begin[i]), seg.distance, seg.distance, i};
             ASK(lane[lanes - 1].at);
         }
         if (!lanes) return;
@@ -129,7 +134,7 @@ static void walk(wn_cycles *c, int plane, object_list *split) {
             struct lane *a = &lane[l];
             PyGC_Head *g = a->at;
             if (__builtin_expect(ends_here(g), 0)) {
-                seg.objects[a->segment] = a->n;
+                seg.objects[a->segment] = a->n - a->left;
                 seg.end[a->segment] = g;
                 *a = lane[--lanes];
                 if (more) break;
@@ -137,9 +142,10 @@ static void walk(wn_cycles *c, int plane, object_list *split) {
             }
             PyGC_Head *next = gc_next(g);
             ASK(next);
-            if (!wn_bits_put(&c->bits, plane, (uintptr_t)object_of(g))) c->failed = true;
-            if (__builtin_expect(++a->n == a->split, 0)) {
-                a->split += seg.distance;
+            if (!wn_bits_put_near(&c->bits, &near, plane, (uintptr_t)object_of(g))) c->failed = true;
+            if (__builtin_expect(--a->left == 0, 0)) {
+                a->left = seg.distance;
+                a->n += seg.distance;
                 object_list_add(split, (PyObject *)g);
             }
             a->at = next;
@@ -210,75 +216,11 @@ void search_tend_one(PyObject *before, size_t away) {
     }
 }
 
-/* ---- marking ----------------------------------------------------------------------------------------------------- */
-
-typedef struct tracer {
-    scanner scan; /* first: a tracer is a scanner's context */
-    wn_cycles *cycles;
-    wn_marker *marker;
-    bool saw; /* a container among what the object holds */
-    object_list *untrackable;
-    object_list later;
-    size_t marked;
-} tracer;
+/* ---- one search -------------------------------------------------------------------------------------------------- */
 
 static tracer tracers[SEARCH_THREADS];
 
 scanner *search_scanner(void) { return &tracers[0].scan; }
-
-static WN_ALWAYS_INLINE void tracer_visit(void *arg, void *reference) {
-    tracer *t = arg;
-    if (!wn_cycles_claim(t->cycles, reference)) return;
-    t->saw = true;
-    wn_mark_push(t->marker, reference);
-}
-
-static void note_container(void *arg, void *reference) {
-    PyObject *o = reference;
-    if (o && PyObject_IS_GC(o) && gc_tracked(o)) ((tracer *)arg)->saw = true;
-}
-
-/* Tuples and dictionaries that hold no container need not be tracked. Those that gave the marker something to do are
- * none of them; the few others are read once more, which spares all objects a second table. */
-static WN_ALWAYS_INLINE void tracer_scan(void *context, void *object, wn_visit_fn *visit, void *arg) {
-    tracer *t = context;
-    PyTypeObject *type = Py_TYPE((PyObject *)object);
-    t->saw = false;
-    scan_object(&t->scan, object, visit, arg);
-    if (t->saw || (type != &PyTuple_Type && !(DICTS_ARE_UNTRACKED && type == &PyDict_Type))) return;
-    if (type == &PyTuple_Type)
-        scan_tuple(object, note_container, t);
-    else
-        scan_dict(object, note_container, t);
-    if (!t->saw) object_list_add(t->untrackable, object);
-}
-
-static void root(void *arg, void *object) {
-    if (object) tracer_visit(arg, object);
-}
-
-/* What is known to be alive: modules, and what the threads are working on. Anything missing is found by trial deletion.
- */
-static void push_roots(tracer *t) {
-    EACH_INTERPRETER(i) {
-        root(t, INTERPRETER_MODULES(i));
-        root(t, i->sysdict);
-        root(t, i->builtins);
-        for (PyThreadState *ts = FIRST_THREAD(i); ts; ts = ts->next) each_frame_reference(ts, root, t);
-    }
-}
-
-static void tracer_make(tracer *t, search *s, int number, wn_marker *marker) {
-    scan_forget(&t->scan);
-    t->cycles = &s->cycles;
-    t->marker = marker;
-    t->untrackable = &s->untrackable[number];
-    t->scan.helper = number != 0;
-    t->scan.later = &t->later;
-    t->later.n = 0;
-    t->later.lost = false;
-    t->marked = 0;
-}
 
 /* The second thread: walks, waits for the first to have prepared the marks, marks. It runs no code that is not the
  * interpreter's own pure reading, because it holds no lock; the holder of the lock waits for it. */
@@ -298,9 +240,7 @@ static void *help(void *arg) {
     walk(&h->s->cycles, WN_CYCLES_RANKED, &seg.split[1]);
     __atomic_store_n(&h->walked, 1, __ATOMIC_RELEASE);
     wait_for(&h->go);
-    tracer *t = &tracers[1];
-    if (h->go == 2) return NULL;
-    t->marked = wn_mark_drain_shared(&h->marker, scan_fetch, tracer_scan, tracer_visit, t, t);
+    if (h->go != 2) trace_mark(&tracers[1], true);
     return NULL;
 }
 
@@ -344,20 +284,20 @@ bool search_run(search *s, gc_state *gc, unsigned threads, bool child) {
     uint64_t walked = wn_os_now();
 
     tracer *t = &tracers[0];
-    tracer_make(t, s, 0, &c->marker);
-    push_roots(t);
+    trace_make(t, c, &c->marker, &s->untrackable[0], false);
+    trace_push_roots(t);
     if (threads > 1) {
         wn_mark_share(&c->pool, threads);
-        tracer_make(&tracers[1], s, 1, &h.marker);
+        trace_make(&tracers[1], c, &h.marker, &s->untrackable[1], true);
         __atomic_store_n(&h.go, 1, __ATOMIC_RELEASE);
-        t->marked = wn_mark_drain_shared(&c->marker, scan_fetch, tracer_scan, tracer_visit, t, t);
+        trace_mark(t, true);
         pthread_join(id, NULL);
         t->marked += tracers[1].marked;
         c->failed |= h.marker.failed | tracers[1].later.lost;
         wn_mark_drop(&h.marker);
-        for (size_t i = 0; i < tracers[1].later.n; i++) tracer_scan(t, tracers[1].later.item[i], tracer_visit, t);
+        trace_push_later(t, &tracers[1]);
     }
-    t->marked += wn_mark_drain_stack(&c->marker, SIZE_MAX, scan_fetch, tracer_scan, tracer_visit, t, t);
+    trace_mark(t, false);
     s->marked = t->marked;
     uint64_t marked = wn_os_now();
 

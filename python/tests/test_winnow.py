@@ -254,6 +254,50 @@ class Basics(Case):
         gc.collect()
         self.assertFalse(gc.is_tracked(t))
 
+    def test_marks_all_that_a_module_reaches(self):
+        """Or trial deletion would have to clear it, at twice the cost: so nobody would notice but by the time it takes."""
+        on("fast", threads=1)
+        gc.disable()
+
+        def grown(kind):
+            """Containers of one kind among others of all kinds: a chain first, then whatever is wide."""
+            root = link = kind([])
+            for i in range(2000):
+                after = kind([])
+                link[:] = [after, i, None]
+                link = after
+            link[:] = [
+                kind([i, {"k": i, "l": [i]}, (i, [i]), {Slotted()}, Node(), (lambda: root), None]) for i in range(3000)
+            ]
+            for i in range(20):  # a few of each: batches that do not fill
+                link.append(((ListNode(), DictNode()), type("Local%d" % i, (), {"a": []}), iter([i]), Slotted()))
+            root.insert(0, [[[[] for _ in range(8)] for _ in range(8)] for _ in range(8)])  # scanned when all else has been
+            return root
+
+        class Wide(list):
+            __slots__ = ("one", "two")
+
+            def __init__(self, items):
+                self.extend(items)
+                self.one, self.two = [1], {"two": [2]}
+
+        def unmarked(threads):
+            winnow.install("fast", threads=threads)
+            gc.collect()
+            s = winnow.stats()
+            if threads == 1:  # two may both have marked an object
+                self.assertEqual(s["tracked"], s["marked_from_roots"] + s["trial_candidates"])
+            return s["trial_candidates"]
+
+        before = unmarked(1)
+        self.addCleanup(globals().pop, "grown_for_marking", None)
+        for kind in list, Wide:
+            globals()["grown_for_marking"] = None
+            gc.collect()
+            globals()["grown_for_marking"] = grown(kind)
+            for threads in 1, 2:
+                self.assertLess(abs(unmarked(threads) - before), 40 * threads**3, (kind, threads))
+
     def test_debug_saveall_and_garbage(self):
         on(MODES[0])
         gc.set_debug(gc.DEBUG_SAVEALL)

@@ -93,6 +93,49 @@ static WN_ALWAYS_INLINE bool wn_bits_take(const wn_bits *b, int plane, uintptr_t
     return true;
 }
 
+/* A plane of the region that was looked into last, for loops that look into one a million times: eight instructions to
+ * a word instead of fourteen. A local variable, from wn_bits_near_nothing. Good until the bits are made anew. */
+typedef struct wn_bits_near {
+    uintptr_t region;  /* the addresses' common part, shifted */
+    uintptr_t words;   /* where the word of address 0 would be, were it in the region */
+    uintptr_t touched; /* the same of `touched` */
+} wn_bits_near;
+
+static inline wn_bits_near wn_bits_near_nothing(void) { return (wn_bits_near){UINTPTR_MAX, 0, 0}; }
+
+static WN_ALWAYS_INLINE void wn_bits_go_near_(wn_bits_near *n, uint64_t *words, int plane, uintptr_t address) {
+    n->region = address >> WN_BITS_REGION;
+    n->words = (uintptr_t)wn_bits_plane(words, plane) - n->region * WN_BITS_WORDS * sizeof *words;
+    n->touched = (uintptr_t)wn_bits_region_of(words)->touched - n->region * WN_BITS_PAGES;
+}
+static WN_ALWAYS_INLINE uint64_t *wn_bits_near_word_(const wn_bits_near *n, uintptr_t address) {
+    return (uint64_t *)(n->words + (address >> (WN_BITS_GRANULE + 6)) * sizeof(uint64_t));
+}
+
+/* wn_bits_take and wn_bits_put, for the same plane each time. */
+static WN_ALWAYS_INLINE bool wn_bits_take_near(const wn_bits *b, wn_bits_near *n, int plane, uintptr_t address) {
+    if (__builtin_expect(address >> WN_BITS_REGION != n->region, 0)) {
+        uint64_t *words = wn_bits_find(b, address);
+        if (!words) return false;
+        wn_bits_go_near_(n, words, plane, address);
+    }
+    uint64_t *w = wn_bits_near_word_(n, address), old = __atomic_load_n(w, __ATOMIC_RELAXED);
+    unsigned bit = (unsigned)(address >> WN_BITS_GRANULE);
+    if (!(old >> (bit & 63) & 1)) return false;
+    __atomic_store_n(w, old & ~((uint64_t)1 << (bit & 63)), __ATOMIC_RELAXED);
+    return true;
+}
+static WN_ALWAYS_INLINE bool wn_bits_put_near(wn_bits *b, wn_bits_near *n, int plane, uintptr_t address) {
+    if (__builtin_expect(address >> WN_BITS_REGION != n->region, 0)) {
+        uint64_t *words = wn_bits_region_for(b, address);
+        if (!words) return false;
+        wn_bits_go_near_(n, words, plane, address);
+    }
+    __atomic_store_n((uint8_t *)(n->touched + address / (WN_BITS_PAGE * 64 << WN_BITS_GRANULE)), 1, __ATOMIC_RELAXED);
+    *wn_bits_near_word_(n, address) |= wn_bits_mask(address);
+    return true;
+}
+
 /* Makes an address a member; false: no memory. One thread for each plane at a time. */
 static WN_ALWAYS_INLINE bool wn_bits_put(wn_bits *b, int plane, uintptr_t address) {
     uint64_t *w = wn_bits_find(b, address);

@@ -283,18 +283,16 @@ static WN_ALWAYS_INLINE size_t wn_mark_drain_stack(wn_marker *m, size_t budget, 
     return done;
 }
 
-/* Drains together with the other markers of the pool, until none has work left. Each thread calls this with a marker
- * of its own, after wn_mark_share. Marks are claimed with plain loads and
- * stores or with atomic ones, as the client can bear. */
-static WN_ALWAYS_INLINE size_t wn_mark_drain_shared(wn_marker *m, wn_fetch_fn *fetch, wn_scan_fn *scan,
-                                                    wn_visit_fn *visit, void *context, void *arg) {
+/* Marks together with the other markers of the pool, until none has work left: calls some(context, budget), which scans
+ * from the marker's stack about as much and returns how much, 0 when the client has nothing left anywhere. Each thread
+ * calls this with a marker of its own, after wn_mark_share. Marks are claimed with plain loads and stores or with
+ * atomic ones, as the client can bear. */
+static WN_ALWAYS_INLINE size_t wn_mark_together(wn_marker *m, size_t (*some)(void *context, size_t budget),
+                                                void *context) {
     size_t done = 0;
     do {
-        size_t n;
-        while ((n = wn_mark_drain_stack(m, 2048, fetch, scan, visit, context, arg)) != 0) {
-            done += n;
+        for (size_t n; (n = some(context, 2048)) != 0; done += n)
             if (__atomic_load_n(&m->pool->hungry, __ATOMIC_RELAXED)) wn_mark_give_(m);
-        }
     } while (wn_mark_get_(m));
     return done;
 }
