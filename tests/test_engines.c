@@ -214,7 +214,9 @@ static void bits_are_the_same_from_near_and_far(void **state) {
             (region[k / PER_REGION] << WN_BITS_REGION) + (k % PER_REGION << WN_BITS_GRANULE) + random_below(16);
         bool near = k / (WN_BITS_PAGE * 64) % 2; /* always the same for a page: or else the other way would touch it */
         if (random_below(2)) {
-            assert_true(near ? wn_bits_put_near(&b, &to_put, PLANE, address) : wn_bits_put(&b, PLANE, address));
+            bool was = member[k];
+            assert_true(near ? wn_bits_put_near(&b, &to_put, PLANE, address, &was) : wn_bits_put(&b, PLANE, address));
+            assert_int_equal(was, member[k]);
             members += !member[k];
             member[k] = true;
         } else {

@@ -9,7 +9,7 @@
 static PyObject *m_install(PyObject *self, PyObject *args, PyObject *kwargs) {
     (void)self;
     collector_options o = {
-        .mode = MODE_FAST, .threads = 1, .budget_ms = 5, .slice_ms = 1, .snapshot_s = 60, .batch = 5000};
+        .mode = MODE_FAST, .threads = 1, .budget_ms = 5, .slice_ms = 1, .snapshot_s = 60, .batch = 2000};
     static char *names[] = {"mode",  "threads",      "budget_ms", "slice_ms", "snapshot_s",
                             "batch", "proportional", "huge",      "log",      NULL};
     int threads = 1;

@@ -112,13 +112,18 @@ static inline bool ends_here(PyGC_Head *g) {
     return ((uintptr_t)g - seg.first < seg.bytes) | ((uintptr_t)g - (uintptr_t)way.slab < WAYPOINTS * sizeof(waypoint));
 }
 
+/* A list without waypoints, as the young ones are, is walked from both ends. */
+static bool from_both_ends(size_t segment) { return segment < 3 && (segment || seg.n == 3); }
+
 static void walk(wn_cycles *c, int plane, object_list *split) {
     struct lane {
         PyGC_Head *at;
+        size_t way;  /* of a head's link that is followed: 0, or that of the other direction */
         size_t left; /* objects until a waypoint would be due */
         size_t n;    /* seen then */
         size_t segment;
-    } lane[LANES];
+    } lane[LANES + 1];
+    enum { BACK = offsetof(PyGC_Head, _gc_prev) };
     size_t lanes = 0;
     bool more = true;
     wn_bits_near near = wn_bits_near_nothing();
@@ -126,29 +131,43 @@ static void walk(wn_cycles *c, int plane, object_list *split) {
         while (more && lanes < LANES) {
             size_t i = __atomic_fetch_add(&seg.next, 1, __ATOMIC_RELAXED);
             if (!(more = i < seg.n)) break;
-            lane[lanes++] = (struct lane){gc_next(seg.begin[i]), seg.distance, seg.distance, i};
-            ASK(lane[lanes - 1].at);
+            struct lane a = {gc_next(seg.begin[i]), 0, seg.distance, seg.distance, i};
+            lane[lanes++] = a;
+            ASK(a.at);
+            if (!from_both_ends(i)) continue;
+            a.at = gc_prev(seg.begin[i]);
+            a.way = BACK;
+            lane[lanes++] = a;
+            ASK(a.at);
         }
         if (!lanes) return;
         for (size_t l = 0; l < lanes;) {
             struct lane *a = &lane[l];
             PyGC_Head *g = a->at;
-            if (__builtin_expect(ends_here(g), 0)) {
-                seg.objects[a->segment] = a->n - a->left;
-                seg.end[a->segment] = g;
+            bool end = ends_here(g), met = false;
+            if (__builtin_expect(!end, 1)) {
+                PyGC_Head *next = (PyGC_Head *)(*(uintptr_t *)((char *)g + a->way) & ~GC_FLAGS);
+                ASK(next);
+                if (!wn_bits_put_near(&c->bits, &near, plane, (uintptr_t)object_of(g), &met)) c->failed = true;
+                a->at = next;
+            }
+            if (__builtin_expect(end | met, 0)) {
+                seg.objects[a->segment] += a->n - a->left;
+                if (a->way != BACK) {
+                    /* Who came from the other end has seen the rest. */
+                    if (met && a->segment < 3) g = seg.begin[a->segment];
+                    while (!ends_here(g)) g = gc_next(g);
+                    seg.end[a->segment] = g;
+                }
                 *a = lane[--lanes];
                 if (more) break;
                 continue;
             }
-            PyGC_Head *next = gc_next(g);
-            ASK(next);
-            if (!wn_bits_put_near(&c->bits, &near, plane, (uintptr_t)object_of(g))) c->failed = true;
             if (__builtin_expect(--a->left == 0, 0)) {
                 a->left = seg.distance;
                 a->n += seg.distance;
                 object_list_add(split, (PyObject *)g);
             }
-            a->at = next;
             l++;
         }
     }
@@ -162,6 +181,7 @@ static void plan_walk(gc_state *gc) {
     for (int i = 2; i >= 0; i--) seg.begin[seg.n++] = &gc->generations[i].head;
     for (size_t i = 1; i < WAYPOINTS; i++)
         if (way.used[i]) seg.begin[seg.n++] = &way.slab[i].gc;
+    for (size_t i = 0; i < seg.n; i++) seg.objects[i] = 0;
     for (int i = 0; i < SEARCH_THREADS; i++) seg.split[i].n = 0;
 }
 

@@ -1,12 +1,13 @@
 /*
  * trace.c - marking in batches of one kind.
  *
- * What a scan costs where memory does not keep it waiting is the choice between kinds, which a processor guesses wrongly
- * at every second object, and thirty instructions more for each reference than the test of a bit needs, because a scan
- * that could be of any kind keeps nothing in registers. So objects wait for others of their kind, and one loop scans
- * them all. The path of an object: it is claimed and pushed; popped, and its first words are asked for; TRACE_AHEAD
- * objects later its type is read and chooses the batch; when the batch is full the arrays of all its objects are asked
- * for; and when it is full again they are scanned. When nothing else is left, batches are taken as they are.
+ * What a scan costs where memory does not keep it waiting is the choice between kinds, which a processor guesses
+ * wrongly at every second object, and thirty instructions more for each reference than the test of a bit needs, because
+ * a scan that could be of any kind keeps nothing in registers. So objects wait for others of their kind, and one loop
+ * scans them all. The path of an object: it is claimed and pushed; popped, and its first words are asked for;
+ * TRACE_AHEAD objects later its type is read and chooses the batch; when the batch is full the arrays of all its
+ * objects are asked for; and when it is full again they are scanned. When nothing else is left, batches are taken as
+ * they are.
  *
  * Invariant: an object whose mark was claimed is on the stack, in the row between stack and batches, or in a batch,
  * until it has been scanned. Between two calls of mark_some the row is empty; when it returns 0 all are.
@@ -122,8 +123,7 @@ static void scan_batch(tracer *t, int kind, PyObject **object, size_t n) {
         }
         break;
     case SCAN_INSTANCE:
-        for (size_t i = 0; i < n; i++)
-            scan_instance(scan_plan_of(&t->scan, Py_TYPE(object[i])), object[i], claim, &k);
+        for (size_t i = 0; i < n; i++) scan_instance(scan_plan_of(&t->scan, Py_TYPE(object[i])), object[i], claim, &k);
         break;
     }
     m->top = k.top;

@@ -44,7 +44,8 @@ void trace_make(tracer *t, wn_cycles *c, wn_marker *m, object_list *untrackable,
 /* Claims and pushes what is known to be alive: modules, and what the threads are working on. Anything missing is found
  * by trial deletion. */
 void trace_push_roots(tracer *t);
-/* Marks all that is reachable from what has been pushed. `shared`: together with another thread, see wn_mark_together. */
+/* Marks all that is reachable from what has been pushed. `shared`: together with another thread, see wn_mark_together.
+ */
 void trace_mark(tracer *t, bool shared);
 /* What a helper left, once it has ended; trace_mark must follow. */
 void trace_push_later(tracer *t, tracer *helper);

@@ -298,6 +298,24 @@ class Basics(Case):
             for threads in 1, 2:
                 self.assertLess(abs(unmarked(threads) - before), 40 * threads**3, (kind, threads))
 
+    def test_walks_lists_of_every_length_from_both_ends(self):
+        gc.disable()
+        for threads in 1, 2:
+            winnow.install("fast", threads=threads)  # no waypoints yet: the old list has two ends too
+            hold = [[] for _ in range(70000)] if threads == 2 else []  # or the second thread stays out of it
+            gc.collect()
+            for n in 0, 1, 2, 3, 4, 9, 1000, 20001:
+                gc.collect()
+                before = winnow.stats()["tracked"]
+                hold += [[i] for i in range(n)]
+                gc.collect(0), gc.collect(1)
+                pairs(n, Slotted)
+                self.assertEqual(gc.collect(), 4 * n)  # each with its list
+                self.assertEqual(winnow.stats()["tracked"], before + n + 4 * n)
+            if threads == 2:
+                self.assertGreater(winnow.stats()["segments"], 5)  # 3 where they did not join up
+            winnow.uninstall()
+
     def test_debug_saveall_and_garbage(self):
         on(MODES[0])
         gc.set_debug(gc.DEBUG_SAVEALL)

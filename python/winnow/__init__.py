@@ -65,7 +65,7 @@ def install(
     budget_ms=5.0,
     slice_ms=1.0,
     snapshot_s=60.0,
-    batch=5000,
+    batch=2000,
     policy="interpreter",
     huge_pages=False,
     log=False,

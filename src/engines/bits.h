@@ -125,14 +125,18 @@ static WN_ALWAYS_INLINE bool wn_bits_take_near(const wn_bits *b, wn_bits_near *n
     __atomic_store_n(w, old & ~((uint64_t)1 << (bit & 63)), __ATOMIC_RELAXED);
     return true;
 }
-static WN_ALWAYS_INLINE bool wn_bits_put_near(wn_bits *b, wn_bits_near *n, int plane, uintptr_t address) {
+/* `was`: whether it was a member. */
+static WN_ALWAYS_INLINE bool wn_bits_put_near(wn_bits *b, wn_bits_near *n, int plane, uintptr_t address, bool *was) {
     if (__builtin_expect(address >> WN_BITS_REGION != n->region, 0)) {
         uint64_t *words = wn_bits_region_for(b, address);
+        *was = false;
         if (!words) return false;
         wn_bits_go_near_(n, words, plane, address);
     }
     __atomic_store_n((uint8_t *)(n->touched + address / (WN_BITS_PAGE * 64 << WN_BITS_GRANULE)), 1, __ATOMIC_RELAXED);
-    *wn_bits_near_word_(n, address) |= wn_bits_mask(address);
+    uint64_t *w = wn_bits_near_word_(n, address), mask = wn_bits_mask(address);
+    *was = *w & mask;
+    *w |= mask;
     return true;
 }
 
