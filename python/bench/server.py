@@ -21,6 +21,9 @@ import time
 import heaps
 
 
+SESSIONS, OF_A_SESSION = 20000, 8  # the containers of one, on average
+
+
 class Session:
     def __init__(self, number):
         self.number = number
@@ -44,7 +47,7 @@ def serve(mode, containers, requests, budget_ms):
 
     gc.disable()
     winnow.install("fast")  # only to build the heap sooner
-    heap = heaps.build(containers, aged=True)
+    heap = heaps.build(max(0, containers - SESSIONS * OF_A_SESSION), aged=True)
     gc.collect()
     winnow.uninstall()
     winnow.clear_stats()
@@ -55,7 +58,7 @@ def serve(mode, containers, requests, budget_ms):
     elif mode not in ("stock", "clock"):
         winnow.install(mode.partition("+")[0], budget_ms=budget_ms, huge_pages=mode.endswith("+huge"))
     r = random.Random(2)
-    sessions = [Session(i) for i in range(20000)]
+    sessions = [Session(i) for i in range(SESSIONS)]
     took = [0] * requests
     most_cpu = 0
     start, cpu = time.perf_counter(), time.process_time()
