@@ -105,6 +105,7 @@ static struct {
     size_t first, bytes; /* the memory of heads that are not waypoints: the interpreter's own */
     size_t distance;
     object_list split[SEARCH_THREADS]; /* heads after which a waypoint would stand well */
+    bool doubly; /* whoever came from the far end may have walked a segment that the other thread walks, too */
 } seg;
 
 static inline bool ends_here(PyGC_Head *g) {
@@ -153,7 +154,9 @@ static void walk(wn_cycles *c, int plane, object_list *split) {
             }
             if (__builtin_expect(end | met, 0)) {
                 seg.objects[a->segment] += a->n - a->left;
-                if (a->way != BACK) {
+                if (a->way == BACK) {
+                    if (end && search_is_waypoint(g)) __atomic_store_n(&seg.doubly, true, __ATOMIC_RELAXED);
+                } else {
                     /* Who came from the other end has seen the rest. */
                     if (met && a->segment < 3) g = seg.begin[a->segment];
                     while (!ends_here(g)) g = gc_next(g);
@@ -177,6 +180,7 @@ static void plan_walk(gc_state *gc) {
     seg.first = (size_t)gc;
     seg.bytes = sizeof *gc;
     seg.n = seg.next = 0;
+    seg.doubly = false;
     seg.distance = way.distance ? way.distance : SEGMENT;
     for (int i = 2; i >= 0; i--) seg.begin[seg.n++] = &gc->generations[i].head;
     for (size_t i = 1; i < WAYPOINTS; i++)
@@ -299,6 +303,7 @@ bool search_run(search *s, gc_state *gc, unsigned threads, bool child) {
         walk(c, WN_CYCLES_UNMARKED, &seg.split[0]);
         if (!joined_up(gc, s)) return wn_cycles_fail_(c);
     }
+    if (threads > 1 && seg.doubly) s->tracked = wn_bits_count(&c->bits, WN_CYCLES_UNMARKED);
     way.distance = s->tracked / (WAYPOINTS / 2) > SEGMENT ? s->tracked / (WAYPOINTS / 2) : SEGMENT;
     s->segments = seg.n;
     uint64_t walked = wn_os_now();

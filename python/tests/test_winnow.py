@@ -316,6 +316,22 @@ class Basics(Case):
                 self.assertGreater(winnow.stats()["segments"], 5)  # 3 where they did not join up
             winnow.uninstall()
 
+    def test_counts_once_what_two_threads_walk_from_two_ends(self):
+        """A snapshot's child may want waypoints among young objects; then a list of these has more than two ends."""
+        winnow.install("concurrent", threads=2, budget_ms=0)
+        gc.disable()
+        hold = [[] for _ in range(600000)]  # more segments than one thread takes up at once
+        gc.collect()
+        hold += [[] for _ in range(90000)]
+        by_snapshot()
+        young = sum(type(o).__name__ == "_Waypoint" for g in (0, 1) for o in gc.get_objects(g))
+        self.assertGreater(young, 3)
+        for _ in range(2):
+            tracked = sum(type(o).__name__ != "_Waypoint" for o in gc.get_objects())
+            gc.collect()
+            self.assertLess(abs(winnow.stats()["tracked"] - tracked), 100)
+        del hold
+
     def test_debug_saveall_and_garbage(self):
         on(MODES[0])
         gc.set_debug(gc.DEBUG_SAVEALL)
