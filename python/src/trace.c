@@ -88,9 +88,10 @@ static void note_container(void *arg, void *reference) {
 
 /* Tuples and dictionaries that hold no container need not be tracked. Those that gave the marker something to do are
  * none of them; the few others are read once more, which spares all objects a second table. */
-static void note_untrackable(tracer *t, PyObject *o, bool tuple) {
+static void note_untrackable(tracer *t, PyObject *o) {
+    if (!PyTuple_CheckExact(o) && !PyDict_CheckExact(o)) return;
     t->saw = false;
-    if (tuple)
+    if (PyTuple_CheckExact(o))
         scan_tuple(o, note_container, t);
     else
         scan_dict(o, note_container, t);
@@ -112,14 +113,14 @@ static void scan_batch(tracer *t, int kind, PyObject **object, size_t n) {
         for (size_t i = 0; i < n; i++) {
             k.any = false;
             scan_tuple(object[i], claim, &k);
-            if (!k.any) note_untrackable(t, object[i], true);
+            if (!k.any) note_untrackable(t, object[i]);
         }
         break;
     case SCAN_DICT:
         for (size_t i = 0; i < n; i++) {
             k.any = false;
             scan_dict(object[i], claim, &k);
-            if (DICTS_ARE_UNTRACKED && !k.any) note_untrackable(t, object[i], false);
+            if (DICTS_ARE_UNTRACKED && !k.any) note_untrackable(t, object[i]);
         }
         break;
     case SCAN_INSTANCE:
