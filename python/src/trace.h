@@ -10,7 +10,7 @@
 #include "scan.h"
 
 enum {
-    TRACE_BATCH = 32, /* objects of a kind that are scanned together; a power of two */
+    TRACE_BATCH = 32, /* objects of a kind that are scanned together */
     TRACE_AHEAD = 32, /* objects between the stack and their batch, while their first words come; a power of two */
     TRACE_FEW = 4,    /* with fewer objects left no batch will fill: scanned at once, as along a chain */
     TRACE_TYPES = 512 /* that are remembered with their batch */
@@ -36,7 +36,7 @@ typedef struct tracer {
     object_list *untrackable; /* tuples and dictionaries seen to hold no container */
     object_list later;        /* a helper's: what only the thread that holds the interpreter's lock may ask */
     bool saw;                 /* a container among what an object holds */
-    size_t marked;            /* objects scanned */
+    size_t marked;            /* objects that have left the row: scanned, once trace_mark has returned */
 } tracer;
 
 /* Before each search. `helper`: for a thread that does not hold the interpreter's lock. */
