@@ -59,9 +59,11 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t);
 size_t scan_check(gc_state *gc, size_t most);
 extern bool scan_distrusted[SCAN_KINDS];
 
+/* A type's place in a table, to be taken modulo its size. */
+static WN_ALWAYS_INLINE uintptr_t scan_hash(PyTypeObject *t) { return (uintptr_t)t >> 4 ^ (uintptr_t)t >> 12; }
+
 static WN_ALWAYS_INLINE scan_plan *scan_plan_of(scanner *s, PyTypeObject *t) {
-    uintptr_t a = (uintptr_t)t;
-    scan_plan *p = &s->plans[(a >> 4 ^ a >> 12) % SCAN_PLANS];
+    scan_plan *p = &s->plans[scan_hash(t) % SCAN_PLANS];
     if (__builtin_expect(p->type != t, 0)) scan_plan_make(p, t);
     return p;
 }

@@ -98,7 +98,8 @@ void search_drop(search *s) {
 
 /* A segment begins after a list's head or after a waypoint and ends before the next. */
 static struct {
-    PyGC_Head *begin[WAYPOINTS + 3], *end[WAYPOINTS + 3];
+    PyGC_Head *begin[WAYPOINTS + 3];
+    PyGC_Head *end[WAYPOINTS + 3]; /* NULL: the head of its list, from where somebody came who has seen the rest */
     size_t objects[WAYPOINTS + 3];
     size_t n;
     size_t next;         /* the next to be walked: shared by threads */
@@ -113,7 +114,7 @@ static inline bool ends_here(PyGC_Head *g) {
     return ((uintptr_t)g - seg.first < seg.bytes) | ((uintptr_t)g - (uintptr_t)way.slab < WAYPOINTS * sizeof(waypoint));
 }
 
-/* A list without waypoints, as the young ones are, is walked from both ends. */
+/* The young lists, which seldom have waypoints, and the old one while there are none, are walked from both ends. */
 static bool from_both_ends(size_t segment) { return segment < 3 && (segment || seg.n == 3); }
 
 static void walk(wn_cycles *c, int plane, object_list *split) {
@@ -154,14 +155,10 @@ static void walk(wn_cycles *c, int plane, object_list *split) {
             }
             if (__builtin_expect(end | met, 0)) {
                 seg.objects[a->segment] += a->n - a->left;
-                if (a->way == BACK) {
-                    if (end && search_is_waypoint(g)) __atomic_store_n(&seg.doubly, true, __ATOMIC_RELAXED);
-                } else {
-                    /* Who came from the other end has seen the rest. */
-                    if (met && a->segment < 3) g = seg.begin[a->segment];
-                    while (!ends_here(g)) g = gc_next(g);
-                    seg.end[a->segment] = g;
-                }
+                if (a->way != BACK)
+                    seg.end[a->segment] = met ? NULL : g;
+                else if (end && search_is_waypoint(g))
+                    __atomic_store_n(&seg.doubly, true, __ATOMIC_RELAXED);
                 *a = lane[--lanes];
                 if (more) break;
                 continue;
@@ -201,7 +198,7 @@ static bool joined_up(gc_state *gc, search *s) {
         for (size_t k = (size_t)i;; k = of[(waypoint *)end - way.slab]) {
             if (++seen > seg.n) return false;
             s->tracked += seg.objects[k];
-            end = seg.end[k];
+            end = seg.end[k] ? seg.end[k] : &gc->generations[2 - i].head;
             if (!search_is_waypoint(end) || end == &way.slab[0].gc) break;
         }
         if (end != &gc->generations[2 - i].head) return false;

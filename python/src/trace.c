@@ -145,7 +145,7 @@ static void ask_batch(tracer *t, int kind, PyObject **object, size_t n) {
 }
 
 /* The half that was being filled is asked for, the other scanned, and filled next. */
-static __attribute__((noinline)) void turn(tracer *t, trace_batch *b) {
+static WN_NOINLINE void turn(tracer *t, trace_batch *b) {
     int kind = (int)(b - t->batches);
     PyObject **filled = b->end - TRACE_BATCH, **other = b->object[filled == b->object[0]];
     size_t asked = b->asked;
@@ -166,14 +166,14 @@ static bool turn_all(tracer *t) {
     return some;
 }
 
-static __attribute__((noinline)) trace_batch *choose_batch(tracer *t, PyTypeObject *type) {
+static WN_NOINLINE trace_batch *choose_batch(tracer *t, PyTypeObject *type) {
     scan_plan *p = scan_plan_of(&t->scan, type);
     return &t->batches[p->plain || p->kind == SCAN_INSTANCE ? p->kind : SCAN_FOREIGN];
 }
 
 static WN_ALWAYS_INLINE trace_batch *batch_for(tracer *t, PyObject *o) {
     PyTypeObject *type = Py_TYPE(o);
-    size_t i = ((uintptr_t)type >> 4 ^ (uintptr_t)type >> 12) % TRACE_TYPES;
+    size_t i = scan_hash(type) % TRACE_TYPES;
     if (__builtin_expect(t->types[i].type != type, 0)) {
         t->types[i].batch = choose_batch(t, type);
         t->types[i].type = type;

@@ -81,16 +81,21 @@ static WN_ALWAYS_INLINE bool wn_bits_test(const wn_bits *b, int plane, uintptr_t
     return w && (wn_bits_plane(w, plane)[wn_bits_index(address)] & wn_bits_mask(address));
 }
 
+/* Of the word that an address has its bit in. */
+static WN_ALWAYS_INLINE bool wn_bits_take_from_(uint64_t *w, uintptr_t address) {
+    uint64_t old = __atomic_load_n(w, __ATOMIC_RELAXED);
+    unsigned bit = (unsigned)(address >> WN_BITS_GRANULE);
+    if (!(old >> (bit & 63) & 1)) return false;
+    __atomic_store_n(w, old & ~((uint64_t)1 << (bit & 63)), __ATOMIC_RELAXED);
+    return true;
+}
+
 /* Takes a member out; false when it was none. Two threads may do this at once: a lost update leaves a member in, which
  * every user of the engines must be able to bear, and saves a locked instruction for each object. */
 static WN_ALWAYS_INLINE bool wn_bits_take(const wn_bits *b, int plane, uintptr_t address) {
     uint64_t *w = wn_bits_find(b, address);
     if (!w) return false;
-    w = wn_bits_plane(w, plane) + wn_bits_index(address);
-    uint64_t old = __atomic_load_n(w, __ATOMIC_RELAXED), mask = wn_bits_mask(address);
-    if (!(old & mask)) return false;
-    __atomic_store_n(w, old & ~mask, __ATOMIC_RELAXED);
-    return true;
+    return wn_bits_take_from_(wn_bits_plane(w, plane) + wn_bits_index(address), address);
 }
 
 /* A plane of the region that was looked into last, for loops that look into one a million times: eight instructions to
@@ -119,11 +124,7 @@ static WN_ALWAYS_INLINE bool wn_bits_take_near(const wn_bits *b, wn_bits_near *n
         if (!words) return false;
         wn_bits_go_near_(n, words, plane, address);
     }
-    uint64_t *w = wn_bits_near_word_(n, address), old = __atomic_load_n(w, __ATOMIC_RELAXED);
-    unsigned bit = (unsigned)(address >> WN_BITS_GRANULE);
-    if (!(old >> (bit & 63) & 1)) return false;
-    __atomic_store_n(w, old & ~((uint64_t)1 << (bit & 63)), __ATOMIC_RELAXED);
-    return true;
+    return wn_bits_take_from_(wn_bits_near_word_(n, address), address);
 }
 /* `was`: whether it was a member. */
 static WN_ALWAYS_INLINE bool wn_bits_put_near(wn_bits *b, wn_bits_near *n, int plane, uintptr_t address, bool *was) {

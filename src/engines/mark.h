@@ -27,7 +27,8 @@
  * one; the marker only compares addresses.
  *
  * Invariant: an entry is pushed once, by whoever claimed its mark, and it is on the stack, in the queue, in a pool's
- * list, with the client (wn_mark_together), or scanned. Only a failure to get memory drops one; `failed` then says that the marks are not complete.
+ * list, with the client (wn_mark_together), or scanned. Only a failure to get memory drops one; `failed` then says that
+ * the marks are not complete.
  *
  * Memory comes from the system in slabs, never from malloc, so a marker may run in a forked child.
  */
