@@ -271,7 +271,14 @@ class Basics(Case):
             ]
             for i in range(20):  # a few of each: batches that do not fill
                 link.append(((ListNode(), DictNode()), type("Local%d" % i, (), {"a": []}), iter([i]), Slotted()))
-            root.insert(0, [[[[] for _ in range(8)] for _ in range(8)] for _ in range(8)])  # scanned when all else has been
+            def holding(x):
+                node = Node()
+                node.refs = x
+                return node
+
+            # Scanned when all else has been: of each kind a few, whatever else of it fills a batch, with much below them.
+            for wrap in (lambda x: [x]), (lambda x: (x,)), (lambda x: {"x": x}), holding, (lambda x: iter([x])):
+                root.insert(0, [wrap([[[] for _ in range(8)] for _ in range(8)]) for _ in range(8)])
             return root
 
         class Wide(list):
