@@ -222,8 +222,12 @@ static void claim_segment(wn_cc *cc, wn_marker *marker, wn_mark_segment *s, size
  * work. Nothing before H1 is over, although weak reads shade from the beginning of the phase: into an object that is
  * scanned already, a thread without barrier would store what nobody marks (`BREAK_EARLY`). */
 static bool get_work(wn_cc *cc, wn_marker *marker, bool *busy, size_t most) {
-    if (WN_UNLIKELY(!__atomic_load_n(&cc->barrier_is_up, __ATOMIC_ACQUIRE))) return false;
     wn_os_lock_brief(&cc->lock);
+    /* Under the lock: a worker that was put aside after a look in one cycle would take what the next one shades. */
+    if (WN_UNLIKELY(!__atomic_load_n(&cc->barrier_is_up, __ATOMIC_ACQUIRE))) {
+        pthread_mutex_unlock(&cc->lock);
+        return false;
+    }
     bool got = wn_mark_try_get(marker);
     wn_mark_segment *s = NULL;
     if (!got && cc->slice_count) {
