@@ -145,6 +145,8 @@ void wn_get_stats(wn_heap *heap, wn_stats *stats) {
     stats->allocated_objects += __atomic_load_n(&s->allocated_objects, __ATOMIC_RELAXED);
     stats->live_bytes = __atomic_load_n(&s->live_bytes, __ATOMIC_RELAXED);
     stats->live_bytes_max = __atomic_load_n(&s->live_bytes_max, __ATOMIC_RELAXED);
+    /* A thread that has counted what it was handed has yet to raise the maximum. */
+    if (stats->live_bytes_max < stats->live_bytes) stats->live_bytes_max = stats->live_bytes;
     stats->heap_bytes = __atomic_load_n(&s->block_bytes, __ATOMIC_RELAXED);
     stats->heap_bytes_max = s->block_bytes_max;
     size_t resident = wn_mesh_resident(s); /* more than heap_bytes while frames serve blocks that were written to */

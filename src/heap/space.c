@@ -347,9 +347,10 @@ static void count_slots(wn_space *space, size_t objects, size_t bytes) {
     __atomic_fetch_add(&space->allocated_objects, objects, __ATOMIC_RELAXED);
     __atomic_fetch_add(&space->allocated_bytes, bytes, __ATOMIC_RELAXED);
     size_t now = __atomic_add_fetch(&space->live_bytes, bytes, __ATOMIC_RELAXED);
-    /* A maximum that two threads raise at once may miss the lower of the two: it is a statistic. */
-    if (now > __atomic_load_n(&space->live_bytes_max, __ATOMIC_RELAXED))
-        __atomic_store_n(&space->live_bytes_max, now, __ATOMIC_RELAXED);
+    size_t most = __atomic_load_n(&space->live_bytes_max, __ATOMIC_RELAXED);
+    while (now > most &&
+           !__atomic_compare_exchange_n(&space->live_bytes_max, &most, now, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
 }
 
 size_t wn_space_bookkeeping(const wn_space *space) {
