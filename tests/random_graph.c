@@ -165,6 +165,7 @@ static pthread_mutex_t shared_lock = PTHREAD_MUTEX_INITIALIZER;
 static mutator_thread threads[THREADS_MAX];
 static _Atomic uint64_t next_id, resurrections;
 static _Atomic bool may_resurrect, closing;
+static _Atomic int resurrecting; /* finalizers that may be about to */
 static int frozen_depth;
 
 /* The object: its type word, the record, its bytes and references by the type's bitmaps. */
@@ -286,8 +287,9 @@ static void on_finalize(wn_mutator *m, void *o) {
                   r->type->name, k);
     }
     check_data(o, r);
-    if (!resurrects[r->type - types] || !atomic_load(&may_resurrect)) return;
-    for (int i = 0; i < GRAVES; i++) {
+    if (!resurrects[r->type - types]) return;
+    atomic_fetch_add(&resurrecting, 1);
+    for (int i = 0; i < GRAVES && atomic_load(&may_resurrect); i++) {
         int expected = FREE;
         if (!atomic_compare_exchange_strong(&u->grave_state[i], &expected, BUSY)) continue;
         edge_added(r);
@@ -297,6 +299,7 @@ static void on_finalize(wn_mutator *m, void *o) {
         atomic_store(&u->grave_state[i], READY);
         break;
     }
+    atomic_fetch_sub(&resurrecting, 1);
 }
 
 static void on_callback(wn_mutator *m, wn_weakref *ref, void *data) {
@@ -1126,6 +1129,12 @@ static void toggle_freeze(wn_mutator *m) {
     }
 }
 
+/* A finalizer may run on a thread that comes out of a blocking section, or on one of its own, beside a comparison. */
+static void forbid_resurrection(wn_mutator *m) {
+    atomic_store(&may_resurrect, false);
+    while (atomic_load(&resurrecting)) wn_poll(m);
+}
+
 static void *body(void *data) {
     mutator_thread *t = data;
     if (wn_attach(heap, &t->m)) wrong("cannot attach: %s", wn_error_message());
@@ -1137,7 +1146,7 @@ static void *body(void *data) {
             meet(m);
             if (t->number == 0) {
                 uint64_t epoch = at / EPOCH, r = mix(set.seed * 77 + epoch);
-                atomic_store(&may_resurrect, false);
+                forbid_resurrection(m);
                 compare(m, epoch % 4 == 0);
                 if (r % 5 == 0) toggle_freeze(m);
                 atomic_store(&may_resurrect, r % 3 == 0);
@@ -1164,7 +1173,7 @@ static void *body(void *data) {
     atomic_store(&report->at[t->number], share);
     meet(m);
     if (t->number == 0) {
-        atomic_store(&may_resurrect, false);
+        forbid_resurrection(m);
         if (frozen_depth) toggle_freeze(m);
         compare(m, true);
     }
