@@ -94,13 +94,19 @@ static void lay_chosen(model *m) {
     while (wn_mesh_lay(&m->space, 0)) {
     }
 }
+static size_t resident(model *m) {
+    pthread_mutex_lock(&m->space.lock);
+    size_t bytes = wn_mesh_resident(&m->space);
+    pthread_mutex_unlock(&m->space.lock);
+    return bytes;
+}
 /* Returns how many bytes less the blocks take. */
 static size_t lay(model *m, size_t enough) {
     settle(m);
-    size_t before = wn_mesh_resident(&m->space);
+    size_t before = resident(m);
     if (!wn_mesh_plan(&m->space, enough, NULL, NULL)) return 0;
     while (wn_mesh_choose(&m->space)) lay_chosen(m);
-    size_t after = wn_mesh_resident(&m->space);
+    size_t after = resident(m);
     return before > after ? before - after : 0; /* what was written to since it was laid counts for itself again */
 }
 static void make_many(model *m, size_t n) {
@@ -162,13 +168,13 @@ static void a_sparse_space_takes_little(void **state) {
     size_t all = m.space.block_bytes, live = m.n * sizes[0];
     assert_true(all > 50 * live);
     lay(&m, 0);
-    assert_true(wn_mesh_resident(&m.space) < all / 5);
+    assert_true(resident(&m) < all / 5);
     assert_true(is_whole(&m));
     assert_int_equal(lay(&m, 0), 0);
     /* Frames go back when their blocks are empty. */
     keep_one_in(&m, SIZE_MAX);
     wn_mesh_give_back(&m.space);
-    assert_int_equal(wn_mesh_resident(&m.space), 0);
+    assert_int_equal(resident(&m), 0);
     close_model(&m);
 }
 
@@ -179,9 +185,9 @@ static void enough_is_enough(void **state) {
     size_t all = m.space.block_bytes;
     assert_int_equal(lay(&m, all), 0);
     lay(&m, all / 2);
-    assert_in_range(wn_mesh_resident(&m.space), all / 4, all / 2);
+    assert_in_range(resident(&m), all / 4, all / 2);
     lay(&m, 0);
-    assert_true(wn_mesh_resident(&m.space) < all / 4);
+    assert_true(resident(&m) < all / 4);
     assert_true(is_whole(&m));
     close_model(&m);
 }
@@ -262,7 +268,7 @@ static void forks_do_not_use_up_memory(void **state) {
         wn_mesh_seal(&m.space); /* as after a fork */
         assert_int_equal(fstat(file, &s), 0);
         assert_true(s.st_blocks * 512 < (16 << 20));
-        assert_true(wn_mesh_resident(&m.space) < (size_t)16 << 20);
+        assert_true(resident(&m) < (size_t)16 << 20);
         keep_one_in(&m, SIZE_MAX);
         wn_space_discard(&m.space, (size_t)-1);
     }
@@ -275,7 +281,7 @@ static void what_is_written_to_is_laid_again(void **state) {
     model m;
     fragment(&m);
     assert_true(lay(&m, 0));
-    size_t laid = wn_mesh_resident(&m.space);
+    size_t laid = resident(&m);
     for (size_t i = 0; i < m.n; i++) fill(&m.slots[i], seed + i);
     uint16_t written;
     if (!wn_os_file_written(wn_block_start(wn_block_of(m.slots[0].at)), WN_BLOCK_SIZE, 1, &written)) skip();
@@ -286,7 +292,7 @@ static void what_is_written_to_is_laid_again(void **state) {
         assert_true(wn_os_file_written(wn_block_start(b), WN_BLOCK_SIZE, 1, &written));
         assert_true(written < WN_BLOCK_SIZE / wn_os_page_size() / 2);
     }
-    assert_true(wn_mesh_resident(&m.space) <= laid + laid / 2);
+    assert_true(resident(&m) <= laid + laid / 2);
     assert_true(is_whole(&m));
     close_model(&m);
 }
@@ -383,7 +389,7 @@ static void frames_go_back_once(void **state) {
     settle(&m);
     keep_one_in(&m, SIZE_MAX);
     wn_mesh_give_back(&m.space);
-    assert_int_equal(wn_mesh_resident(&m.space), 0);
+    assert_int_equal(resident(&m), 0);
     close_model(&m);
 }
 

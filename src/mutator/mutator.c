@@ -341,11 +341,18 @@ static void stop_and_drop(mutator *m) {
     for (mutator *each = m->heap->mutators; each; each = each->next) wn_drop_blocks(each);
 }
 
+static size_t resident(wn_space *space) {
+    pthread_mutex_lock(&space->lock);
+    size_t bytes = wn_mesh_resident(space);
+    pthread_mutex_unlock(&space->lock);
+    return bytes;
+}
+
 /* All sparse blocks; the world is stopped, and goes on in between. Returns the bytes it gave back. */
 static size_t lay_together(mutator *m) {
     enum { STOP_NS = 500000, REST_NS = 100000 };
     wn_space *space = &m->heap->space;
-    size_t before = wn_mesh_resident(space);
+    size_t before = resident(space);
     if (!wn_mesh_plan(space, 0, NULL, NULL)) return 0;
     for (uint64_t deadline = wn_os_now() + STOP_NS; wn_mesh_choose(space);)
         while (wn_mesh_lay(space, deadline) || wn_os_now() >= deadline) {
@@ -356,7 +363,7 @@ static size_t lay_together(mutator *m) {
             stop_and_drop(m);
             deadline = wn_os_now() + STOP_NS;
         }
-    size_t after = wn_mesh_resident(space);
+    size_t after = resident(space);
     return before > after ? before - after : 0;
 }
 
