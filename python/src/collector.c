@@ -51,7 +51,7 @@ static struct {
     bool searching_ready; /* the search's memory has been made */
 
     bool in_full;       /* between start and stop of a full collection */
-    bool in_older;      /* of one of the second generation that was searched here */
+    int searched;       /* 1 + the younger generation whose collection, between start and stop, was searched here */
     bool nested;        /* a batch before the last */
     bool asked;         /* gc.collect was called, by its name */
     bool bypass;        /* this collection is the interpreter's alone */
@@ -61,8 +61,8 @@ static struct {
     Py_ssize_t extra;   /* what nested batches collected */
     Py_ssize_t pending; /* of a full collection put off: objects that had grown old */
     size_t survivors;   /* objects tracked after the current full collection, about */
-    size_t grown_old;   /* objects that the current one of the second generation leaves */
-    uint64_t older_begun;
+    size_t grown_old;   /* objects that it leaves */
+    uint64_t searched_at;
     uint64_t start, dispose_start, slice_cpu;
 
     phase phase;
@@ -179,7 +179,10 @@ static PyGC_Head *generation(int i) { return &W.gc->generations[i].head; }
 static void park(int level) {
     for (int i = level; i >= 0; i--) gc_list_append(generation(i), search_parked());
 }
-static void unpark(void) { gc_list_append(search_parked(), generation(W.between ? 0 : 2)); }
+static void unpark(void) {
+    int to = W.searched == 1 ? 1 : 2; /* what was searched has survived */
+    gc_list_append(search_parked(), generation(W.between ? 0 : to));
+}
 
 static void hand_over(PyObject *o) {
     PyGC_Head *g = gc_of(o);
@@ -194,13 +197,14 @@ static void canary_take(void);
 
 /* Callbacks can be cleared, and a finalizer can uninstall us, so a stop may never be heard of. */
 static void repair(void) {
-    if (W.nested || !(W.in_full || W.in_older || W.between)) return;
+    if (W.nested || !(W.in_full || W.searched || W.between)) return;
     if (!gc_list_empty(search_parked())) {
         unpark();
         W.n.repaired++;
     }
     canary_take();
-    W.in_full = W.in_older = W.between = W.in_slice = false;
+    W.in_full = W.between = W.in_slice = false;
+    W.searched = 0;
 }
 
 /* The canary is garbage that dies first: a container whose only reference is its own, at the head of what is handed
@@ -811,44 +815,43 @@ static void full_stop(PyObject *info) {
     W.dispose_start = 0;
 }
 
-/* ---- collections of the second generation ------------------------------------------------------------------------ */
+/* ---- younger generations ------------------------------------------------------------------------------------------
+ */
 
-/* Always at once: what the interpreter takes milliseconds for is found in a fraction of one. */
-static void older_start(void) {
+/* Always at once: there is little to be searched. */
+static void younger_start(int level) {
     young *y = &W.young_search;
     if (W.bypass || W.gc->debug) return; /* debugging output tells of the generations' sizes */
-    W.older_begun = wn_os_now();
-    if (!young_search(y, W.gc)) {
+    W.searched_at = wn_os_now();
+    if (!young_search(y, W.gc, level)) {
         W.n.fallback_memory += y->lost;
-        W.n.older_left += !y->lost;
+        W.n.older_left += level && !y->lost;
         return;
     }
-    W.n.older++;
+    level ? W.n.older++ : W.n.young++;
     W.n.proposed += y->garbage;
-    W.in_older = true;
+    W.searched = 1 + level;
     W.grown_old = y->n - y->garbage;
     bool writes = writes_freely();
     for (size_t i = 0; writes && i < y->n; i++)
         if (y->t.count[i] && PyTuple_CheckExact(y->t.object[i])) W.grown_old -= search_untrack_one(y->t.object[i]);
-    park(1);
+    park(level);
     if (y->garbage) {
         for (size_t i = 0; i < y->n; i++)
             if (!y->t.count[i]) hand_over(y->t.object[i]);
         canary_set();
     }
-    if (writes)
-        young_done(y);
-    else
-        young_trim(y);
+    young_done(y, !writes); /* the tables are a worker's private memory */
 }
 
-static void older_stop(PyObject *info) {
+static void younger_stop(int level, PyObject *info) {
     unpark();
     canary_take();
-    W.in_older = false;
-    W.gc->long_lived_pending += (Py_ssize_t)W.grown_old;
+    W.searched = 0;
     W.n.collected += (uint64_t)collected_of(info);
-    W.n.older_ns = wn_os_now() - W.older_begun;
+    if (!level) return;
+    W.gc->long_lived_pending += (Py_ssize_t)W.grown_old;
+    W.n.older_ns = wn_os_now() - W.searched_at;
     if (W.n.older_ns > W.n.older_max_ns) W.n.older_max_ns = W.n.older_ns;
 }
 
@@ -875,7 +878,7 @@ static void plan_slices(uint64_t took) {
     double pace = left * W.gc->generations[0].threshold / (growth + 1);
     if (pace > W.paced) W.paced = pace;
     double each = W.ns_of_slice > 0 ? W.ns_of_slice : 500, limit = W.o.slice_ms * 8e5;
-    double aim = .8 * (W.ns_of_young > 25e3 ? W.ns_of_young : 25e3);
+    double aim = .6 * (W.ns_of_young > 25e3 ? W.ns_of_young : 25e3);
     double slices = W.paced * each / (aim < limit ? aim : limit) + 1;
     int young = W.gc->generations[0].threshold,
         room = young / LEAST_STEP < MOST_BETWEEN ? young / LEAST_STEP : MOST_BETWEEN;
@@ -956,7 +959,8 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
         } else if (W.phase != IDLE) {
             young_start((int)level);
         }
-        if (level == 1) older_start();
+        /* Not a slice: what it hands over is known to be garbage. */
+        if (level == 1 || (level == 0 && !W.between && !W.in_slice)) younger_start((int)level);
         Py_RETURN_NONE;
     }
     if (level == 2 && W.in_full) {
@@ -970,8 +974,8 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
     } else if (level < 2 && (W.phase != IDLE || W.in_slice || W.between)) {
         young_stop((int)level, args[1]);
     }
+    if (W.searched) younger_stop((int)level, args[1]);
     if (level == 1) {
-        if (W.in_older) older_stop(args[1]);
         search_append_waypoint(W.gc, (size_t)W.gc->generations[1].threshold * (size_t)W.gc->generations[0].threshold);
         want_huge_pages();
         start_early(1);

@@ -93,6 +93,7 @@ static PyObject *m_stats(PyObject *self, PyObject *ignored) {
     } count[] = {{"full_collections", n->full},
                  {"older_collections", n->older},
                  {"older_left", n->older_left},
+                 {"young_collections", n->young},
                  {"slices", n->slices},
                  {"snapshots", n->snapshots},
                  {"early", n->early},

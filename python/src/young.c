@@ -1,9 +1,16 @@
-/* young.c - trial deletion over the two younger generations, with a hash table of their addresses. */
+/* young.c - trial deletion over the younger generations, with a hash table of their addresses. */
 #include "young.h"
 
 #include <string.h>
 
-enum { LEAST = 4096, PER_OBJECT = 4, AHEAD = 12, ROOM_KEPT = 1 << 16, REFERENCES_KEPT = 1 << 19 };
+enum {
+    LEAST = 4096, /* objects there is room for, enough for most collections of the youngest */
+    LEAST_REFERENCES = 4 * LEAST,
+    PER_OBJECT = 4,
+    AHEAD = 12,
+    ROOM_KEPT = 1 << 16,
+    REFERENCES_KEPT = 1 << 19
+};
 
 static void release(void *memory, size_t bytes) {
     if (memory) wn_os_release(memory, bytes);
@@ -17,15 +24,16 @@ static void drop_tables(young_tables *t) {
     release(t->slot, PER_OBJECT * t->room * sizeof *t->slot);
     memset(t, 0, sizeof *t);
 }
-void young_trim(young *y) {
+static void trim(young *y) {
     drop_tables(&y->t);
     release(y->held, y->held_room * sizeof *y->held);
     y->held = NULL;
     y->held_room = 0;
 }
 
-void young_done(young *y) {
-    if (y->t.room > ROOM_KEPT || y->held_room > REFERENCES_KEPT) young_trim(y);
+void young_done(young *y, bool sparing) {
+    if (y->t.room > (sparing ? LEAST : ROOM_KEPT) || y->held_room > (sparing ? LEAST_REFERENCES : REFERENCES_KEPT))
+        trim(y);
 }
 
 /* Room for twice as many objects. */
@@ -53,7 +61,7 @@ static bool grow(young *y) {
 }
 
 static bool grow_references(young *y) {
-    size_t room = y->held_room ? 2 * y->held_room : 4 * LEAST;
+    size_t room = y->held_room ? 2 * y->held_room : LEAST_REFERENCES;
     if (room > YOUNG_MOST_REFERENCES) return false;
     uintptr_t *held = wn_os_map(room * sizeof *held);
     if (!held) {
@@ -87,8 +95,8 @@ static WN_ALWAYS_INLINE void read_object(young *y, size_t i) {
     scan_object(&y->scan, y->t.object[i], hold, y);
 }
 
-static bool read_objects(young *y, gc_state *gc) {
-    for (int level = 1; level >= 0; level--) {
+static bool read_objects(young *y, gc_state *gc, int level) {
+    for (; level >= 0; level--) {
         PyGC_Head *head = &gc->generations[level].head;
         for (PyGC_Head *g = gc_next(head); g != head; g = gc_next(g)) {
             if (y->n == y->t.room && !grow(y)) return false;
@@ -137,13 +145,13 @@ static void subtract(young *y) {
     y->t.from[y->n] = kept;
 }
 
-bool young_search(young *y, gc_state *gc) {
+bool young_search(young *y, gc_state *gc, int level) {
     y->n = y->garbage = y->references = 0;
     y->lost = false;
     scan_forget(&y->scan);
-    if (gc_list_empty(&gc->generations[0].head) && gc_list_empty(&gc->generations[1].head)) return true;
-    if (!read_objects(y, gc)) {
-        young_trim(y);
+    if (gc_list_empty(&gc->generations[0].head) && (!level || gc_list_empty(&gc->generations[1].head))) return true;
+    if (!read_objects(y, gc, level)) {
+        trim(y);
         return false;
     }
     number_objects(y);

@@ -1,6 +1,6 @@
 /*
- * young.h - which objects of the two younger generations are kept alive by each other alone: what a collection of the
- * second generation asks.
+ * young.h - which objects of the younger generations are kept alive by each other alone: what a collection of the first
+ * or the second generation asks.
  *
  * Older objects are not looked at, not even where the young ones lead to them: a table of addresses says whether a
  * reference leads to a young object. And each young object is read once, on the way through the list: they lie on as
@@ -18,7 +18,7 @@
 enum { YOUNG_MOST = 1 << 18, YOUNG_MOST_REFERENCES = 1 << 21 };
 
 typedef struct young_tables {
-    PyObject **object; /* all of them, the second generation first, as the interpreter would have them */
+    PyObject **object; /* all of them; the second generation first, as the interpreter would have them */
     uint32_t *count;   /* by the same number; after a search 0: garbage */
     uint32_t *from;    /* where the object's references begin */
     uint32_t *rest;    /* alive, and not followed yet */
@@ -38,11 +38,11 @@ typedef struct young {
     scanner scan;
 } young;
 
-/* False: no memory, or too much to be searched; then there is nothing to be read. */
-bool young_search(young *y, gc_state *gc);
-/* After a search its tables are kept for the next, unless they are much larger than those use to be. */
-void young_done(young *y);
-/* Gives the memory of the tables back. */
-void young_trim(young *y);
+/* Of generations 0 to `level`, which is 0 or 1. False: no memory, or too much to be searched; then there is nothing to
+ * be read. */
+bool young_search(young *y, gc_state *gc, int level);
+/* After a search its tables are kept for the next, unless they are much larger than those use to be; `sparing`: larger
+ * than collections of the youngest need, some 300 KB. */
+void young_done(young *y, bool sparing);
 
 #endif
