@@ -832,8 +832,8 @@ static void younger_start(int level) {
     W.n.proposed += y->garbage;
     W.searched = 1 + level;
     W.grown_old = y->n - y->garbage;
-    bool writes = writes_freely();
-    for (size_t i = 0; writes && i < y->n; i++)
+    /* In a worker too: what is young there it has made itself, since the fork. */
+    for (size_t i = 0; i < y->n; i++)
         if (y->t.count[i] && PyTuple_CheckExact(y->t.object[i])) W.grown_old -= search_untrack_one(y->t.object[i]);
     park(level);
     if (y->garbage) {
@@ -841,7 +841,7 @@ static void younger_start(int level) {
             if (!y->t.count[i]) hand_over(y->t.object[i]);
         canary_set();
     }
-    young_done(y, !writes); /* the tables are a worker's private memory */
+    young_done(y, !writes_freely()); /* the tables are a worker's private memory */
 }
 
 static void younger_stop(int level, PyObject *info) {

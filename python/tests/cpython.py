@@ -42,18 +42,22 @@ def run(tests, mode, budget, folder, timeout):
         env["WINNOW_COUNT"] = os.path.join(folder, "count")
     env["PYTHONPATH"] = folder + os.pathsep + env.get("PYTHONPATH", "")
     skips = [word for name in SKIP for word in ("-i", name)] if mode != "off" else []
-    p = subprocess.run(
-        [sys.executable, "-m", "test", "-v", *skips, *tests],
-        env=env, cwd=folder, timeout=timeout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    )
-    failed = sorted(set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+\))", p.stdout, re.M)))
-    count = sum(int(n) for n in re.findall(r"^Ran (\d+) tests?", p.stdout, re.M))
-    skipped = len(re.findall(r"\.\.\. skipped", p.stdout))
+    # Into a file: a process that a test has left behind would keep a pipe open, and the end of it would never come.
+    with open(os.path.join(folder, "output"), "w+", errors="replace") as output:
+        status = subprocess.run(
+            [sys.executable, "-m", "test", "-v", *skips, *tests],
+            env=env, cwd=folder, timeout=timeout, stdout=output, stderr=subprocess.STDOUT,
+        ).returncode
+        output.seek(0)
+        text = output.read()
+    failed = sorted(set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+\))", text, re.M)))
+    count = sum(int(n) for n in re.findall(r"^Ran (\d+) tests?", text, re.M))
+    skipped = len(re.findall(r"\.\.\. skipped", text))
     full = 0
     if mode != "off":
         with open(os.path.join(folder, "count")) as f:
             full = int(f.read())
-    return p.returncode, count, skipped, failed, full, p.stdout
+    return status, count, skipped, failed, full, text
 
 
 def main():

@@ -1142,12 +1142,21 @@ class Forked(Case):
             before = private_kb()
             for _ in range(5):
                 gc.collect()
-            os.write(w, b"%d %d" % (before, private_kb() - before))
+            full = private_kb() - before
+            tracked = 0
+            for level in (0, 1) * 5:
+                young = [(i, i) for i in range(1000)]
+                tracked += sum(map(gc.is_tracked, young))
+                gc.collect(level)
+                tracked -= 1000 * (not any(map(gc.is_tracked, young)))
+            os.write(w, b"%d %d %d %d" % (before, full, private_kb() - before - full, tracked))
             os._exit(0)
         os.waitpid(pid, 0)
-        first, more = map(int, os.read(r, 100).split())
+        first, more, young, tracked = map(int, os.read(r, 100).split())
         self.assertLess(first, 9000, "kB private after the first collection, of a heap of about 60 MB")
         self.assertLess(more, 300, "kB that further collections made private")
+        self.assertLess(young, 1200, "kB that the worker's own objects and their collections made private")
+        self.assertEqual(tracked, 0, "tuples of its own that hold no container and are still tracked")
         del alive
 
 
