@@ -1,6 +1,11 @@
 /* memory.c - limits, running out and going on, giving memory back, bytes held outside the heap, bookkeeping. */
 #include "client.h"
 
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 /* Fills the heap until NULL, twice; what was there stays whole and the heap is as usable as before. */
 static void running_out_is_a_result_not_an_end(void **state) {
     (void)state;
@@ -225,6 +230,116 @@ static void large_pages_are_asked_for_when_wanted(void **state) {
     }
 }
 
+/* What the system maps for this process, in bytes; 0: cannot be told. */
+static size_t mapped(void) {
+    unsigned long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f) return 0;
+    if (fscanf(f, "%lu", &pages) != 1) pages = 0;
+    fclose(f);
+    return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Vectors of vectors, which need more room on a marker's stack than it begins with: of FAN items each, the one in the
+ * middle the next vector and the others relics, numbered through. A new reference. */
+enum { FAN = 1000, DEPTH = 200 };
+
+static vector *fans(wn_mutator *m) {
+    wn_root(m, vector *, first, client_new_array(m, &vector_type, FAN));
+    wn_root(m, vector *, last, NULL);
+    wn_assign(m, last, first);
+    for (long i = 0; i < DEPTH; i++) {
+        for (long k = 0; k < FAN; k++)
+            if (k != FAN / 2) wn_move(m, last, items[k], client_relic(m, i * FAN + k, NULL, NULL));
+        if (i == DEPTH - 1) break;
+        wn_move(m, last, items[FAN / 2], client_new_array(m, &vector_type, FAN));
+        wn_assign(m, last, last->items[FAN / 2]);
+    }
+    return wn_give(m, first);
+}
+
+static struct rlimit loose;
+static void allow_no_more_memory(void) {
+    assert_int_equal(getrlimit(RLIMIT_AS, &loose), 0);
+    struct rlimit tight = {mapped(), loose.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
+}
+static void allow_memory(void) { assert_int_equal(setrlimit(RLIMIT_AS, &loose), 0); }
+
+static void count_what_is_gone(wn_mutator *m, mortal *self) {
+    (void)m, (void)self;
+    for (long id = 0; id < FAN * DEPTH; id++)
+        if (client_released[id]) client_note(EVENT_OTHER, id);
+}
+
+/* A finalizer finds everything in one piece, even if there was no memory for finding out what it leads to. */
+static void without_memory_for_marking_nothing_is_lost(void **state) {
+    (void)state;
+    if (client_sanitized() || client_stressed() || !mapped()) skip();
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    client_collect(m);  /* its threads exist, and its tables */
+    wn_disable(c.heap); /* and no collection has more of them */
+    {
+        wn_root(m, mortal *, owner, client_mortal(m, FAN / 2, NULL, NULL));
+        wn_move(m, owner, a, fans(m));
+        owner->will = count_what_is_gone;
+        wn_set(m, owner, b, owner); /* a cycle */
+    }
+    allow_no_more_memory();
+    wn_status status = wn_collect(m, 2, NULL);
+    allow_memory();
+    assert_true(status == WN_OK || status == WN_ERR_MEMORY);
+    wn_enable(c.heap);
+    client_collect(m);
+    client_collect(m);
+    assert_int_equal(client_finalized[FAN / 2], 1);
+    assert_int_equal(client_total(EVENT_OTHER), 0);
+    for (long id = 0; id < FAN * DEPTH; id++)
+        assert_int_equal(client_released[id], id % FAN != FAN / 2 || id == FAN / 2);
+    client_close(&c);
+}
+
+enum { COLLECTIONS = 20 };
+static _Atomic bool attached;
+static void *collect_often(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    atomic_store(&attached, true);
+    for (int i = 0; i < COLLECTIONS; i++) wn_collect(m, 2, NULL);
+    wn_detach(m);
+    return heap;
+}
+
+/* Two threads that ask at the same time, each in the middle of what the other waits for. */
+static void who_waits_for_a_collection_that_fails_goes_on(void **state) {
+    (void)state;
+    if (client_sanitized() || client_stressed() || !mapped()) skip();
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    client_collect(m);
+    wn_disable(c.heap);
+    {
+        wn_root(m, vector *, all, fans(m));
+        pthread_t other;
+        assert_int_equal(pthread_create(&other, NULL, collect_often, c.heap), 0);
+        while (!atomic_load(&attached)) wn_poll(m);
+        allow_no_more_memory();
+        for (int i = 0; i < COLLECTIONS; i++) wn_collect(m, 2, NULL);
+        allow_memory();
+        wn_block_begin(m);
+        void *done;
+        pthread_join(other, &done);
+        wn_block_end(m);
+        assert_ptr_equal(done, c.heap);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        long vectors = 0;
+        for (vector *at = all; at; at = at->items[FAN / 2]) vectors++;
+        assert_int_equal(vectors, DEPTH);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(running_out_is_a_result_not_an_end),
@@ -234,6 +349,8 @@ int main(void) {
         cmocka_unit_test(external_bytes_start_collections),
         cmocka_unit_test(bookkeeping_is_at_most_nine_percent),
         cmocka_unit_test(large_pages_are_asked_for_when_wanted),
+        cmocka_unit_test(without_memory_for_marking_nothing_is_lost),
+        cmocka_unit_test(who_waits_for_a_collection_that_fails_goes_on),
     };
     return CLIENT_MAIN("memory", tests);
 }

@@ -100,8 +100,8 @@ typedef struct wn_cc {
     wn_heap *heap;
     uint32_t phase;      /* wn_cc_phase; changed by the conductor under heap->world and heap->weak.lock; atomic */
     uint32_t shading;    /* whether a thread that attaches must start with its barrier on; under heap->world */
-    bool barrier_is_up;  /* H1 is over: every thread has its barrier on, so that tracing may begin; changed under
-                            heap->world; atomic */
+    bool barrier_is_up;  /* H1 is over: every thread has its barrier on, so that tracing may begin; goes up
+                            under heap->world, down under `lock`, after H4; atomic */
     size_t white_shaded; /* references shaded by threads that turned out not to be marked yet; atomic */
     bool chased;         /* a round found white ones: threads help with what they hand over; atomic */
     uint64_t weak_reads; /* W1: white targets that weak reads returned; added to under heap->weak.lock; atomic */
@@ -245,6 +245,10 @@ void wn_cc_assist(mutator *m, uint64_t budget_ns);
 void wn_cc_catch_up(mutator *m);
 /* Marks values of ephemerons whose keys are marked; call when dry. False: nothing (more) was to be done. */
 bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w);
+/* After H4: nobody takes what was shaded since marking has closed, and who has taken some is done with it. A worker
+ * that is put aside with it would else set marks, and trace, while the next cycle has its barrier not up yet. False:
+ * aborted. */
+bool wn_cc_end_work(wn_cc *cc);
 /* Forgets all work. */
 void wn_cc_drop_work(wn_cc *cc);
 

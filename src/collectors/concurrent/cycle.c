@@ -175,6 +175,16 @@ static void tell(wn_cc *cc, wn_event_kind kind) {
     wn_tell(&conductor_of(cc)->me, &event);
 }
 
+/* True: there was no memory for the work lists, so marks are not complete and nothing may be freed. */
+static bool gave_up(wn_cc *cc) {
+    if (!__atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) return false;
+    wn_cc_worker *w = conductor_of(cc);
+    wn_world_stop(cc->heap, &w->me);
+    if (!cc->aborted) wn_cc_abort(cc);
+    wn_world_start(cc->heap, &w->me);
+    return true;
+}
+
 static bool cycle(wn_cc *cc) {
     wn_heap *heap = cc->heap;
     wn_cc_worker *w = conductor_of(cc);
@@ -189,7 +199,6 @@ static bool cycle(wn_cc *cc) {
     __atomic_store_n(&cc->failed, false, __ATOMIC_RELAXED);
     __atomic_store_n(&cc->chased, false, __ATOMIC_RELAXED);
     cc->freed_objects = cc->freed_bytes = 0;
-    __atomic_store_n(&cc->barrier_is_up, false, __ATOMIC_RELAXED);
     wn_cc_set_phase(cc, WN_CC_MARKING);
     pthread_mutex_unlock(&heap->weak.lock);
     __atomic_store_n(&cc->marking_together, cc->workers > 1, __ATOMIC_RELAXED);
@@ -202,17 +211,11 @@ static bool cycle(wn_cc *cc) {
     pthread_mutex_unlock(&heap->world);
     if (!ok) return false;
     cc->now.closed = wn_os_now();
-    if (__atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
-        /* No memory for the work lists: marks are not complete, so nothing may be freed. */
-        wn_world_stop(heap, &w->me);
-        if (!cc->aborted) wn_cc_abort(cc);
-        wn_world_start(heap, &w->me);
-        return false;
-    }
+    if (gave_up(cc)) return false;
     if (heap->options.verify && wn_verify(&w->me.fast, stderr))
         wn_misuse("verify", "the heap is not sound after marking, for which a store without wn_set or wn_move is the "
                             "usual reason; the report is on stderr");
-    if (!wn_cc_find_dead(cc, w)) return false;
+    if (!wn_cc_find_dead(cc, w) || gave_up(cc)) return false;
     cc->now.sweep = wn_os_now();
     cc->now.used_at_close = wn_cc_used(cc);
     if (!wn_cc_begin_sweep(cc)) return false;
@@ -332,9 +335,9 @@ static void *conduct(void *arg) {
         bool done = !fresh || cycle(cc);
         pthread_mutex_lock(&heap->world);
         if (!done && __atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
-            cc->finished = cc->started; /* nothing was freed: those who wait will find out */
+            /* Nothing was freed: those who wait will find out. Who waits for the next one has that tried, too. */
+            cc->finished = cc->started;
             cc->last_objects = cc->last_bytes = 0;
-            cc->wanted = cc->started;
         } else if (!done) {
             cc->started--; /* given up for a freeze: once more, if it is still wanted */
         } else if (fresh) {

@@ -307,6 +307,33 @@ void wn_cc_catch_up(mutator *m) {
         wn_cc_assist(m, WN_CC_ASSIST_NS);
 }
 
+/* With cc->lock. */
+static void drop_shaded(wn_cc *cc) {
+    while (cc->shaded) {
+        wn_mark_segment *s = cc->shaded;
+        cc->shaded = s->next;
+        wn_mark_put_segment(&cc->pool, s);
+    }
+    if (cc->shared) wn_mark_put_segment(&cc->pool, cc->shared);
+    cc->shared = NULL;
+}
+
+bool wn_cc_end_work(wn_cc *cc) {
+    wn_os_lock_brief(&cc->lock);
+    __atomic_store_n(&cc->barrier_is_up, false, __ATOMIC_RELEASE);
+    drop_shaded(cc);
+    bool busy = cc->busy;
+    pthread_mutex_unlock(&cc->lock);
+    while (busy) {
+        if (!wn_cc_pause(cc, &cc->worker[0])) return false;
+        wn_os_nap(10000);
+        wn_os_lock_brief(&cc->lock);
+        busy = cc->busy;
+        pthread_mutex_unlock(&cc->lock);
+    }
+    return true;
+}
+
 void wn_cc_drop_work(wn_cc *cc) {
     for (unsigned i = 0; i < cc->workers; i++) {
         wn_mark_drop(&cc->worker[i].marker);
@@ -323,13 +350,8 @@ void wn_cc_drop_work(wn_cc *cc) {
         cc->pool.work = s->next;
         wn_mark_put_segment(&cc->pool, s);
     }
-    while (cc->shaded) {
-        wn_mark_segment *s = cc->shaded;
-        cc->shaded = s->next;
-        wn_mark_put_segment(&cc->pool, s);
-    }
-    if (cc->shared) wn_mark_put_segment(&cc->pool, cc->shared);
-    cc->shared = NULL;
+    drop_shaded(cc);
+    __atomic_store_n(&cc->barrier_is_up, false, __ATOMIC_RELEASE);
     __atomic_store_n(&cc->slice_count, 0, __ATOMIC_RELAXED);
     cc->keys.n = 0;
     cc->hidden = 0;

@@ -150,7 +150,7 @@ bool wn_cc_begin_sweep(wn_cc *cc) {
     pthread_mutex_unlock(&cc->heap->weak.lock);
     while (wn_space_unlist(space, 64))
         if (!wn_cc_pause(cc, &cc->worker[0])) return false;
-    if (!wn_cc_handshake(cc, WN_CC_ASK_SWEEP, NULL)) return false;
+    if (!wn_cc_handshake(cc, WN_CC_ASK_SWEEP, NULL) || !wn_cc_end_work(cc)) return false;
     wn_cc_collect_unswept(cc);
     /* From here on the cycle is not given up any more: the lists are complete. */
     pthread_mutex_lock(&cc->heap->world);
