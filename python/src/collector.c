@@ -197,13 +197,14 @@ static void canary_take(void);
 
 /* Callbacks can be cleared, and a finalizer can uninstall us, so a stop may never be heard of. */
 static void repair(void) {
+    if (!W.nested) W.in_slice = false;
     if (W.nested || !(W.in_full || W.searched || W.between)) return;
     if (!gc_list_empty(search_parked())) {
         unpark();
         W.n.repaired++;
     }
     canary_take();
-    W.in_full = W.between = W.in_slice = false;
+    W.in_full = W.between = false;
     W.searched = 0;
 }
 
@@ -823,7 +824,8 @@ static void younger_start(int level) {
     young *y = &W.young_search;
     if (W.bypass || W.gc->debug) return; /* debugging output tells of the generations' sizes */
     W.searched_at = wn_os_now();
-    if (!young_search(y, W.gc, level)) {
+    bool writes = writes_freely();
+    if (!young_search(y, W.gc, level, !writes)) {
         W.n.fallback_memory += y->lost;
         W.n.older_left += level && !y->lost;
         return;
@@ -832,7 +834,7 @@ static void younger_start(int level) {
     W.n.proposed += y->garbage;
     W.searched = 1 + level;
     W.grown_old = y->n - y->garbage;
-    /* In a worker too: what is young there it has made itself, since the fork. */
+    /* In a worker too: what is young there it has made itself, but for little. */
     for (size_t i = 0; i < y->n; i++)
         if (y->t.count[i] && PyTuple_CheckExact(y->t.object[i])) W.grown_old -= search_untrack_one(y->t.object[i]);
     park(level);
@@ -841,7 +843,7 @@ static void younger_start(int level) {
             if (!y->t.count[i]) hand_over(y->t.object[i]);
         canary_set();
     }
-    young_done(y, !writes_freely()); /* the tables are a worker's private memory */
+    young_done(y, !writes); /* the tables are a worker's private memory */
 }
 
 static void younger_stop(int level, PyObject *info) {
@@ -1172,6 +1174,7 @@ bool collector_install(const collector_options *o) {
         W.o = *o;
         W.slice = W.slice_asked = 1000;
         W.yield_due = 0;
+        W.young_search.pass = 0;
         ok = hook() && set_collect(gc_module, W.collect);
         W.installed = ok;
     }

@@ -8,6 +8,7 @@ enum {
     LEAST_REFERENCES = 4 * LEAST,
     PER_OBJECT = 4,
     AHEAD = 12,
+    PASS = 16, /* collections of the youngest that are not begun after one that was too much */
     ROOM_KEPT = 1 << 16,
     REFERENCES_KEPT = 1 << 19
 };
@@ -39,7 +40,7 @@ void young_done(young *y, bool sparing) {
 /* Room for twice as many objects. */
 static bool grow(young *y) {
     young_tables t = {.room = y->t.room ? 2 * y->t.room : LEAST};
-    if (t.room > YOUNG_MOST) return false;
+    if (t.room > y->most) return false;
     t.object = wn_os_map(t.room * sizeof *t.object);
     t.count = wn_os_map(t.room * sizeof *t.count);
     t.rest = wn_os_map(t.room * sizeof *t.rest);
@@ -62,7 +63,7 @@ static bool grow(young *y) {
 
 static bool grow_references(young *y) {
     size_t room = y->held_room ? 2 * y->held_room : LEAST_REFERENCES;
-    if (room > YOUNG_MOST_REFERENCES) return false;
+    if (room > y->most_references) return false;
     uintptr_t *held = wn_os_map(room * sizeof *held);
     if (!held) {
         y->lost = true;
@@ -82,17 +83,24 @@ static WN_ALWAYS_INLINE size_t place(const young *y, const void *object) {
 static WN_ALWAYS_INLINE void hold(void *arg, void *reference) {
     young *y = arg;
     if (!reference) return;
-    if (y->references < y->held_room || grow_references(y)) y->held[y->references] = (uintptr_t)reference;
-    y->references++; /* beyond the room: they are too many, which is seen later */
+    if (y->references == y->held_room && !grow_references(y))
+        y->too_many = true;
+    else
+        y->held[y->references++] = (uintptr_t)reference;
 }
 
 /* The pages of young objects are many and far apart, so each object is visited once: on the way through the list it is
  * asked for, and read a little later. */
 static WN_ALWAYS_INLINE void read_object(young *y, size_t i) {
     y->t.from[i] = (uint32_t)y->references;
-    size_t n = scan_count(NULL, y->t.object[i]);
+    PyObject *o = y->t.object[i];
+    if ((PyTuple_CheckExact(o) || PyList_CheckExact(o)) && (size_t)Py_SIZE(o) > y->most_references) {
+        y->too_many = true;
+        return;
+    }
+    size_t n = scan_count(NULL, o);
     y->t.count[i] = n < INT32_MAX ? (uint32_t)n : INT32_MAX; /* an immortal object's is huge */
-    scan_object(&y->scan, y->t.object[i], hold, y);
+    scan_object(&y->scan, o, hold, y);
 }
 
 static bool read_objects(young *y, gc_state *gc, int level) {
@@ -105,11 +113,12 @@ static bool read_objects(young *y, gc_state *gc, int level) {
             scan_fetch(&y->scan, y->t.object[i], 0);
             if (i >= AHEAD) scan_fetch(&y->scan, y->t.object[i - AHEAD], 1);
             if (i >= 2 * AHEAD) read_object(y, i - 2 * AHEAD);
+            if (y->too_many) return false;
         }
     }
     for (size_t i = y->n > 2 * AHEAD ? y->n - 2 * AHEAD : 0; i < y->n; i++) read_object(y, i);
     y->t.from[y->n] = (uint32_t)y->references;
-    return y->references <= y->held_room;
+    return !y->too_many;
 }
 
 static void number_objects(young *y) {
@@ -145,13 +154,22 @@ static void subtract(young *y) {
     y->t.from[y->n] = kept;
 }
 
-bool young_search(young *y, gc_state *gc, int level) {
+bool young_search(young *y, gc_state *gc, int level, bool sparing) {
     y->n = y->garbage = y->references = 0;
-    y->lost = false;
+    /* Of the youngest no more than the tables that are kept have room for: tables to be made anew each time cost more
+     * than a search of what is in the caches saves. */
+    y->most = level ? YOUNG_MOST : sparing ? LEAST : ROOM_KEPT;
+    y->most_references = level ? YOUNG_MOST_REFERENCES : sparing ? LEAST_REFERENCES : REFERENCES_KEPT;
+    if (!level && (gc->generations[0].count > (int)y->most || y->pass)) {
+        y->pass -= y->pass > 0;
+        return false;
+    }
+    y->lost = y->too_many = false;
     scan_forget(&y->scan);
     if (gc_list_empty(&gc->generations[0].head) && (!level || gc_list_empty(&gc->generations[1].head))) return true;
     if (!read_objects(y, gc, level)) {
-        trim(y);
+        if (level || y->lost) trim(y);
+        if (!level) y->pass = PASS;
         return false;
     }
     number_objects(y);

@@ -14,7 +14,8 @@
 
 #include "scan.h"
 
-/* Objects, and references they hold: more are the interpreter's business, because no cache would hold the tables. */
+/* Objects, and references they hold: more are the interpreter's business, because no cache would hold the tables. Of
+ * the youngest generation it is a quarter. */
 enum { YOUNG_MOST = 1 << 18, YOUNG_MOST_REFERENCES = 1 << 21 };
 
 typedef struct young_tables {
@@ -29,7 +30,10 @@ typedef struct young_tables {
 typedef struct young {
     young_tables t;
     size_t n, garbage;
-    bool lost; /* there was no memory */
+    size_t most, most_references; /* that are searched */
+    unsigned pass;                /* collections of the youngest that are still to be left alone */
+    bool lost;                    /* there was no memory */
+    bool too_many;                /* references, or there was no memory for them */
 
     uintptr_t *held; /* all references, then the numbers of the young objects among them */
     size_t references, held_room;
@@ -38,11 +42,10 @@ typedef struct young {
     scanner scan;
 } young;
 
-/* Of generations 0 to `level`, which is 0 or 1. False: no memory, or too much to be searched; then there is nothing to
- * be read. */
-bool young_search(young *y, gc_state *gc, int level);
-/* After a search its tables are kept for the next, unless they are much larger than those use to be; `sparing`: larger
- * than collections of the youngest need, some 300 KB. */
+/* Of generations 0 to `level`, which is 0 or 1; `sparing`: of the youngest with tables of 300 KB and no more. False: no
+ * memory, or too much to be searched; then there is nothing to be read. */
+bool young_search(young *y, gc_state *gc, int level, bool sparing);
+/* After a search its tables are kept for the next, unless they are much larger than those use to be. */
 void young_done(young *y, bool sparing);
 
 #endif

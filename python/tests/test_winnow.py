@@ -463,6 +463,31 @@ class YoungerGenerations(Case):
             self.assertEqual((s["older_collections"], s["older_left"], s["fallbacks"]["memory"]), (0, 1, 0))
             del alive
 
+    def test_too_many_of_the_youngest_are_left_to_the_interpreter_for_a_while(self):
+        dictionary = dict.fromkeys(range(1 << 19), [])
+        for many in (
+            lambda: [[] for _ in range((1 << 16) + 1000)],
+            lambda: [[0] * (1 << 20)],
+            lambda: [[0] * (1 << 18) for _ in range(3)],
+            lambda: [dict(dictionary), [], {}],
+        ):
+            on(MODES[0])
+            gc.disable()
+            gc.collect()
+            winnow.clear_stats()
+            alive = many()
+            alive.append(alive)
+            pairs(10)
+            self.assertGreaterEqual(gc.collect(0), 20)
+            self.assertEqual(winnow.stats()["young_collections"], 0)
+            for _ in range(20):
+                pairs(10)
+                self.assertGreaterEqual(gc.collect(0), 20)
+            self.assertGreater(winnow.stats()["young_collections"], 0)
+            self.assertIs(alive[-1], alive)
+            del alive
+            winnow.uninstall()
+
     def test_callbacks_cleared_in_the_middle(self):
         on(MODES[0])
         gc.disable()
