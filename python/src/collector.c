@@ -197,8 +197,9 @@ static void canary_take(void);
 
 /* Callbacks can be cleared, and a finalizer can uninstall us, so a stop may never be heard of. */
 static void repair(void) {
-    if (!W.nested) W.in_slice = false;
-    if (W.nested || !(W.in_full || W.searched || W.between)) return;
+    if (W.nested) return;
+    W.in_slice = false;
+    if (!(W.in_full || W.searched || W.between)) return;
     if (!gc_list_empty(search_parked())) {
         unpark();
         W.n.repaired++;
@@ -816,8 +817,7 @@ static void full_stop(PyObject *info) {
     W.dispose_start = 0;
 }
 
-/* ---- younger generations ------------------------------------------------------------------------------------------
- */
+/* ---- younger generations ----------------------------------------------------------------------------------------- */
 
 /* Always at once: there is little to be searched. */
 static void younger_start(int level) {

@@ -32,9 +32,12 @@ static void trim(young *y) {
     y->held_room = 0;
 }
 
+/* Of tables that are kept. */
+static size_t kept(bool sparing) { return sparing ? LEAST : ROOM_KEPT; }
+static size_t references_kept(bool sparing) { return sparing ? LEAST_REFERENCES : REFERENCES_KEPT; }
+
 void young_done(young *y, bool sparing) {
-    if (y->t.room > (sparing ? LEAST : ROOM_KEPT) || y->held_room > (sparing ? LEAST_REFERENCES : REFERENCES_KEPT))
-        trim(y);
+    if (y->t.room > kept(sparing) || y->held_room > references_kept(sparing)) trim(y);
 }
 
 /* Room for twice as many objects. */
@@ -156,15 +159,15 @@ static void subtract(young *y) {
 
 bool young_search(young *y, gc_state *gc, int level, bool sparing) {
     y->n = y->garbage = y->references = 0;
+    y->lost = y->too_many = false;
     /* Of the youngest no more than the tables that are kept have room for: tables to be made anew each time cost more
      * than a search of what is in the caches saves. */
-    y->most = level ? YOUNG_MOST : sparing ? LEAST : ROOM_KEPT;
-    y->most_references = level ? YOUNG_MOST_REFERENCES : sparing ? LEAST_REFERENCES : REFERENCES_KEPT;
+    y->most = level ? YOUNG_MOST : kept(sparing);
+    y->most_references = level ? YOUNG_MOST_REFERENCES : references_kept(sparing);
     if (!level && (gc->generations[0].count > (int)y->most || y->pass)) {
         y->pass -= y->pass > 0;
         return false;
     }
-    y->lost = y->too_many = false;
     scan_forget(&y->scan);
     if (gc_list_empty(&gc->generations[0].head) && (!level || gc_list_empty(&gc->generations[1].head))) return true;
     if (!read_objects(y, gc, level)) {
