@@ -130,6 +130,15 @@ static void random_graphs_agree_with_the_model(void **state) {
             for (size_t k = 0; garbage[i] && k < t[i].refs; k++)
                 if (garbage[t[i].ref[k] - t]) assert_int_equal(batch[i], batch[t[i].ref[k] - t]);
         wn_groups_drop(&g);
+        /* Candidates that are kept may be searched again. */
+        if (round % 2)
+            wn_cycles_rest(&c);
+        else
+            wn_cycles_trim_rest(&c);
+        wn_cycles_begin(&c);
+        assert_true(wn_cycles_search(&c, toy_count, toy_fetch, toy_scan, &zero));
+        assert_int_equal(c.garbage, expected);
+        for (size_t i = 0; i < n; i++) assert_int_equal(wn_cycles_is_garbage(&c, &t[i]), garbage[i]);
         wn_cycles_reset(&c);
         free(batch), free(candidate), free(garbage), free(t);
     }
@@ -228,6 +237,21 @@ static void bits_are_the_same_from_near_and_far(void **state) {
     }
     assert_false(wn_bits_take_near(&b, &to_take, PLANE, 0)); /* no such region */
     assert_int_equal(wn_bits_count(&b, PLANE), members);
+    for (int round = 0; round < 300; round++) {
+        size_t k = random_below(3 * PER_REGION), n = random_below(round % 10 ? 300 : PER_REGION), had = 0;
+        if (k % PER_REGION + n > PER_REGION) n = PER_REGION - k % PER_REGION;
+        uintptr_t start = (region[k / PER_REGION] << WN_BITS_REGION) + (k % PER_REGION << WN_BITS_GRANULE);
+        for (size_t i = k; i < k + n; i++) {
+            had += member[i];
+            member[i] = false;
+        }
+        assert_int_equal(wn_bits_clear_range(&b, PLANE, start, n << WN_BITS_GRANULE), had);
+        members -= had;
+    }
+    assert_int_equal(wn_bits_clear_range(&b, PLANE, (uintptr_t)7 << WN_BITS_REGION, (size_t)30 << WN_BITS_REGION), 0);
+    assert_true(wn_bits_put(&b, PLANE + 1, region[2] << WN_BITS_REGION));
+    wn_bits_trim_from(&b, PLANE + 1);
+    assert_int_equal(wn_bits_count(&b, PLANE + 1), 0);
     wn_bits_cursor cursor;
     wn_bits_walk(&b, &cursor);
     for (uintptr_t a; (a = (uintptr_t)wn_bits_next(&cursor, PLANE)); members--) {

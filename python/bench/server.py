@@ -46,17 +46,18 @@ def serve(mode, containers, requests, budget_ms):
     import winnow
 
     gc.disable()
-    winnow.install("fast")  # only to build the heap sooner
+    winnow.install("fast")  # as a service has it from its start; for the others only to build the heap sooner
     heap = heaps.build(max(0, containers - SESSIONS * OF_A_SESSION), aged=True)
     gc.collect()
-    winnow.uninstall()
-    winnow.clear_stats()
+    if mode in ("stock", "clock", "freeze"):
+        winnow.uninstall()
+    else:
+        winnow.install(mode.partition("+")[0], budget_ms=budget_ms, huge_pages=mode.endswith("+huge"))
     gc.collect()
+    winnow.clear_stats()
     gc.enable()
     if mode == "freeze":
         gc.freeze()
-    elif mode not in ("stock", "clock"):
-        winnow.install(mode.partition("+")[0], budget_ms=budget_ms, huge_pages=mode.endswith("+huge"))
     r = random.Random(2)
     sessions = [Session(i) for i in range(SESSIONS)]
     took = [0] * requests

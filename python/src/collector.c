@@ -1,9 +1,11 @@
 /* collector.c - the hook in the interpreter's collector: proposing, parking, batches, snapshots. */
 #include "collector.h"
 
+#include "census.h"
 #include "engines/snapshot.h"
 #include "pages.h"
 #include "search.h"
+#include "trace.h"
 #include "young.h"
 
 #include <pthread.h>
@@ -27,14 +29,14 @@ typedef struct type_count {
     char name[48];
 } type_count;
 
-/* What the child sends: the garbage in batches (the low bit set in the last of each), then the objects before which
- * waypoints are wanted (or, without a type, the numbers of waypoints that are not), then what may be untracked. */
+/* What the child sends: the garbage in batches (the low bit set in the last of each), then what may be untracked, then,
+ * when they are many, members of the census that were in no list any more. */
 typedef struct entry {
     uintptr_t object;
     PyTypeObject *type;
 } entry;
 typedef struct answer {
-    size_t tracked, marked, candidates, garbage, entries, tending, untrackable, segments, names;
+    size_t tracked, marked, candidates, garbage, entries, untrackable, gone, told, walked, names;
     uint64_t ns, cpu_ns;
     type_count types[NAMES]; /* for the log */
     entry entry[];
@@ -58,6 +60,8 @@ static struct {
     bool forked;        /* this process is a forked child of the one that installed */
     bool in_slice;      /* between start and stop of a collection that reclaims a slice */
     bool between;       /* and of nothing else: the young objects are parked */
+    bool in_place;      /* the oldest list was parked, with the census's bookmarks where they belong */
+    bool counted;       /* once this collection is over the census will know all of the oldest list */
     Py_ssize_t extra;   /* what nested batches collected */
     Py_ssize_t pending; /* of a full collection put off: objects that had grown old */
     size_t survivors;   /* objects tracked after the current full collection, about */
@@ -97,10 +101,7 @@ static struct {
 
 bool collector_installed(void) { return W.installed; }
 const collector_options *collector_current(void) { return &W.o; }
-const collector_statistics *collector_numbers(void) {
-    W.n.waypoints = search_waypoints();
-    return &W.n;
-}
+const collector_statistics *collector_numbers(void) { return &W.n; }
 void collector_clear_numbers(void) { memset(&W.n, 0, sizeof W.n); }
 const char *collector_phase(void) { return W.phase == IDLE ? "idle" : W.phase == RUNNING ? "searching" : "reclaiming"; }
 
@@ -177,11 +178,16 @@ static bool was_freed(PyObject *o) {
 static PyGC_Head *generation(int i) { return &W.gc->generations[i].head; }
 
 static void park(int level) {
-    for (int i = level; i >= 0; i--) gc_list_append(generation(i), search_parked());
+    W.in_place = level == 2 && census_in_place();
+    for (int i = level; i >= 0; i--) gc_list_append(generation(i), census_parked());
 }
+/* The census is told once: Python code may have moved the lists when this is called again. */
 static void unpark(void) {
-    int to = W.searched == 1 ? 1 : 2; /* what was searched has survived */
-    gc_list_append(search_parked(), generation(W.between ? 0 : to));
+    int to = W.between ? 0 : W.searched == 1 ? 1 : 2; /* what was searched has survived */
+    gc_list_append(census_parked(), generation(to));
+    if (W.in_place) census_first_again();
+    if (W.counted && to == 2) census_all_known();
+    W.in_place = W.counted = false;
 }
 
 static void hand_over(PyObject *o) {
@@ -200,7 +206,8 @@ static void repair(void) {
     if (W.nested) return;
     W.in_slice = false;
     if (!(W.in_full || W.searched || W.between)) return;
-    if (!gc_list_empty(search_parked())) {
+    if (!gc_list_empty(census_parked())) {
+        W.in_place = W.counted = false; /* others may have grown old, unheard */
         unpark();
         W.n.repaired++;
     }
@@ -332,7 +339,7 @@ static void ask_links(PyObject **o, size_t i, size_t n) {
 static void propose_all(void) {
     search *s = &W.search;
     if (s->tracked <= 30000) { /* few: in the interpreter's order */
-        PyGC_Head *parked = search_parked();
+        PyGC_Head *parked = census_parked();
         for (PyGC_Head *g = gc_next(parked), *next; g != parked; g = next) {
             next = gc_next(g);
             if (wn_cycles_is_garbage(&s->cycles, object_of(g))) hand_over(object_of(g));
@@ -386,11 +393,12 @@ static void full_at_once(bool by_itself) {
     search *s = &W.search;
     W.how = "full collection";
     bool writes = writes_freely();
-    if (!search_run(s, W.gc, writes ? W.o.threads : 1, false)) { /* the second thread has tables of its own */
+    if (!search_run(s, writes ? W.o.threads : 1, false)) { /* the second thread has tables of its own */
         W.n.fallback_memory++;
         search_reset(s);
         return;
     }
+    W.counted = true;
     size_t garbage = s->cycles.garbage;
     W.n.walk_ns = s->walk_ns;
     W.n.mark_ns = s->mark_ns;
@@ -398,11 +406,12 @@ static void full_at_once(bool by_itself) {
     W.n.tracked = s->tracked;
     W.n.marked = s->marked;
     W.n.candidates = s->cycles.candidates;
-    W.n.segments = s->segments;
+    W.n.walked = census_walked();
+    W.n.gone = s->gone[0].n + s->gone[1].n;
     W.n.proposed += garbage;
     if (s->tracked) W.ns_per_object = (double)(s->walk_ns + s->mark_ns + s->trial_ns) / (double)s->tracked;
     if (writes) {
-        search_tend();
+        search_tell_census(s);
         search_untrack(s, W.gc);
     }
     W.in_full = true;
@@ -431,7 +440,7 @@ static void full_at_once(bool by_itself) {
     if (writes)
         search_reset(s);
     else
-        wn_cycles_trim(&s->cycles); /* the tables themselves would be the worker's private memory */
+        search_trim(s); /* the tables themselves would be the worker's private memory */
 }
 
 /* ---- snapshots --------------------------------------------------------------------------------------------------- */
@@ -444,45 +453,35 @@ double collector_expected_ms(void) {
     return (double)expected_objects() * (W.ns_per_object > 0 ? W.ns_per_object : 40) / 1e6;
 }
 
-typedef struct to_answer {
-    answer *answer;
-    size_t room;
-} to_answer;
-static void note_tending(void *arg, PyObject *before, size_t away) {
-    to_answer *to = arg;
-    answer *a = to->answer;
-    if (a->entries + a->tending < to->room)
-        a->entry[a->entries + a->tending++] =
-            before ? (entry){(uintptr_t)before, Py_TYPE(before)} : (entry){away, NULL};
-}
-
 /* In the child. */
 static bool search_snapshot(void *context, void *result, size_t bytes) {
     (void)context;
-    static search s;
+    search *s = &W.search;
     answer *a = result;
     uint64_t start = wn_os_now(), cpu = wn_os_thread_cpu();
-    size_t room = (bytes - sizeof *a) / sizeof(entry);
+    size_t room = (bytes - sizeof *a) / sizeof(entry), at = 0;
     wn_groups g = {0};
-    if (!search_make(&s) || !search_run(&s, W.gc, 1, true)) return false;
-    if (s.cycles.garbage && !wn_cycles_group(&s.cycles, TOGETHER, scan_fetch, scan_together, search_scanner(), &g))
+    if (!search_run(s, 1, true)) return false;
+    if (s->cycles.garbage && !wn_cycles_group(&s->cycles, TOGETHER, scan_fetch, scan_together, search_scanner(), &g))
         return false;
-    a->tracked = s.tracked;
-    a->marked = s.marked;
-    a->candidates = s.cycles.candidates;
-    a->garbage = s.cycles.garbage;
-    a->segments = s.segments;
+    a->tracked = s->tracked;
+    a->marked = s->marked;
+    a->candidates = s->cycles.candidates;
+    a->garbage = s->cycles.garbage;
+    a->walked = census_walked();
+    a->gone = s->gone[0].n;
     for (size_t b = 0, from = 0; b < g.batches && g.end[b] <= room; from = g.end[b++])
         for (size_t i = from; i < g.end[b]; i++) {
             PyObject *o = g.object[i];
-            a->entry[a->entries++] = (entry){(uintptr_t)o | (i + 1 == g.end[b]), Py_TYPE(o)};
+            a->entry[at++] = (entry){(uintptr_t)o | (i + 1 == g.end[b]), Py_TYPE(o)};
         }
-    search_each_tending(note_tending, &(to_answer){a, room});
-    size_t at = a->entries + a->tending;
-    for (size_t i = 0; i < s.untrackable[0].n && at < room; i++, a->untrackable++) {
-        PyObject *o = s.untrackable[0].item[i];
+    a->entries = at;
+    for (size_t i = 0; i < s->untrackable[0].n && at < room; i++, a->untrackable++) {
+        PyObject *o = s->untrackable[0].item[i];
         a->entry[at++] = (entry){(uintptr_t)o, Py_TYPE(o)};
     }
+    for (size_t i = 0; a->gone > a->tracked / 8 && i < a->gone && at < room; i++, a->told++)
+        a->entry[at++].object = (uintptr_t)s->gone[0].item[i];
     if (W.o.log) {
         for (size_t i = 0; i < a->entries; i++) count_type(a->entry[i].type);
         memcpy(a->types, W.types, sizeof a->types);
@@ -554,7 +553,8 @@ static void poll_snapshot(void) {
         W.n.tracked = a->tracked;
         W.n.marked = a->marked;
         W.n.candidates = a->candidates;
-        W.n.segments = a->segments;
+        W.n.walked = a->walked;
+        W.n.gone = a->gone;
         W.n.proposed += a->garbage;
         W.patience = wn_os_now() + a->ns;
         if (a->tracked) W.ns_per_object = (double)a->ns / (double)a->tracked;
@@ -626,9 +626,10 @@ static void ask_for(PyObject **o, size_t n) {
     }
 }
 
-/* Hands over about that much of the garbage, whole components; then tends waypoints; then untracks; then it is over. */
+/* Hands over about that much of the garbage, whole components; then untracks; then tells the census; then it is over.
+ */
 static void reclaim_slice(size_t slice) {
-    enum { TOGETHER_ASKED = 256 };
+    enum { TOGETHER_ASKED = 256, GONE = 256 };
     answer *a = W.answer;
     if (notes.lost || !notes_on_top()) { /* frees went unseen: nothing of it can be trusted */
         W.n.fallback_allocator++;
@@ -664,20 +665,18 @@ static void reclaim_slice(size_t slice) {
         W.n.slices++;
         W.in_slice = true;
     }
-    size_t tended = a->entries + a->tending, end = tended + a->untrackable;
-    for (; W.next >= a->entries && W.next < tended && looked < slice; looked += 20) {
-        entry *e = &a->entry[W.next++];
-        PyObject *o = (PyObject *)e->object;
-        if (!e->type)
-            search_tend_one(NULL, e->object);
-        else if (!was_freed(o) && gc_tracked(o) && Py_TYPE(o) == e->type)
-            search_tend_one(o, 0);
-    }
-    for (; W.next >= tended && W.next < end && looked < slice; looked++) {
+    size_t untracked = a->entries + a->untrackable, end = untracked + a->told;
+    for (; W.next >= a->entries && W.next < untracked && looked < slice; looked++) {
         entry *e = &a->entry[W.next++];
         PyObject *o = (PyObject *)e->object;
         if (was_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type) continue;
         W.n.untracked += search_untrack_one(o);
+    }
+    for (; W.next >= untracked && W.next < end && looked < slice; looked += GONE / 32) {
+        PyObject *part[GONE];
+        size_t n = 0;
+        while (n < GONE && W.next < end) part[n++] = (PyObject *)a->entry[W.next++].object;
+        census_remove_gone(part, n);
     }
     if (W.next == end) drop_snapshot();
 }
@@ -703,7 +702,11 @@ static bool automatic(void) {
            gc->generations[0].count > gc->generations[0].threshold;
 }
 
+/* All are about to become old without having been searched. */
+static void count_young(void) { W.counted = census_check() && census_add_young(1); }
+
 static void nothing_this_time(void) {
+    if (!W.counted) count_young();
     W.survivors = (size_t)(W.gc->long_lived_total + W.gc->long_lived_pending);
     W.in_full = true;
     W.extra = 0;
@@ -722,7 +725,10 @@ static void put_off(void) {
 
 static void full_start(void) {
     bool by_itself = automatic();
-    if (W.bypass || (W.gc->debug & DEBUG_COLLECTABLE)) return; /* which would name the canary */
+    if (W.bypass || (W.gc->debug & DEBUG_COLLECTABLE)) { /* which would name the canary */
+        count_young();
+        return;
+    }
     W.n.full++;
     if (W.o.proportional && by_itself && W.phase == IDLE &&
         (double)W.gc->long_lived_pending < W.yield_due * (double)W.gc->long_lived_total) {
@@ -743,7 +749,9 @@ static void full_start(void) {
             return;
         }
         if (!by_itself) drop_snapshot();
-        if (by_itself && !W.at_once && collector_expected_ms() > W.o.budget_ms && start_snapshot()) {
+        bool snapshot = by_itself && !W.at_once && collector_expected_ms() > W.o.budget_ms;
+        if (snapshot) count_young(); /* afterwards the tables are shared */
+        if (snapshot && start_snapshot()) {
             W.how = "snapshot taken in";
             nothing_this_time();
             return;
@@ -824,7 +832,8 @@ static void younger_start(int level) {
     young *y = &W.young_search;
     if (W.bypass || W.gc->debug) return; /* debugging output tells of the generations' sizes */
     W.searched_at = wn_os_now();
-    bool writes = writes_freely();
+    bool writes = writes_freely(), known = level && census_check();
+    if (level && !known) census_step(8192 + 2 * W.grown_old);
     if (!young_search(y, W.gc, level, !writes)) {
         W.n.fallback_memory += y->lost;
         W.n.older_left += level && !y->lost;
@@ -836,7 +845,11 @@ static void younger_start(int level) {
     W.grown_old = y->n - y->garbage;
     /* In a worker too: what is young there it has made itself, but for little. */
     for (size_t i = 0; i < y->n; i++)
-        if (y->t.count[i] && PyTuple_CheckExact(y->t.object[i])) W.grown_old -= search_untrack_one(y->t.object[i]);
+        if (y->t.count[i] && PyTuple_CheckExact(y->t.object[i]) && search_untrack_one(y->t.object[i]))
+            W.grown_old--;
+        else if (known)
+            known = census_add(y->t.object[i]);
+    W.counted = known;
     park(level);
     if (y->garbage) {
         for (size_t i = 0; i < y->n; i++)
@@ -913,7 +926,7 @@ static void young_start(int level) {
     if (W.phase != READY || !pages_are_ours()) return;
     if (slice) {
         W.young = W.gc->generations[0].count;
-        gc_list_append(generation(0), search_parked());
+        gc_list_append(generation(0), census_parked());
         W.between = true;
         reclaim_slice(W.slice);
         canary_set();
@@ -954,6 +967,7 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
     if (level == -1 && PyErr_Occurred()) PyErr_Clear();
     if (start) {
         repair();
+        W.counted = false;
         if (level == 2) {
             W.start = wn_os_now();
             full_start();
@@ -965,6 +979,7 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
         if (level == 1 || (level == 0 && !W.between && !W.in_slice)) younger_start((int)level);
         Py_RETURN_NONE;
     }
+    if (level == 2 && !W.in_full && W.counted && census_in_place()) census_all_known(); /* the interpreter's alone */
     if (level == 2 && W.in_full) {
         full_stop(args[1]);
         uint64_t ns = wn_os_now() - W.start;
@@ -978,7 +993,6 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
     }
     if (W.searched) younger_stop((int)level, args[1]);
     if (level == 1) {
-        search_append_waypoint(W.gc, (size_t)W.gc->generations[1].threshold * (size_t)W.gc->generations[0].threshold);
         want_huge_pages();
         start_early(1);
     } else if (level == 0 && W.due) {
@@ -1019,7 +1033,7 @@ PyObject *collector_find(unsigned threads) {
     drop_snapshot();
     PyObject_GC_UnTrack(list); /* or it would be found, being on no known root */
     search *s = &W.search;
-    if (!search_run(s, W.gc, threads, false)) {
+    if (!search_run(s, threads, false)) {
         Py_DECREF(list);
         return PyErr_NoMemory();
     }
@@ -1028,7 +1042,8 @@ PyObject *collector_find(unsigned threads) {
     wn_bits_walk(&s->cycles.bits, &c);
     while (list && (o = wn_bits_next(&c, WN_CYCLES_UNMARKED)))
         if (PyList_Append(list, o) < 0) Py_CLEAR(list);
-    search_tend();
+    search_tell_census(s);
+    census_all_known();
     search_reset(s);
     if (list) PyObject_GC_Track(list);
     return list;
@@ -1092,17 +1107,17 @@ static bool layout_check(PyObject *gc_module) {
     return same || refuse("this build of the interpreter keeps its lists of containers in another form");
 }
 
-static int waypoint_traverse(PyObject *self, visitproc visit, void *arg) {
+static int bookmark_traverse(PyObject *self, visitproc visit, void *arg) {
     (void)self, (void)visit, (void)arg;
     return 0;
 }
-static void waypoint_dealloc(PyObject *self) { Py_SET_REFCNT(self, 1); }
-static PyTypeObject waypoint_type = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "winnow._Waypoint",
+static void bookmark_dealloc(PyObject *self) { Py_SET_REFCNT(self, 1); }
+static PyTypeObject bookmark_type = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "winnow._Bookmark",
                                      .tp_basicsize = sizeof(PyObject),
                                      .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-                                     .tp_traverse = waypoint_traverse,
-                                     .tp_dealloc = waypoint_dealloc,
-                                     .tp_doc = "A mark in the collector's lists; holds nothing."};
+                                     .tp_traverse = bookmark_traverse,
+                                     .tp_dealloc = bookmark_dealloc,
+                                     .tp_doc = "A mark in the collector's list of old objects; holds nothing."};
 
 bool collector_setup(PyObject *module) {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
@@ -1110,11 +1125,8 @@ bool collector_setup(PyObject *module) {
         return false;
     }
     if (W.module) return true;
-    if (PyType_Ready(&waypoint_type) < 0 || PyType_Ready(&canary_type) < 0 || !scan_setup()) return false;
-    if (!search_setup(&waypoint_type)) {
-        PyErr_NoMemory();
-        return false;
-    }
+    if (PyType_Ready(&bookmark_type) < 0 || PyType_Ready(&canary_type) < 0 || !scan_setup()) return false;
+    census_setup(&bookmark_type);
     canary.ob.ob_base.ob_type = &canary_type;
     Py_SET_REFCNT((PyObject *)&canary.ob, 1);
     W.s_generation = PyUnicode_InternFromString("generation");
@@ -1177,6 +1189,10 @@ bool collector_install(const collector_options *o) {
         W.young_search.pass = 0;
         ok = hook() && set_collect(gc_module, W.collect);
         W.installed = ok;
+        if (ok) {
+            trace_find_types();
+            census_open(W.gc, &W.search.cycles);
+        }
     }
     Py_DECREF(gc_module);
     return ok;
@@ -1189,7 +1205,7 @@ void collector_uninstall(void) {
     drop_snapshot();
     pages_stop();
     repair();
-    search_withdraw();
+    census_close();
     W.installed = false;
     Py_ssize_t at = hooked();
     if (at >= 0 && PyList_SetSlice(W.callbacks, at, at + 1, NULL) < 0) PyErr_Clear(); /* it does nothing any more */
@@ -1200,6 +1216,7 @@ void collector_uninstall(void) {
         Py_XDECREF(now);
         Py_DECREF(gc_module);
     }
-    wn_cycles_trim(&W.search.cycles);
+    search_trim(&W.search);
+    trace_forget_types();
     PyErr_Restore(type, value, trace);
 }

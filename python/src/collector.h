@@ -38,7 +38,7 @@ enum { PAUSES = 96 }; /* buckets of the histogram: four for each doubling, from 
 typedef struct collector_statistics {
     uint64_t full, older, older_left, young, slices, snapshots, early, skipped, deferred;
     uint64_t fallback_memory, fallback_child, fallback_slow, fallback_fork, fallback_allocator, repaired;
-    uint64_t proposed, collected, rejected_stale, untracked, tracked, marked, candidates, waypoints, segments;
+    uint64_t proposed, collected, rejected_stale, untracked, tracked, marked, candidates, walked, gone;
     uint64_t last_ns, walk_ns, mark_ns, trial_ns, dispose_ns, fork_ns, child_ns, child_cpu_ns, max_ns, total_ns;
     uint64_t older_ns, older_max_ns;
     uint64_t pause[PAUSES];

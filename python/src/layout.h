@@ -188,6 +188,21 @@ static inline void *instance_values_hint(PyObject *o) {
 #endif
 }
 
+/* A type's dictionary, as a new reference, or NULL, and the table of its subclasses, or NULL. */
+#if PY_VERSION_HEX >= 0x030c0000
+static inline PyObject *type_dict(PyTypeObject *t) { return PyType_GetDict(t); }
+static inline PyObject *type_subclasses(PyTypeObject *t) {
+    (void)t; /* may be a number */
+    return NULL;
+}
+#else
+static inline PyObject *type_dict(PyTypeObject *t) {
+    Py_XINCREF(t->tp_dict);
+    return t->tp_dict;
+}
+static inline PyObject *type_subclasses(PyTypeObject *t) { return t->tp_subclasses; }
+#endif
+
 static inline PyMemberDef *type_members(PyTypeObject *t) {
     return (PyMemberDef *)((char *)t + Py_TYPE(t)->tp_basicsize);
 }

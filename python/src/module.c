@@ -1,8 +1,8 @@
 /* module.c - winnow._native: the collector as Python sees it. The package winnow is what people use. */
 #include "collector.h"
 
+#include "census.h"
 #include "pages.h"
-#include "search.h"
 
 #include <string.h>
 
@@ -50,6 +50,10 @@ static PyObject *m_find(PyObject *self, PyObject *args) {
 static PyObject *m_check(PyObject *self, PyObject *ignored) {
     (void)self, (void)ignored;
     return PyLong_FromSize_t(scan_check(gc_state_now(), SIZE_MAX));
+}
+static PyObject *m_missing(PyObject *self, PyObject *ignored) {
+    (void)self, (void)ignored;
+    return PyLong_FromSize_t(collector_installed() ? census_missing() : 0);
 }
 static PyObject *m_phase(PyObject *self, PyObject *ignored) {
     (void)self, (void)ignored;
@@ -107,8 +111,8 @@ static PyObject *m_stats(PyObject *self, PyObject *ignored) {
                  {"tracked", n->tracked},
                  {"marked_from_roots", n->marked},
                  {"trial_candidates", n->candidates},
-                 {"waypoints", n->waypoints},
-                 {"segments", n->segments},
+                 {"walked", n->walked},
+                 {"gone", n->gone},
                  {"huge_ranges", pages_huge_ranges()}};
     struct {
         const char *name;
@@ -157,6 +161,7 @@ static PyMethodDef methods[] = {
     {"collect_stock", m_collect_stock, METH_NOARGS, NULL},
     {"find", m_find, METH_VARARGS, NULL},
     {"check", m_check, METH_NOARGS, NULL},
+    {"missing", m_missing, METH_NOARGS, NULL},
     {"phase", m_phase, METH_NOARGS, NULL},
     {"step", m_step, METH_NOARGS, NULL},
     {"start_snapshot", m_snapshot, METH_NOARGS, NULL},

@@ -90,6 +90,11 @@ void scan_forget(scanner *s) { memset(s->plans, 0, sizeof s->plans); }
 void scan_plan_make(scan_plan *p, PyTypeObject *t) {
     memset(p, 0, sizeof *p);
     p->type = t;
+    if (!PyType_IS_GC(t)) {
+        p->kind = SCAN_ATOM;
+        p->anywhere = p->plain = 1;
+        return;
+    }
     p->kind = SCAN_FOREIGN;
     p->weak =
         PyType_IsSubtype(t, &_PyWeakref_RefType) || t == &_PyWeakref_ProxyType || t == &_PyWeakref_CallableProxyType;

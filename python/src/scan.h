@@ -15,7 +15,17 @@
 #define WN_MARK_NEAR 1
 #include "engines/cycles.h"
 
-enum { SCAN_FOREIGN, SCAN_INSTANCE, SCAN_LIST, SCAN_TUPLE, SCAN_DICT, SCAN_KINDS, SCAN_PLANS = 1024, SCAN_SLOTS = 12 };
+enum {
+    SCAN_FOREIGN,
+    SCAN_INSTANCE,
+    SCAN_LIST,
+    SCAN_TUPLE,
+    SCAN_DICT,
+    SCAN_ATOM, /* no container */
+    SCAN_KINDS,
+    SCAN_PLANS = 1024,
+    SCAN_SLOTS = 12
+};
 
 /* Asks for a line, into the second cache: the first can await only a few at a time. */
 #define ASK(p) __builtin_prefetch((p), 0, 2)

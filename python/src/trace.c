@@ -16,7 +16,7 @@
 
 #include <string.h>
 
-void trace_make(tracer *t, wn_cycles *c, wn_marker *m, object_list *untrackable, bool helper) {
+void trace_make(tracer *t, wn_cycles *c, wn_marker *m, object_list *untrackable, object_list *gone, bool helper) {
     scan_forget(&t->scan);
     memset(t->types, 0, sizeof t->types);
     for (int kind = 0; kind < SCAN_KINDS; kind++) {
@@ -28,6 +28,7 @@ void trace_make(tracer *t, wn_cycles *c, wn_marker *m, object_list *untrackable,
     t->cycles = c;
     t->marker = m;
     t->untrackable = untrackable;
+    t->gone = gone;
     t->later.n = 0;
     t->later.lost = false;
     t->scan.helper = helper;
@@ -47,7 +48,39 @@ static void root(void *arg, void *object) {
     if (object) push(arg, object);
 }
 
+/* Held by us, and so alive for certain. */
+static PyObject *of_types;
+
+static void add_type(PyTypeObject *type) {
+    PyObject *dict = type_dict(type), *held[] = {dict, type->tp_mro, type->tp_bases, type_subclasses(type)};
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++)
+        if (held[i] && PyObject_IS_GC(held[i]) && PyList_Append(of_types, held[i]) < 0) PyErr_Clear();
+    Py_XDECREF(dict);
+}
+
+static void find_types_from(PyTypeObject *type) {
+    add_type(type);
+    PyObject *below = PyObject_CallMethod((PyObject *)&PyType_Type, "__subclasses__", "O", type);
+    for (Py_ssize_t i = 0; below && i < PyList_GET_SIZE(below); i++) {
+        PyTypeObject *sub = (PyTypeObject *)PyList_GET_ITEM(below, i);
+        /* Each by way of one of its bases. A type that may end is not to be kept from it. */
+        if (!(sub->tp_flags & Py_TPFLAGS_HEAPTYPE) && sub->tp_base == type) find_types_from(sub);
+    }
+    if (!below) PyErr_Clear();
+    Py_XDECREF(below);
+}
+
+void trace_find_types(void) {
+    if (of_types || !(of_types = PyList_New(0))) {
+        PyErr_Clear();
+        return;
+    }
+    find_types_from(&PyBaseObject_Type);
+}
+void trace_forget_types(void) { Py_CLEAR(of_types); }
+
 void trace_push_roots(tracer *t) {
+    root(t, of_types);
     EACH_INTERPRETER(i) {
         root(t, INTERPRETER_MODULES(i));
         root(t, i->sysdict);
@@ -104,6 +137,10 @@ static void scan_batch(tracer *t, int kind, PyObject **object, size_t n) {
         for (size_t i = 0; i < n; i++) scan_object(&t->scan, object[i], push, t);
         return;
     }
+    if (kind == SCAN_ATOM) { /* where a container was, before */
+        for (size_t i = 0; i < n; i++) object_list_add(t->gone, object[i]);
+        return;
+    }
     claims k = {m->top, m->end, t->cycles->bits, wn_bits_near_nothing(), m, false};
     switch (kind) {
     case SCAN_LIST:
@@ -138,7 +175,8 @@ static void ask_batch(tracer *t, int kind, PyObject **object, size_t n) {
     case SCAN_DICT:
         for (size_t i = 0; i < n; i++) scan_ask_dict(object[i]);
         break;
-    case SCAN_TUPLE: break;
+    case SCAN_TUPLE:
+    case SCAN_ATOM: break;
     default:
         for (size_t i = 0; i < n; i++) scan_fetch(&t->scan, object[i], 1);
     }

@@ -34,13 +34,19 @@ typedef struct tracer {
     wn_cycles *cycles;
     wn_marker *marker;
     object_list *untrackable; /* tuples and dictionaries seen to hold no container */
+    object_list *gone;        /* members of the census that are no containers */
     object_list later;        /* a helper's: what only the thread that holds the interpreter's lock may ask */
     bool saw;                 /* a container among what an object holds */
     size_t marked;            /* objects that have left the row: scanned, once trace_mark has returned */
 } tracer;
 
+/* At installation: what the types hold that live as long as the process. Descriptors of methods are most of what no
+ * module reaches, and a small heap is searched in half the time without them. Not all types: later ones are found by
+ * trial deletion. Best effort; no exception is left. */
+void trace_find_types(void);
+void trace_forget_types(void);
 /* Before each search. `helper`: for a thread that does not hold the interpreter's lock. */
-void trace_make(tracer *t, wn_cycles *c, wn_marker *m, object_list *untrackable, bool helper);
+void trace_make(tracer *t, wn_cycles *c, wn_marker *m, object_list *untrackable, object_list *gone, bool helper);
 /* Claims and pushes what is known to be alive: modules, and what the threads are working on. Anything missing is found
  * by trial deletion. */
 void trace_push_roots(tracer *t);

@@ -27,6 +27,13 @@ void wn_bits_trim(wn_bits *b) {
     b->first = NULL;
 }
 
+void wn_bits_trim_from(wn_bits *b, int plane) {
+    for (wn_bits_region *r = b->first; r; r = r->next) {
+        char *start = (char *)wn_bits_plane(wn_bits_words(r), plane);
+        wn_os_discard(start, (size_t)((char *)r + REGION_BYTES - start));
+    }
+}
+
 void wn_bits_drop(wn_bits *b) {
     if (!b->top) return;
     wn_bits_trim(b);
@@ -93,13 +100,24 @@ void wn_bits_copy(wn_bits *b, int to, int from) {
     }
 }
 
-void wn_bits_merge(wn_bits *b, int to, int from) {
-    EACH_PAGE(b, r, i) {
-        uint64_t *w = wn_bits_words(r) + i, *t = wn_bits_plane(w, to), *f = wn_bits_plane(w, from);
-        if (!has_members(f)) continue;
-        for (size_t k = 0; k < WN_BITS_PAGE; k++) t[k] |= f[k];
-        memset(f, 0, PAGE_BYTES);
+size_t wn_bits_clear_range(wn_bits *b, int plane, uintptr_t start, size_t bytes) {
+    size_t n = 0;
+    uintptr_t word = (uintptr_t)64 << WN_BITS_GRANULE, end = start + bytes;
+    for (uintptr_t at = start & ~(word - 1); at < end; at += word) {
+        uint64_t *w = wn_bits_find(b, at);
+        if (!w) { /* nor in the rest of the region */
+            at |= ((uintptr_t)1 << WN_BITS_REGION) - word;
+            continue;
+        }
+        w = wn_bits_plane(w, plane) + wn_bits_index(at);
+        if (!*w) continue;
+        uint64_t in = ~(uint64_t)0;
+        if (at < start) in &= ~(uint64_t)0 << ((start - at) >> WN_BITS_GRANULE);
+        if (end - at < word) in &= ((uint64_t)1 << ((end - at) >> WN_BITS_GRANULE)) - 1;
+        n += (size_t)__builtin_popcountll(*w & in);
+        *w &= ~in;
     }
+    return n;
 }
 
 size_t wn_bits_number(wn_bits *b, int plane) {

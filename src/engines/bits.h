@@ -2,7 +2,7 @@
  * bits.h - bitmaps over the address space: one bit for every 16 bytes, found from an address with one look-up.
  *
  * The engines work on any heap, so they cannot ask for room in an object: everything they know about one is a bit here.
- * Addresses are divided into regions of 1 GiB. A region comes into being when its first bit is set; it reserves 28 MiB
+ * Addresses are divided into regions of 1 GiB. A region comes into being when its first bit is set; it reserves 36 MiB
  * of addresses and takes memory only for the pages that are written, 1/128 of the heap for a plane. The planes of a
  * region lie at fixed distances, so that one look-up serves them all.
  *
@@ -23,7 +23,7 @@ enum {
     WN_BITS_PAGE = 512,                                          /* words that share a byte of `touched` */
     WN_BITS_PAGES = WN_BITS_WORDS / WN_BITS_PAGE,
     WN_BITS_TOP = 1 << (47 - WN_BITS_REGION),
-    WN_BITS_PLANES = 3,
+    WN_BITS_PLANES = 4,
     WN_BITS_HEADER = 4096
 };
 
@@ -47,12 +47,13 @@ void wn_bits_drop(wn_bits *b);
 uint64_t *wn_bits_region_for(wn_bits *b, uintptr_t address);
 /* Zeroes a plane; all of them, and what was touched, with `plane` -1. */
 void wn_bits_clear(wn_bits *b, int plane);
-/* Gives the memory of all regions back. */
+/* Takes all members of a plane out that lie in a range of addresses; returns how many those were. */
+size_t wn_bits_clear_range(wn_bits *b, int plane, uintptr_t start, size_t bytes);
+/* Gives the memory of all regions back, or of `plane` and those after it, with the ranks, which then are empty. */
 void wn_bits_trim(wn_bits *b);
+void wn_bits_trim_from(wn_bits *b, int plane);
 /* plane `to` becomes a copy of plane `from`. */
 void wn_bits_copy(wn_bits *b, int to, int from);
-/* plane `to` takes in the bits of plane `from`, which becomes empty. */
-void wn_bits_merge(wn_bits *b, int to, int from);
 /* Numbers the members of a plane in address order, for wn_bits_rank. Returns how many there are. */
 size_t wn_bits_number(wn_bits *b, int plane);
 size_t wn_bits_count(const wn_bits *b, int plane);

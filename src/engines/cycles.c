@@ -23,19 +23,33 @@ void wn_cycles_drop(wn_cycles *c) {
     wn_mark_pool_drop(&c->pool);
 }
 
-void wn_cycles_reset(wn_cycles *c) {
+void wn_cycles_rest(wn_cycles *c) {
     drop_counts(c);
-    wn_bits_clear(&c->bits, -1);
     wn_mark_drop(&c->marker);
     c->candidates = c->garbage = 0;
     c->failed = false;
 }
 
-void wn_cycles_trim(wn_cycles *c) {
-    wn_cycles_reset(c);
-    wn_bits_trim(&c->bits);
+void wn_cycles_reset(wn_cycles *c) {
+    wn_cycles_rest(c);
+    wn_bits_clear(&c->bits, -1);
+}
+
+static void trim_pool(wn_cycles *c) {
     wn_mark_pool_drop(&c->pool);
     wn_mark_pool_make(&c->pool);
+}
+
+void wn_cycles_trim_rest(wn_cycles *c) {
+    wn_cycles_rest(c);
+    wn_bits_trim_from(&c->bits, WN_CYCLES_UNMARKED);
+    trim_pool(c);
+}
+
+void wn_cycles_trim(wn_cycles *c) {
+    wn_cycles_rest(c);
+    wn_bits_trim(&c->bits);
+    trim_pool(c);
 }
 
 void wn_cycles_begin(wn_cycles *c) {

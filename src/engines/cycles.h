@@ -29,7 +29,8 @@
 #include "engines/bits.h"
 #include "engines/mark.h"
 
-enum { WN_CYCLES_ALL, WN_CYCLES_UNMARKED, WN_CYCLES_RANKED }; /* the planes */
+/* The planes. OWN is the client's, for whatever it has to know of candidates; the last two are the search's. */
+enum { WN_CYCLES_ALL, WN_CYCLES_OWN, WN_CYCLES_UNMARKED, WN_CYCLES_RANKED };
 
 #define WN_CYCLES_ROOT SIZE_MAX
 
@@ -51,8 +52,10 @@ void wn_cycles_drop(wn_cycles *c);
 /* Forgets all candidates; keeps the memory for the next time. wn_cycles_trim gives it back. */
 void wn_cycles_reset(wn_cycles *c);
 void wn_cycles_trim(wn_cycles *c);
-/* All candidates are known: unmarks them. A client that never asks wn_cycles_has may put candidates into the plane
- * WN_CYCLES_UNMARKED itself and leave this out, which halves the memory that is written. */
+/* The same for what the last search has found alone: the candidates stay, and may be searched again. */
+void wn_cycles_rest(wn_cycles *c);
+void wn_cycles_trim_rest(wn_cycles *c);
+/* All candidates are known: unmarks them. */
 void wn_cycles_begin(wn_cycles *c);
 
 static WN_ALWAYS_INLINE void wn_cycles_add(wn_cycles *c, const void *object) {

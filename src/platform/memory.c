@@ -8,6 +8,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#ifdef __linux__
+#include <sys/uio.h>
+#elif defined(__APPLE__)
+#include <mach/mach.h>
+#include <mach/mach_vm.h>
+#endif
 #include <unistd.h>
 
 #ifndef MAP_NORESERVE
@@ -89,6 +95,40 @@ void wn_os_release(void *start, size_t size) {
     WN_ALLOW(start, size); /* whoever gets these addresses next must not meet our marks */
     munmap(start, size);
 }
+
+#ifdef __linux__
+void wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there) {
+    enum { AT_ONCE = 64 };
+    int before = errno;
+    for (size_t done = 0; done < n;) {
+        struct iovec piece[AT_ONCE];
+        size_t some = n - done < AT_ONCE ? n - done : AT_ONCE;
+        for (size_t i = 0; i < some; i++) piece[i] = (struct iovec){(void *)(uintptr_t)from[done + i], size};
+        struct iovec here = {(char *)to + done * size, some * size};
+        ssize_t bytes = process_vm_readv(getpid(), &here, 1, piece, some, 0);
+        /* It stops at the first that is not there. */
+        size_t whole = bytes > 0 ? (size_t)bytes / size : 0;
+        for (size_t i = 0; i < whole; i++) there[done++] = true;
+        if (whole < some) there[done++] = false;
+    }
+    errno = before;
+}
+#elif defined(__APPLE__)
+void wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there) {
+    for (size_t i = 0; i < n; i++) {
+        mach_vm_size_t bytes = 0;
+        mach_vm_address_t target = (mach_vm_address_t)(uintptr_t)((char *)to + i * size);
+        kern_return_t r =
+            mach_vm_read_overwrite(mach_task_self(), (mach_vm_address_t)(uintptr_t)from[i], size, target, &bytes);
+        there[i] = r == KERN_SUCCESS && bytes == size;
+    }
+}
+#else
+void wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there) {
+    (void)to, (void)from, (void)size;
+    for (size_t i = 0; i < n; i++) there[i] = false;
+}
+#endif
 
 size_t wn_os_page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
