@@ -19,6 +19,7 @@ static struct {
     bookmark mark[BOOKMARKS] __attribute__((aligned(16)));
     gc_state *gc;
     wn_cycles *cycles;
+    wn_bits pages; /* of 4 KiB, that an arena has for certain: a bit for each */
     size_t members, walked, young;
     bool empty;   /* nothing has been counted */
     bool fresh;   /* nor had it when the last census_take began: all members are in the lists */
@@ -33,12 +34,14 @@ size_t census_young(void) { return census.young; }
 
 static PyGC_Head *oldest(void) { return &census.gc->generations[2].head; }
 
-void census_setup(PyTypeObject *type) {
+bool census_setup(PyTypeObject *type) {
+    if (!census.pages.top && !wn_bits_make(&census.pages)) return false;
     gc_list_init(census_parked());
     for (int i = FIRST; i < BOOKMARKS; i++) {
         census.mark[i].ob.ob_type = type;
         Py_SET_REFCNT(&census.mark[i].ob, 1); /* ours, for ever */
     }
+    return true;
 }
 
 static void take_out(PyGC_Head *g) {
@@ -54,6 +57,9 @@ static void put_before(int mark, PyGC_Head *before) {
 }
 
 /* ---- memory that goes away --------------------------------------------------------------------------------------- */
+
+/* As an address, for bits that stand for 16 bytes. */
+static uintptr_t page_of(const void *p) { return (uintptr_t)p >> 12 << WN_BITS_GRANULE; }
 
 static struct {
     PyObjectArenaAllocator below;
@@ -73,6 +79,7 @@ static void arena_free(void *ctx, void *start, size_t bytes) {
         size_t n = wn_bits_clear_range(&census.cycles->bits, WN_CYCLES_ALL, (uintptr_t)start, bytes);
         if (n) census.members -= n;
         wn_bits_clear_range(&census.cycles->bits, WN_CYCLES_OWN, (uintptr_t)start, bytes);
+        wn_bits_clear_range(&census.pages, 0, page_of(start), page_of((char *)start + bytes) - page_of(start));
     }
     arenas.below.free(arenas.below.ctx, start, bytes);
 }
@@ -97,15 +104,18 @@ static void leave_arenas(void) {
 
 static bool lasts(void) { return census.lasting && !arenas.failed && arenas_on_top(); }
 
-/* Whether an object may lie in memory that is not an arena's. */
+/* Whether an object may lie in memory that is not an arena's. Small ones of a fixed size do not, where nobody else has
+ * asked for their memory. A tuple may have been a longer one before, and shrunk where it was: then it is known by its
+ * page alone, of which an arena has the whole. */
 static WN_ALWAYS_INLINE bool is_elsewhere(PyObject *o) {
     PyTypeObject *t = Py_TYPE(o);
-    size_t bytes = (size_t)t->tp_basicsize;
-    if (t->tp_itemsize) {
-        if (!PyTuple_Check(o)) return true; /* others keep something else where the number of items would be */
-        bytes += (size_t)Py_SIZE(o) * sizeof(PyObject *);
+    size_t bytes = (size_t)t->tp_basicsize, limit = HAS_MANAGED_DICT(t) ? SMALL_INLINE : SMALL;
+    if (!t->tp_itemsize) {
+        if (bytes > limit || !scan_is_interpreters(t)) return true;
+        return !wn_bits_put(&census.pages, 0, page_of(o));
     }
-    return bytes > (HAS_MANAGED_DICT(t) ? SMALL_INLINE : SMALL);
+    if (!PyTuple_Check(o)) return true; /* others keep something else where the number of items would be */
+    return bytes + (size_t)Py_SIZE(o) * sizeof(PyObject *) > limit || !wn_bits_test(&census.pages, 0, page_of(o));
 }
 
 /* ---- counting ---------------------------------------------------------------------------------------------------- */
@@ -116,6 +126,7 @@ static void begin_anew(void) {
         wn_cycles_trim(census.cycles); /* a forked worker would make its tables its own by clearing them */
     else
         wn_cycles_reset(census.cycles);
+    wn_bits_clear(&census.pages, 0);
     census.members = 0;
     census.empty = true;
     put_before(FIRST, gc_next(oldest()));
@@ -140,6 +151,7 @@ void census_close(void) {
     take_out(&census.mark[FIRST].gc);
     take_out(&census.mark[KNOWN].gc);
     wn_cycles_trim(census.cycles);
+    wn_bits_trim(&census.pages);
 }
 
 static bool all_known(void) { return gc_prev(oldest()) == &census.mark[KNOWN].gc; }

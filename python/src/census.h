@@ -13,8 +13,8 @@
  * is asked for may not be there any more. So
  *
  *   - members lie in the arenas of the interpreter's allocator, which are given back to the system by way of a hook of
- *     ours that takes the members in them out; or they are noted as lying elsewhere (WN_CYCLES_OWN), and are read by
- *     way of the kernel, which says whether the memory is there;
+ *     ours that takes the members in them out; or they are noted as lying elsewhere (WN_CYCLES_OWN), perhaps, and are
+ *     read by way of the kernel, which says whether the memory is there;
  *   - a member is in a list if its links are and its neighbours' links lead back to it, where a neighbour is a member,
  *     too, or the head of a list. A block that was freed, or given out for something else, has no such links: the
  *     interpreter clears both when it stops tracking an object.
@@ -28,7 +28,7 @@
 
 #include "scan.h"
 
-void census_setup(PyTypeObject *bookmark_type); /* once */
+bool census_setup(PyTypeObject *bookmark_type); /* once; false: no memory */
 /* At installation and its end. The members are `cycles`' candidates. */
 void census_open(gc_state *gc, wn_cycles *cycles);
 void census_close(void);

@@ -1126,7 +1126,10 @@ bool collector_setup(PyObject *module) {
     }
     if (W.module) return true;
     if (PyType_Ready(&bookmark_type) < 0 || PyType_Ready(&canary_type) < 0 || !scan_setup()) return false;
-    census_setup(&bookmark_type);
+    if (!census_setup(&bookmark_type)) {
+        PyErr_NoMemory();
+        return false;
+    }
     canary.ob.ob_base.ob_type = &canary_type;
     Py_SET_REFCNT((PyObject *)&canary.ob, 1);
     W.s_generation = PyUnicode_InternFromString("generation");

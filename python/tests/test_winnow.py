@@ -665,6 +665,36 @@ class Census(Case):
             if settled():
                 self.assertLess(winnow.stats()["gone"], 100)
 
+    def test_a_tuple_that_shrank_lies_where_it_was(self):
+        """A small one in memory that the allocator of small objects did not give out, and does not know the end of."""
+        program = """if 1:
+            import gc, winnow
+
+            class Few:
+                def __init__(self):
+                    self.left = 3
+                def __iter__(self):
+                    return self
+                def __length_hint__(self):
+                    return 20000
+                def __next__(self):
+                    if not self.left:
+                        raise StopIteration
+                    self.left -= 1
+                    return []
+
+            winnow.install("fast", threads=1)
+            gc.disable()
+            tuples = [tuple(Few()) for _ in range(30000)]
+            gc.collect()
+            del tuples
+            gc.collect()
+            print(winnow.stats()["gone"] > 30000)
+            """
+        p = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
+                           env=dict(os.environ, MALLOC_TRIM_THRESHOLD_="1000", PYTHONMALLOC="pymalloc"))
+        self.assertEqual((p.returncode, p.stdout), (0, "True\n"))
+
     def test_what_came_where_containers_were_is_no_container(self):
         on("fast")
         gc.disable()
