@@ -3,11 +3,6 @@
 
 #include <string.h>
 
-enum {
-    SMALL = 512 - 80, /* bytes of an object that is in an arena whatever stands before it: allocators' and our debris */
-    SMALL_INLINE = 120 /* the same where the values of attributes stand behind it, too */
-};
-
 /* Members of lists that are ours: ordinary tracked objects, alive because we hold them. */
 typedef struct bookmark {
     PyGC_Head gc;
@@ -19,11 +14,13 @@ static struct {
     bookmark mark[BOOKMARKS] __attribute__((aligned(16)));
     gc_state *gc;
     wn_cycles *cycles;
-    wn_bits pages; /* of 4 KiB, that an arena has for certain: a bit for each */
+    wn_bits pools; /* of arenas: a bit for each that has been met */
     size_t members, walked, young;
-    bool empty;   /* nothing has been counted */
-    bool fresh;   /* nor had it when the last census_take began: all members are in the lists */
-    bool lasting; /* freed memory is seen, and absent memory can be asked for */
+    PyGC_Head frozen; /* the links of the list of frozen objects, when the set began or was last looked at */
+    bool empty;       /* nothing has been counted */
+    bool fresh;       /* nor had it when the last census_take began: all members are in the lists */
+    bool lasting;     /* freed memory is seen, and absent memory can be asked for */
+    bool passing;     /* when last looked at, the set did not last */
 } census;
 
 PyGC_Head *census_parked(void) { return &census.mark[PARKED].gc; }
@@ -35,7 +32,7 @@ size_t census_young(void) { return census.young; }
 static PyGC_Head *oldest(void) { return &census.gc->generations[2].head; }
 
 bool census_setup(PyTypeObject *type) {
-    if (!census.pages.top && !wn_bits_make(&census.pages)) return false;
+    if (!census.pools.top && !wn_bits_make(&census.pools)) return false;
     gc_list_init(census_parked());
     for (int i = FIRST; i < BOOKMARKS; i++) {
         census.mark[i].ob.ob_type = type;
@@ -58,28 +55,67 @@ static void put_before(int mark, PyGC_Head *before) {
 
 /* ---- memory that goes away --------------------------------------------------------------------------------------- */
 
-/* As an address, for bits that stand for 16 bytes. */
-static uintptr_t page_of(const void *p) { return (uintptr_t)p >> 12 << WN_BITS_GRANULE; }
+#define SMALL 512 /* bytes of a block that the interpreter's own allocator gives out */
+
+/* The start of a pool, which has blocks of one size; an arena has pools side by side. */
+typedef struct pool {
+    union {
+        void *padding;
+        unsigned blocks; /* given out */
+    } used;
+    char *free;
+    void *next, *previous;
+    unsigned arena, size_class, offset, last_offset; /* of blocks that were never given out */
+} pool;
 
 static struct {
     PyObjectArenaAllocator below;
-    bool on, failed;
+    bool on;
 } arenas;
+
+static const pool *pool_of(const void *p) { return (const pool *)((uintptr_t)p & ~(uintptr_t)(POOL_BYTES - 1)); }
+/* As an address, for bits that stand for 16 bytes. */
+static uintptr_t number_of(const void *p) { return (uintptr_t)p / POOL_BYTES << WN_BITS_GRANULE; }
+
+/* Whether a block lies in a pool. Which memory has pools is the allocator's secret, so it is judged by what a pool says
+ * of itself, once for each. There need be no memory where it would begin. */
+static bool is_pool(const pool *at) {
+    pool p;
+    bool there;
+    const void *from = at;
+    if (!wn_os_peek(&p, &from, sizeof p, 1, &there)) census.lasting = false;
+    if (!there || p.size_class >= SMALL / 16) return false;
+    unsigned size = (p.size_class + 1) * 16;
+    return p.last_offset == POOL_BYTES - size && p.offset >= sizeof p + size && p.offset <= POOL_BYTES &&
+           (p.offset - sizeof p) % size == 0 && p.used.blocks > 0 && p.used.blocks <= (POOL_BYTES - sizeof p) / size &&
+           (!p.free || pool_of(p.free) == at);
+}
+
+/* Also of what is small and yet in no pool: a tuple that shrank where it was, an object that an extension found room
+ * for itself, or what malloc gave when there was no memory for another arena. */
+static WN_ALWAYS_INLINE bool is_elsewhere(PyObject *o) {
+    if (wn_bits_test(&census.pools, 0, number_of(o))) return false;
+    if (Py_TYPE(o)->tp_basicsize > SMALL || (PyTuple_CheckExact(o) && Py_SIZE(o) > SMALL / 8)) return true;
+    return !is_pool(pool_of(o)) || !wn_bits_put(&census.pools, 0, number_of(o));
+}
+
+/* With interpreters that have locks of their own others free arenas, too, in which nobody is a member. */
+static bool is_our_thread(void) {
+    PyThreadState *ts = thread_state();
+    return ts && PyThreadState_GetInterpreter(ts) == PyInterpreterState_Main();
+}
 
 static void *arena_alloc(void *ctx, size_t bytes) {
     (void)ctx;
-    void *p = arenas.below.alloc(arenas.below.ctx, bytes);
-    if (!p) arenas.failed = true; /* the interpreter asks malloc instead, for objects of any size */
-    return p;
+    return arenas.below.alloc(arenas.below.ctx, bytes);
 }
 static void arena_free(void *ctx, void *start, size_t bytes) {
     (void)ctx;
-    if (arenas
-            .on) { /* perhaps on a thread of another interpreter: then none of ours are in it, and nothing is written */
-        size_t n = wn_bits_clear_range(&census.cycles->bits, WN_CYCLES_ALL, (uintptr_t)start, bytes);
-        if (n) census.members -= n;
+    if (arenas.on && is_our_thread()) {
+        uintptr_t first = number_of(start), end = number_of((char *)start + bytes);
+        census.members -= wn_bits_clear_range(&census.cycles->bits, WN_CYCLES_ALL, (uintptr_t)start, bytes);
         wn_bits_clear_range(&census.cycles->bits, WN_CYCLES_OWN, (uintptr_t)start, bytes);
-        wn_bits_clear_range(&census.pages, 0, page_of(start), page_of((char *)start + bytes) - page_of(start));
+        wn_bits_clear_range(&census.pools, 0, first, end - first);
     }
     arenas.below.free(arenas.below.ctx, start, bytes);
 }
@@ -90,7 +126,6 @@ static bool arenas_on_top(void) {
 }
 static void watch_arenas(void) {
     arenas.on = true;
-    arenas.failed = false;
     if (arenas_on_top() || arenas.below.free) return; /* beneath another since an earlier installation */
     PyObject_GetArenaAllocator(&arenas.below);
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, arena_alloc, arena_free});
@@ -102,21 +137,7 @@ static void leave_arenas(void) {
     memset(&arenas.below, 0, sizeof arenas.below);
 }
 
-static bool lasts(void) { return census.lasting && !arenas.failed && arenas_on_top(); }
-
-/* Whether an object may lie in memory that is not an arena's. Small ones of a fixed size do not, where nobody else has
- * asked for their memory. A tuple may have been a longer one before, and shrunk where it was: then it is known by its
- * page alone, of which an arena has the whole. */
-static WN_ALWAYS_INLINE bool is_elsewhere(PyObject *o) {
-    PyTypeObject *t = Py_TYPE(o);
-    size_t bytes = (size_t)t->tp_basicsize, limit = HAS_MANAGED_DICT(t) ? SMALL_INLINE : SMALL;
-    if (!t->tp_itemsize) {
-        if (bytes > limit || !scan_is_interpreters(t)) return true;
-        return !wn_bits_put(&census.pages, 0, page_of(o));
-    }
-    if (!PyTuple_Check(o)) return true; /* others keep something else where the number of items would be */
-    return bytes + (size_t)Py_SIZE(o) * sizeof(PyObject *) > limit || !wn_bits_test(&census.pages, 0, page_of(o));
-}
+static bool lasts(void) { return census.lasting && !other_interpreters() && arenas_on_top(); }
 
 /* ---- counting ---------------------------------------------------------------------------------------------------- */
 
@@ -126,8 +147,9 @@ static void begin_anew(void) {
         wn_cycles_trim(census.cycles); /* a forked worker would make its tables its own by clearing them */
     else
         wn_cycles_reset(census.cycles);
-    wn_bits_clear(&census.pages, 0);
+    wn_bits_clear(&census.pools, 0);
     census.members = 0;
+    census.frozen = census.gc->permanent_generation.head;
     census.empty = true;
     put_before(FIRST, gc_next(oldest()));
     put_before(KNOWN, gc_next(&census.mark[FIRST].gc));
@@ -137,11 +159,10 @@ void census_open(gc_state *gc, wn_cycles *cycles) {
     census.gc = gc;
     census.cycles = cycles;
     const char *allocator = _PyMem_GetCurrentAllocatorName();
-    const void *something = &census;
-    void *copy;
-    bool may_peek;
-    wn_os_peek(&copy, &something, sizeof copy, 1, &may_peek);
-    census.lasting = allocator && strncmp(allocator, "pymalloc", 8) == 0 && may_peek;
+    void *block = PyObject_Malloc(64);
+    census.lasting = allocator && strncmp(allocator, "pymalloc", 8) == 0 && block;
+    if (census.lasting && !is_pool(pool_of(block))) census.lasting = false;
+    PyObject_Free(block);
     watch_arenas();
     begin_anew();
 }
@@ -151,17 +172,34 @@ void census_close(void) {
     take_out(&census.mark[FIRST].gc);
     take_out(&census.mark[KNOWN].gc);
     wn_cycles_trim(census.cycles);
-    wn_bits_trim(&census.pages);
+    wn_bits_trim(&census.pools);
 }
 
 static bool all_known(void) { return gc_prev(oldest()) == &census.mark[KNOWN].gc; }
 bool census_in_place(void) { return gc_next(oldest()) == &census.mark[FIRST].gc; }
-void census_first_again(void) { put_before(FIRST, gc_next(oldest())); }
 void census_all_known(void) { put_before(KNOWN, oldest()); }
 
+/* Whether somebody has frozen objects or given them back: those in the set might be among them. */
+static bool frozen_changed(void) {
+    const PyGC_Head *now = &census.gc->permanent_generation.head;
+    return now->_gc_next != census.frozen._gc_next || now->_gc_prev != census.frozen._gc_prev;
+}
+
 bool census_check(void) {
-    if (!census_in_place() || !lasts()) begin_anew();
-    return all_known() && lasts();
+    bool passing = !lasts();
+    if (!census_in_place() || frozen_changed() || passing || census.passing) begin_anew();
+    census.passing = passing;
+    return all_known() && !passing;
+}
+
+void census_unpark(bool all, bool counted) {
+    PyGC_Head *parked = census_parked(), *known = &census.mark[KNOWN].gc;
+    if (!all) {
+        gc_list_insert(parked, counted && census_in_place() ? known : oldest());
+        return;
+    }
+    if (counted) put_before(KNOWN, parked);
+    gc_list_insert(parked, gc_next(oldest()));
 }
 
 static WN_ALWAYS_INLINE bool add(PyObject *o, wn_bits_near *near) {
@@ -236,7 +274,7 @@ bool census_take(void) {
 /* Where the links of a member of a list would be read, or of what may be one. */
 typedef enum place { NOWHERE, HERE, ELSEWHERE } place;
 static WN_ALWAYS_INLINE place place_of(PyGC_Head *g) {
-    uintptr_t o = (uintptr_t)object_of(g);
+    uintptr_t o = (uintptr_t)g + sizeof *g;
     if (__builtin_expect(wn_bits_test(&census.cycles->bits, WN_CYCLES_ALL, o) && !((uintptr_t)g & 15), 1))
         return wn_bits_test(&census.cycles->bits, WN_CYCLES_OWN, o) ? ELSEWHERE : HERE;
     return (uintptr_t)g - (uintptr_t)census.gc < sizeof *census.gc || census_is_bookmark(g) ? HERE : NOWHERE;
@@ -244,49 +282,55 @@ static WN_ALWAYS_INLINE place place_of(PyGC_Head *g) {
 
 /* What is asked of a number of members, in one step for all those that lie elsewhere. */
 enum { ASKED = 64 };
-static void read_links(PyGC_Head *const *g, size_t n, PyGC_Head *links, bool *read) {
+typedef struct standing {
+    PyGC_Head links;
+    Py_ssize_t count; /* of an object's references; a list's head has something else there */
+} standing;
+static void read_standing(PyGC_Head *const *g, size_t n, standing *of, bool *read) {
     const void *from[2 * ASKED];
-    size_t of[2 * ASKED], peeks = 0;
+    size_t which[2 * ASKED], peeks = 0;
     for (size_t i = 0; i < n; i++) {
         place at = place_of(g[i]);
-        if ((read[i] = at == HERE)) links[i] = *g[i];
+        if ((read[i] = at == HERE)) of[i] = *(const standing *)g[i];
         if (at != ELSEWHERE) continue;
-        of[peeks] = i;
+        which[peeks] = i;
         from[peeks++] = g[i];
     }
     if (!peeks) return;
-    PyGC_Head found[2 * ASKED];
+    standing found[2 * ASKED];
     bool there[2 * ASKED];
-    wn_os_peek(found, from, sizeof *found, peeks, there);
+    if (!wn_os_peek(found, from, sizeof *found, peeks, there)) census.lasting = false;
     for (size_t i = 0; i < peeks; i++)
-        if ((read[of[i]] = there[i])) links[of[i]] = found[i];
+        if ((read[which[i]] = there[i])) of[which[i]] = found[i];
 }
 
-/* Which of at most ASKED objects are in a list. */
+/* Which of at most ASKED objects are in a list. An object that was freed without having been untracked has links, and
+ * those of free blocks side by side lead to each other as its own once did; but nobody refers to it. */
 static void ask_lists(PyObject *const *o, size_t n, bool *in) {
-    PyGC_Head *g[2 * ASKED] = {NULL}, own[ASKED], links[2 * ASKED];
+    PyGC_Head *g[2 * ASKED] = {NULL};
+    standing own[ASKED], next[2 * ASKED];
     bool read[2 * ASKED];
     for (size_t i = 0; i < n; i++) g[i] = gc_of(o[i]);
-    read_links(g, n, own, in);
+    read_standing(g, n, own, in);
     for (size_t i = 0; i < n; i++) {
-        in[i] = in[i] && gc_next(&own[i]) && gc_prev(&own[i]);
-        g[2 * i] = in[i] ? gc_next(&own[i]) : NULL;
-        g[2 * i + 1] = in[i] ? gc_prev(&own[i]) : NULL;
+        in[i] = in[i] && own[i].count > 0 && gc_next(&own[i].links) && gc_prev(&own[i].links);
+        g[2 * i] = in[i] ? gc_next(&own[i].links) : NULL;
+        g[2 * i + 1] = in[i] ? gc_prev(&own[i].links) : NULL;
         ASK(g[2 * i]);
         ASK(g[2 * i + 1]);
     }
-    read_links(g, 2 * n, links, read);
+    read_standing(g, 2 * n, next, read);
     for (size_t i = 0; i < n; i++)
-        in[i] = in[i] && read[2 * i] && read[2 * i + 1] && gc_prev(&links[2 * i]) == gc_of(o[i]) &&
-                gc_next(&links[2 * i + 1]) == gc_of(o[i]);
+        in[i] = in[i] && read[2 * i] && read[2 * i + 1] && gc_prev(&next[2 * i].links) == gc_of(o[i]) &&
+                gc_next(&next[2 * i + 1].links) == gc_of(o[i]);
 }
 
-size_t census_settle(object_list *gone) {
+bool census_settle(object_list *gone) {
     wn_cycles *c = census.cycles;
-    if (census.fresh) return 0;
+    if (census.fresh) return true;
     PyObject *o[ASKED], *next[ASKED]; /* what is asked, and what is asked for meanwhile */
     bool in[ASKED];
-    size_t n = 0, ahead, outside = 0;
+    size_t n = 0, ahead;
     wn_bits_cursor cursor;
     wn_bits_walk(&c->bits, &cursor);
     do {
@@ -297,12 +341,11 @@ size_t census_settle(object_list *gone) {
             if (in[i]) continue;
             wn_cycles_claim(c, o[i]);
             object_list_add(gone, o[i]);
-            outside++;
         }
         memcpy(o, next, ahead * sizeof *o);
         n = ahead;
     } while (n);
-    return outside;
+    return census.lasting;
 }
 
 void census_remove(PyObject **o, size_t n) {
@@ -311,11 +354,12 @@ void census_remove(PyObject **o, size_t n) {
 
 void census_remove_gone(PyObject **o, size_t n) {
     bool in[ASKED];
+    if (!lasts()) return; /* then it is not known what memory is there; the set will begin anew */
     for (size_t done = 0, some; done < n; done += some) {
         some = n - done < ASKED ? n - done : ASKED;
         for (size_t i = 0; i < some; i++) ASK(gc_of(o[done + i]));
         ask_lists(o + done, some, in);
         for (size_t i = 0; i < some; i++)
-            if (!in[i]) census_remove(&o[done + i], 1);
+            if (!in[i] && census.lasting) census_remove(&o[done + i], 1);
     }
 }

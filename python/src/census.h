@@ -15,11 +15,12 @@
  *   - members lie in the arenas of the interpreter's allocator, which are given back to the system by way of a hook of
  *     ours that takes the members in them out; or they are noted as lying elsewhere (WN_CYCLES_OWN), perhaps, and are
  *     read by way of the kernel, which says whether the memory is there;
- *   - a member is in a list if its links are and its neighbours' links lead back to it, where a neighbour is a member,
- *     too, or the head of a list. A block that was freed, or given out for something else, has no such links: the
- *     interpreter clears both when it stops tracking an object.
+ *   - a member is in a list if somebody refers to it, it has links, and its neighbours' links lead back to it, where a
+ *     neighbour is a member, too, or the head of a list. A block that was freed, or given out for something else, has
+ *     no such links.
  *
- * Where that cannot be (another allocator, or a hook over ours) the set begins anew with each search.
+ * Where that cannot be (another allocator, a hook over ours, no leave to ask the kernel) and where there are other
+ * interpreters, in whose lists a member might stand, the set begins anew with each search.
  *
  * All functions belong to the thread that holds the interpreter's lock.
  */
@@ -53,16 +54,17 @@ size_t census_walked(void);
 size_t census_young(void);
 /* For tests: how many are before *known* and yet no members, contrary to the invariant. */
 size_t census_missing(void);
-/* Of the unmarked, takes out of *that* plane who is in no list, and adds them to `gone`. Returns how many. */
-size_t census_settle(object_list *gone);
+/* Of the unmarked, takes out of *that* plane who is in no list, and adds them to `gone`. False: it cannot be known. */
+bool census_settle(object_list *gone);
 /* Takes out of the set who is in no list: all of them, or those who still are not. */
 void census_remove(PyObject **o, size_t n);
 void census_remove_gone(PyObject **o, size_t n);
 
 /* Whether the oldest list is where it was: to be asked before it is parked. */
 bool census_in_place(void);
-/* After it was put back, behind what the interpreter left in it. */
-void census_first_again(void);
+/* Puts what was parked into the oldest list, before whatever others have put there meanwhile: behind all that is known,
+ * or at the front where the oldest list itself was parked (`all`). `counted`: members all of them, and so known. */
+void census_unpark(bool all, bool counted);
 /* All of the oldest list has become known. */
 void census_all_known(void);
 

@@ -60,8 +60,8 @@ static struct {
     bool forked;        /* this process is a forked child of the one that installed */
     bool in_slice;      /* between start and stop of a collection that reclaims a slice */
     bool between;       /* and of nothing else: the young objects are parked */
-    bool in_place;      /* the oldest list was parked, with the census's bookmarks where they belong */
-    bool counted;       /* once this collection is over the census will know all of the oldest list */
+    int parked;         /* the oldest generation that was parked last; what was searched has survived and grows older */
+    bool counted;       /* the census knows all that is parked, or is about to be, and all that is older */
     Py_ssize_t extra;   /* what nested batches collected */
     Py_ssize_t pending; /* of a full collection put off: objects that had grown old */
     size_t survivors;   /* objects tracked after the current full collection, about */
@@ -178,16 +178,17 @@ static bool was_freed(PyObject *o) {
 static PyGC_Head *generation(int i) { return &W.gc->generations[i].head; }
 
 static void park(int level) {
-    W.in_place = level == 2 && census_in_place();
-    for (int i = level; i >= 0; i--) gc_list_append(generation(i), census_parked());
+    if (level == 2 && !census_in_place()) W.counted = false;
+    W.parked = level;
+    for (int i = level; i >= 0; i--) gc_list_insert(generation(i), census_parked());
 }
 /* The census is told once: Python code may have moved the lists when this is called again. */
 static void unpark(void) {
-    int to = W.between ? 0 : W.searched == 1 ? 1 : 2; /* what was searched has survived */
-    gc_list_append(census_parked(), generation(to));
-    if (W.in_place) census_first_again();
-    if (W.counted && to == 2) census_all_known();
-    W.in_place = W.counted = false;
+    if (W.between || W.parked == 0)
+        gc_list_insert(census_parked(), generation(W.between ? 0 : 1));
+    else
+        census_unpark(W.parked == 2, W.counted);
+    W.counted = false;
 }
 
 static void hand_over(PyObject *o) {
@@ -207,7 +208,6 @@ static void repair(void) {
     W.in_slice = false;
     if (!(W.in_full || W.searched || W.between)) return;
     if (!gc_list_empty(census_parked())) {
-        W.in_place = W.counted = false; /* others may have grown old, unheard */
         unpark();
         W.n.repaired++;
     }
@@ -725,10 +725,7 @@ static void put_off(void) {
 
 static void full_start(void) {
     bool by_itself = automatic();
-    if (W.bypass || (W.gc->debug & DEBUG_COLLECTABLE)) { /* which would name the canary */
-        count_young();
-        return;
-    }
+    if (W.bypass || (W.gc->debug & DEBUG_COLLECTABLE)) return; /* which would name the canary */
     W.n.full++;
     if (W.o.proportional && by_itself && W.phase == IDLE &&
         (double)W.gc->long_lived_pending < W.yield_due * (double)W.gc->long_lived_total) {
@@ -926,7 +923,7 @@ static void young_start(int level) {
     if (W.phase != READY || !pages_are_ours()) return;
     if (slice) {
         W.young = W.gc->generations[0].count;
-        gc_list_append(generation(0), census_parked());
+        gc_list_insert(generation(0), census_parked());
         W.between = true;
         reclaim_slice(W.slice);
         canary_set();
@@ -979,7 +976,6 @@ static PyObject *on_collection(PyObject *self, PyObject *const *args, Py_ssize_t
         if (level == 1 || (level == 0 && !W.between && !W.in_slice)) younger_start((int)level);
         Py_RETURN_NONE;
     }
-    if (level == 2 && !W.in_full && W.counted && census_in_place()) census_all_known(); /* the interpreter's alone */
     if (level == 2 && W.in_full) {
         full_stop(args[1]);
         uint64_t ns = wn_os_now() - W.start;
@@ -1063,7 +1059,7 @@ static void forked_child(void) {
     W.phase = IDLE;
     /* The young objects that came along would be written at the first young collections: they count as old now. */
     if (W.installed && W.o.mode == MODE_FORK_FRIENDLY && !W.gc->collecting)
-        for (int i = 0; i < 2; i++) gc_list_append(generation(i), generation(2));
+        for (int i = 0; i < 2; i++) gc_list_insert(generation(i), generation(2));
 }
 
 /* ---- installing -------------------------------------------------------------------------------------------------- */
@@ -1190,12 +1186,10 @@ bool collector_install(const collector_options *o) {
         W.slice = W.slice_asked = 1000;
         W.yield_due = 0;
         W.young_search.pass = 0;
+        trace_find_types();
         ok = hook() && set_collect(gc_module, W.collect);
+        if (ok) census_open(W.gc, &W.search.cycles);
         W.installed = ok;
-        if (ok) {
-            trace_find_types();
-            census_open(W.gc, &W.search.cycles);
-        }
     }
     Py_DECREF(gc_module);
     return ok;

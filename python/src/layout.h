@@ -76,16 +76,25 @@ static inline void gc_link_before(PyGC_Head *g, PyGC_Head *n) {
     gc_set_next(g, n);
     gc_set_prev(n, g);
 }
-/* Everything of `from` to the end of `to`; four heads are written, however long the lists. */
-static inline void gc_list_append(PyGC_Head *from, PyGC_Head *to) {
+/* Everything of `from`, before a member of another list or at its end, before its head; four heads are written, however
+ * long the lists. */
+static inline void gc_list_insert(PyGC_Head *from, PyGC_Head *before) {
     if (gc_list_empty(from)) return;
-    PyGC_Head *last = gc_prev(to), *first = gc_next(from), *end = gc_prev(from);
+    PyGC_Head *last = gc_prev(before), *first = gc_next(from), *end = gc_prev(from);
     gc_set_next(last, first);
     gc_set_prev(first, last);
-    gc_set_next(end, to);
-    gc_set_prev(to, end);
+    gc_set_next(end, before);
+    gc_set_prev(before, end);
     gc_list_init(from);
 }
+
+/* ---- the object allocator ---------------------------------------------------------------------------------------- */
+
+#if PY_VERSION_HEX >= 0x030a0000
+#define POOL_BYTES 16384u
+#else
+#define POOL_BYTES 4096u
+#endif
 
 /* ---- dictionaries ------------------------------------------------------------------------------------------------ */
 
@@ -279,6 +288,22 @@ static inline void each_frame_reference(PyThreadState *ts, void (*see)(void *, v
 #define FIRST_THREAD(i) ((i)->tstate_head)
 #endif
 
+/* NULL where the calling thread is none of the interpreter's. */
+static inline PyThreadState *thread_state(void) {
+#if PY_VERSION_HEX >= 0x030d0000
+    return PyThreadState_GetUnchecked();
+#else
+    return _PyThreadState_UncheckedGet();
+#endif
+}
+#if PY_VERSION_HEX < 0x03090000
+#define PyThreadState_GetInterpreter(ts) ((ts)->interp)
+#endif
+
+/* Whether there are interpreters whose objects are in other lists. */
+static inline bool other_interpreters(void) {
+    return PY_VERSION_HEX >= 0x03090000 && PyInterpreterState_Next(PyInterpreterState_Head()) != NULL;
+}
 /* The interpreters whose objects are in the lists: a loop over them. */
 #if PY_VERSION_HEX >= 0x03090000
 #define EACH_INTERPRETER(i) for (PyInterpreterState *i = PyInterpreterState_Get(); i; i = NULL)

@@ -6,7 +6,7 @@
 bool scan_distrusted[SCAN_KINDS];
 embedding embedded_values;
 
-traverseproc scan_class_traverse;
+static traverseproc class_traverse; /* that of every class written in Python */
 static bool instances_report_class; /* not in all releases of 3.8 */
 static traverseproc own[40];        /* of the interpreter's types: pure reads, for any thread */
 static size_t owns;
@@ -69,7 +69,7 @@ static bool probe(PyObject *c) {
 bool scan_setup(void) {
     PyObject *c = PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "Probe");
     if (!c) return false;
-    scan_class_traverse = ((PyTypeObject *)c)->tp_traverse;
+    class_traverse = ((PyTypeObject *)c)->tp_traverse;
     bool ok = probe(c);
     Py_DECREF(c);
     if (!ok) return false;
@@ -85,12 +85,6 @@ bool scan_setup(void) {
     return true;
 }
 
-bool scan_is_own(traverseproc traverse) {
-    for (size_t i = 0; i < owns; i++)
-        if (traverse == own[i]) return true;
-    return false;
-}
-
 void scan_forget(scanner *s) { memset(s->plans, 0, sizeof s->plans); }
 
 void scan_plan_make(scan_plan *p, PyTypeObject *t) {
@@ -104,10 +98,10 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t) {
     p->kind = SCAN_FOREIGN;
     p->weak =
         PyType_IsSubtype(t, &_PyWeakref_RefType) || t == &_PyWeakref_ProxyType || t == &_PyWeakref_CallableProxyType;
-    p->anywhere = scan_is_own(t->tp_traverse);
+    for (size_t i = 0; i < owns; i++) p->anywhere |= t->tp_traverse == own[i];
     PyTypeObject *base = t;
     bool fits = true;
-    while (base && base->tp_traverse == scan_class_traverse) {
+    while (base && base->tp_traverse == class_traverse) {
         PyMemberDef *m = type_members(base);
         for (Py_ssize_t i = 0, n = Py_SIZE(base); i < n; i++) {
             if (m[i].type != T_OBJECT_EX) continue;

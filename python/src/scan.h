@@ -68,16 +68,6 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t);
  * through tp_traverse from now on; returns how many objects differed. */
 size_t scan_check(gc_state *gc, size_t most);
 extern bool scan_distrusted[SCAN_KINDS];
-extern traverseproc scan_class_traverse; /* that of every class written in Python */
-bool scan_is_own(traverseproc traverse); /* of one of the interpreter's types, which read and do nothing else */
-
-/* Whether the interpreter itself asks for the memory of a type's objects, and so for what the type says: its own types,
- * and classes written in Python on top of those. */
-static WN_ALWAYS_INLINE bool scan_is_interpreters(PyTypeObject *t) {
-    while (t->tp_traverse == scan_class_traverse) t = t->tp_base;
-    return !t->tp_traverse || t == &PyList_Type || t == &PyTuple_Type || t == &PyDict_Type ||
-           scan_is_own(t->tp_traverse);
-}
 
 /* A type's place in a table, to be taken modulo its size. */
 static WN_ALWAYS_INLINE uintptr_t scan_hash(PyTypeObject *t) { return (uintptr_t)t >> 4 ^ (uintptr_t)t >> 12; }

@@ -103,8 +103,8 @@ bool search_run(search *s, unsigned threads, bool child) {
     uint64_t walked = wn_os_now();
     mark(s, id, helped ? &h : NULL);
     uint64_t marked = wn_os_now();
-    size_t before = s->gone[0].n + s->gone[1].n;
-    s->tracked = census_members() - before - census_settle(&s->gone[0]);
+    if (!census_settle(&s->gone[0])) return wn_cycles_fail_(c);
+    s->tracked = census_members() - s->gone[0].n - s->gone[1].n;
     bool ok = wn_cycles_search(c, scan_count, scan_fetch, scan_object, search_scanner());
     s->walk_ns = walked - start;
     s->mark_ns = marked - walked;

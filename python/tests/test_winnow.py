@@ -753,6 +753,128 @@ class Census(Case):
         self.assertEqual(gc.collect(), 101)
         del alive, more
 
+    def test_what_others_do_when_a_collection_starts(self):
+        """Callbacks after ours run when we have looked: what they make grows old all the same, and is found later."""
+        for level in 1, 2:
+            on("fast")
+            gc.disable()
+            alive = [[i] for i in range(5000)]
+            gc.collect()
+            rest = []
+
+            def make(phase, info):
+                if phase == "start":
+                    rest.append(Node())
+                    rest[-1].refs.append(rest[-1])
+
+            gc.callbacks.append(make)
+            for _ in range(20):
+                gc.collect(level)
+                self.assertEqual(_native.missing(), 0)
+            gc.callbacks.remove(make)
+            self.assertEqual(len(rest), 20)
+            rest.clear()
+            self.assertEqual(gc.collect(), 40)
+            del alive
+            winnow.uninstall()
+
+    def test_objects_frozen_when_a_collection_starts(self):
+        on("fast")
+        gc.disable()
+        alive = [[i] for i in range(5000)]
+        nodes = [Node() for _ in range(100)]
+        for n in nodes:
+            n.refs.append(n)
+        died = weakref.WeakSet(nodes)
+        gc.collect()
+        nodes.clear()
+        del n
+        for act in gc.freeze, gc.unfreeze:
+
+            def once(phase, info):
+                gc.callbacks.remove(once)
+                act()
+
+            gc.callbacks.append(once)
+            gc.collect()
+            self.assertEqual(_native.missing(), 0)
+            if act is gc.freeze:
+                gc.collect()
+                self.assertEqual(len(died), 100)
+        gc.collect()
+        self.assertEqual(len(died), 0)
+        self.assertEqual(_native.missing(), 0)
+        del alive
+
+    def test_installing_may_start_a_collection(self):
+        program = """if 1:
+            import gc, sys, winnow, winnow._native
+            gc.collect()
+            for _ in range(11):
+                gc.collect(0)  # the next young collection is one of the second generation
+            hold = []
+            while gc.get_count()[0] < gc.get_threshold()[0] - int(sys.argv[1]):
+                hold.append([])
+            winnow.install()
+            """
+        for left in 2, 4, 6, 8, 10, 12, 16, 24:
+            self.assertEqual(subprocess.run([sys.executable, "-c", program, str(left)]).returncode, 0)
+
+    def test_another_interpreters_garbage_is_its_own(self):
+        try:
+            import _xxsubinterpreters as interpreters
+        except ImportError:
+            self.skipTest("no subinterpreters from Python in this version")
+        if sys.version_info < (3, 9):
+            self.skipTest("all interpreters share one collector")
+        on("fast")
+        gc.disable()
+        pins, keep = [], []
+        for i in range(100000):
+            keep.append(Node())
+            keep[-1].refs.append(keep[-1])
+            if i % 64 == 0:
+                pins.append(keep[-1])
+        gc.collect()
+        for n in keep:
+            n.refs.clear()  # dies, and stays a member
+        del keep, n
+        other = interpreters.create()
+        interpreters.run_string(other, "import gc\ngc.disable()\nclass Node:\n  def __init__(self):\n    self.me = [self]\n"
+                                       "nodes = [Node() for _ in range(80000)]\ndel nodes")
+        self.assertLess(gc.collect(), 1000)
+        interpreters.destroy(other)
+
+    def test_another_arena_allocator(self):
+        """One that takes the place of ours: then nobody says what memory goes away."""
+        program = """if 1:
+            import ctypes, gc, time, winnow
+
+            class Allocator(ctypes.Structure):
+                _fields_ = [(n, ctypes.c_void_p) for n in ("ctx", "alloc", "free")]
+
+            api, first = ctypes.pythonapi, Allocator()
+            api.PyObject_GetArenaAllocator(ctypes.byref(first))
+            winnow.install("concurrent", budget_ms=0)
+            gc.disable()
+            alive = [[i] for i in range(100000)]
+            dead = [[i] for i in range(100000)]
+            gc.collect()
+            pins = dead[::3]
+            del dead
+            winnow._native.start_snapshot()
+            while not winnow._native.step():
+                time.sleep(0.001)
+            assert winnow.stats()["gone"] > 60000
+            api.PyObject_SetArenaAllocator(ctypes.byref(first))
+            del pins, alive
+            while winnow._native.phase() != "idle":
+                gc.collect(0)
+            gc.collect()
+            """
+        p = subprocess.run([sys.executable, "-c", program], env=dict(os.environ, PYTHONMALLOC="pymalloc"))
+        self.assertEqual(p.returncode, 0)
+
     def test_other_allocators(self):
         for allocator in "malloc", "pymalloc_debug":
             p = subprocess.run([sys.executable, __file__, "Census.test_what_is_known_is_not_walked_again",

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #ifdef __linux__
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #elif defined(__APPLE__)
 #include <mach/mach.h>
@@ -97,24 +98,28 @@ void wn_os_release(void *start, size_t size) {
 }
 
 #ifdef __linux__
-void wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there) {
+bool wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there) {
     enum { AT_ONCE = 64 };
     int before = errno;
+    pid_t me = (pid_t)syscall(SYS_getpid); /* an old C library's is remembered from before a bare clone */
+    bool may = true;
     for (size_t done = 0; done < n;) {
         struct iovec piece[AT_ONCE];
         size_t some = n - done < AT_ONCE ? n - done : AT_ONCE;
         for (size_t i = 0; i < some; i++) piece[i] = (struct iovec){(void *)(uintptr_t)from[done + i], size};
         struct iovec here = {(char *)to + done * size, some * size};
-        ssize_t bytes = process_vm_readv(getpid(), &here, 1, piece, some, 0);
+        ssize_t bytes = may ? process_vm_readv(me, &here, 1, piece, some, 0) : 0;
+        if (bytes < 0 && errno != EFAULT) may = false;
         /* It stops at the first that is not there. */
         size_t whole = bytes > 0 ? (size_t)bytes / size : 0;
         for (size_t i = 0; i < whole; i++) there[done++] = true;
         if (whole < some) there[done++] = false;
     }
     errno = before;
+    return may;
 }
 #elif defined(__APPLE__)
-void wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there) {
+bool wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there) {
     for (size_t i = 0; i < n; i++) {
         mach_vm_size_t bytes = 0;
         mach_vm_address_t target = (mach_vm_address_t)(uintptr_t)((char *)to + i * size);
@@ -122,11 +127,13 @@ void wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *
             mach_vm_read_overwrite(mach_task_self(), (mach_vm_address_t)(uintptr_t)from[i], size, target, &bytes);
         there[i] = r == KERN_SUCCESS && bytes == size;
     }
+    return true;
 }
 #else
-void wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there) {
+bool wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there) {
     (void)to, (void)from, (void)size;
     for (size_t i = 0; i < n; i++) there[i] = false;
+    return false;
 }
 #endif
 

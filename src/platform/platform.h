@@ -60,9 +60,9 @@ void wn_os_release(void *start, size_t size);
 void wn_os_populate(void *start, size_t size);
 /* Asks for large pages in a range, as they are touched or later. A wish, no more. */
 void wn_os_prefer_large_pages(void *start, size_t size);
-/* Copies n pieces of memory, of `size` bytes each, that may not be there; `there` says of each whether it was, no where
- * nobody may ask. */
-void wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there);
+/* Copies n pieces of memory, of `size` bytes each, that may not be there; `there` says of each whether it was. False:
+ * nobody may ask, and nothing is known. */
+bool wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *there);
 size_t wn_os_page_size(void);
 /* Bytes of RAM, and what the container (cgroup v2) or a resource limit grants this process; 0: no limit. */
 size_t wn_os_physical_memory(void);
