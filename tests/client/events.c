@@ -123,6 +123,33 @@ static void listeners_hear_start_and_stop(void **state) {
     client_close(&c);
 }
 
+/* Makes more at the start than the log of new objects has room left for when it is full. */
+static void make_many(wn_mutator *m, const wn_event *event, void *data) {
+    if (event->kind != WN_EVENT_COLLECT_START) return;
+    unsigned n = *(unsigned *)data;
+    *(unsigned *)data = 0; /* or it might never end in stress mode */
+    for (unsigned i = 0; i < n; i++) wn_release(m, wn_new(m, &pair_type));
+    *(unsigned *)data = n;
+}
+
+static void listeners_may_allocate_when_an_automatic_collection_starts(void **state) {
+    (void)state;
+    static const unsigned threshold[] = {700, 1023};
+    for (size_t i = 0; i < sizeof threshold / sizeof *threshold; i++)
+        for (unsigned n = 1; n <= 400; n += 399) {
+            wn_options o = wn_options_default();
+            o.threshold[0] = threshold[i];
+            client c = client_open(&o);
+            if (wn_heap_collector(c.heap) != WN_COLLECTOR_CONCURRENT) {
+                assert_int_equal(wn_add_listener(c.heap, make_many, &n), WN_OK);
+                make_cycles(c.m, client_scaled(50000));
+                client_collect(c.m);
+                assert_int_equal(wn_remove_listener(c.heap, make_many, &n), WN_OK);
+            }
+            client_close(&c);
+        }
+}
+
 static void statistics_add_up(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -272,6 +299,7 @@ int main(void) {
         cmocka_unit_test(collect_says_what_it_did),
         cmocka_unit_test(younger_collections_leave_older_garbage),
         cmocka_unit_test(listeners_hear_start_and_stop),
+        cmocka_unit_test(listeners_may_allocate_when_an_automatic_collection_starts),
         cmocka_unit_test(statistics_add_up),
         cmocka_unit_test(steps_lead_to_the_end),
         cmocka_unit_test(histograms_answer_within_six_percent),

@@ -158,6 +158,7 @@ void wn_rc_young_full(mutator *m) {
     if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) &&
         !__atomic_load_n(&wn_rc_of(m->heap)->collecting, __ATOMIC_RELAXED)) {
         wn_collect_result result = {0};
+        aim_log(m); /* room for what a listener makes when it hears of the start */
         collect(m, due_generation(m->heap), &result, true);
         return;
     }
@@ -592,7 +593,6 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     wn_world_stop(heap, m);
     if (rc->collecting) { /* another thread's collection is between its two searches: it stands for ours */
         wn_world_start(heap, m);
-        aim_log(m);
         return WN_OK;
     }
     __atomic_store_n(&rc->collecting, true, __ATOMIC_RELAXED);
