@@ -48,8 +48,9 @@ enum {
  *   finalize  runs once, when the object has become unreachable and before anything of it is taken apart (PEP 442);
  *             may do everything a mutator may, including storing the object somewhere: then it is resurrected.
  *   clear     drops references so as to break a cycle; default: every reference is set to NULL.
- *   release   runs when the memory is about to be reused: to give back what lies outside the heap (a file, a malloc
- *             block). It must not touch other objects nor call the library.
+ *   release   runs when the memory is about to be reused, after the last call of the others: to give back what lies
+ *             outside the heap (a file, a malloc block that trace reads). It must not touch other objects nor call the
+ *             library.
  */
 struct wn_type {
     const char *name;   /* shown in messages, graphs and statistics */

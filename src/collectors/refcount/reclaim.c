@@ -143,7 +143,9 @@ static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
     return true;
 }
 
-static void finish(mutator *m, void *object) {
+/* All its references have been dropped. Its release hook comes only now: a trace function may read what that frees. */
+static void finish(mutator *m, void *object, const wn_type *t) {
+    if (t->release) t->release(object);
     uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
     if (state & WN_STATE_TRACKED_) {
         wn_rc_of_mutator(m)->freed_tracked++;
@@ -180,7 +182,7 @@ static size_t drop_some_items(mutator *m) {
     d->item = to;
     if (to == n) r->long_dead_n--;
     wn_each_item_ref(object, t, from, to, drop_reference, m);
-    if (to == n) finish(m, object);
+    if (to == n) finish(m, object, t);
     return to - from;
 }
 
@@ -193,13 +195,12 @@ static void take_apart(mutator *m, void *object) {
         if (finalized_back_to_life(m, object, t)) return;
         drop_weak(m, object, t); /* made by the finalizer, or by another thread that it showed the object */
     }
-    if (t->release) t->release(object);
     if (WN_UNLIKELY(is_long(object, t)) && defer_long(m, object)) {
         wn_each_fixed_ref(object, t, drop_reference, m);
         return;
     }
     wn_each_ref(object, drop_reference, m);
-    finish(m, object);
+    finish(m, object, t);
 }
 
 /* ---- the condemned: cyclic garbage, see wn_rc_condemned ---------------------------------------------------------- */
@@ -228,16 +229,16 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
                 continue;
             }
             c->item = 0;
-            if (t->release) t->release(o);
             wn_each_fixed_ref(o, t, drop_outside, m);
+            if (t->release) t->release(o); /* see finish */
             continue;
         }
         if (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)) {
             void *value = wn_weak_self_died(m->heap, o);
             drop_outside(&value, m);
         }
-        if (t->release) t->release(o);
         wn_each_ref(o, drop_outside, m);
+        if (t->release) t->release(o);
     }
     for (; c->dropped == n && c->freed < n && done < budget; c->freed++, done++) {
         void *o = c->objects.at[c->freed];
