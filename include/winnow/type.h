@@ -25,7 +25,8 @@ typedef struct wn_object {
 /* Flags of a type. */
 enum {
     /* Once filled, an object of this type is never written again (a tuple): a collection that finds only untracked
-     * values in it stops tracking it, as CPython does with tuples. */
+     * values in it stops tracking it, as CPython does with tuples. One with a trace function stays tracked, because
+     * nobody can tell when it is filled. */
     WN_TYPE_IMMUTABLE = 1u << 0,
     /* A reference cycle through such an object must not be broken by the collector: the cycle is reported as
      * uncollectable instead (CPython's legacy finalizers). Reference counting only; the others free it. */

@@ -288,18 +288,64 @@ static WN_ALWAYS_INLINE void each_gathered(wn_heap *heap, size_t middle, void (*
     for (size_t i = 0; i < middle; i++) each(context, wn_rc_of(heap)->middle.at[i]);
 }
 
-/* An immutable object all of whose values are untracked cannot be part of a cycle, and never will. One with a reference
- * that is still NULL is not filled yet. */
-static void note_tracked(void **slot, void *context) {
-    if (!*slot || (wn_meta_(*slot)[1] & WN_STATE_TRACKED_)) *(bool *)context = true;
+/* An immutable object all of whose values are untracked cannot be part of a cycle. One with a reference that is still
+ * NULL is not filled yet; nor, maybe, is one that shows no reference at all, because an array gets its length only
+ * after the collection that its birth starts, and one whose references a trace function shows may show more later. */
+typedef struct values {
+    bool some, tracked;
+} values;
+static void note_value(void **slot, void *context) {
+    values *v = context;
+    v->some = true;
+    if (!*slot || (wn_meta_(*slot)[1] & WN_STATE_TRACKED_)) v->tracked = true;
 }
 static bool can_untrack(void *object) {
-    if (!(wn_type_of(object)->flags & WN_TYPE_IMMUTABLE)) return false;
+    const wn_type *t = wn_type_of(object);
+    if (!(t->flags & WN_TYPE_IMMUTABLE) || t->trace) return false;
     if (wn_meta_(object)[1] & WN_STATE_WEAK_)
         return false; /* an ephemeron's key may be part of a cycle through its value */
-    bool tracked = false;
-    wn_each_ref(object, note_tracked, &tracked);
-    return !tracked;
+    values v = {false, false};
+    wn_each_ref(object, note_value, &v);
+    return v.some && !v.tracked;
+}
+static void untrack(wn_heap *heap, void *object) {
+    uint8_t *state = &wn_meta_(object)[1];
+    *state = (uint8_t)((*state & ~(WN_STATE_TRACKED_ | WN_STATE_GENERATION_)) | 2);
+    __atomic_fetch_sub(&wn_rc_of(heap)->tracked, 1, __ATOMIC_RELAXED);
+}
+
+/* Values of immutable objects may have become tracked after those were no longer: a full collection must look at them
+ * all the same. They become candidates and, when it is over, are untracked again if they still can be. */
+static void track_anew(wn_heap *heap) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    rc->track_anew = false;
+    WN_EACH_BLOCK(&heap->space, chunk, b) {
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            uint8_t *meta = wn_meta_(o);
+            enum { MASK = WN_STATE_TRACKED_ | WN_STATE_GENERATION_ | WN_STATE_SCRATCH_ };
+            if (!meta[0] || (meta[1] & MASK) != 2) continue;
+            if (!wn_vector_push(&rc->anew, o)) {
+                rc->track_anew = true; /* next time */
+                continue;
+            }
+            meta[1] |= WN_STATE_TRACKED_;
+        }
+    }
+    __atomic_fetch_add(&rc->tracked, rc->anew.n, __ATOMIC_RELAXED);
+}
+
+/* Garbage is known by its scratch bit. Returns how many are untracked. */
+static size_t untrack_again(wn_heap *heap) {
+    wn_vector *anew = &wn_rc_of(heap)->anew;
+    size_t n = 0;
+    for (size_t i = 0; i < anew->n; i++) {
+        if ((wn_meta_(anew->at[i])[1] & WN_STATE_SCRATCH_) || !can_untrack(anew->at[i])) continue;
+        untrack(heap, anew->at[i]);
+        n++;
+    }
+    wn_vector_free(anew);
+    return n;
 }
 
 /* Ages what survived out of a list that gather() made; garbage still has its scratch bit. */
@@ -311,8 +357,7 @@ static void age(wn_heap *heap, void **list, size_t n, unsigned to, bool into_mid
         if (*state & WN_STATE_SCRATCH_) continue;
         unsigned g = to;
         if (can_untrack(list[i])) {
-            *state &= (uint8_t) ~(WN_STATE_TRACKED_ | WN_STATE_GENERATION_);
-            __atomic_fetch_sub(&rc->tracked, 1, __ATOMIC_RELAXED);
+            untrack(heap, list[i]);
             continue;
         }
         if (into_middle && !wn_vector_push(&rc->middle, list[i])) g = 2; /* the old ones need no list */
@@ -597,6 +642,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     }
     __atomic_store_n(&rc->collecting, true, __ATOMIC_RELAXED);
     if (rc->young_lost) find_lost_young(heap);
+    if (generation == 2 && rc->track_anew) track_anew(heap);
     wn_cycles *c = &rc->cycles;
 
     size_t n = 0;
@@ -627,6 +673,10 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     if (!ok) { /* nothing is garbage */
         each_gathered(heap, middle, clear_scratch, NULL);
         found.objects.n = 0;
+    }
+    if (rc->anew.n) {
+        if (!ok) rc->track_anew = true;
+        candidates -= untrack_again(heap);
     }
     wn_vector garbage = found.objects;
 

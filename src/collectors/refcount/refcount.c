@@ -20,6 +20,7 @@ static void fini(wn_heap *heap) {
     wn_vector_free(&rc->middle);
     wn_vector_free(&rc->candidates);
     wn_vector_free(&rc->reached);
+    wn_vector_free(&rc->anew);
     free(rc);
 }
 
@@ -72,11 +73,11 @@ static size_t change_generation(wn_heap *heap, bool freeze) {
         size_t g = 0;
         for (void *o; (o = wn_block_next(b, &g));) {
             uint8_t *meta = wn_meta_(o);
-            if (!meta[0] || !(meta[1] & WN_STATE_TRACKED_) || (meta[1] & WN_STATE_SCRATCH_)) continue;
-            bool frozen = (meta[1] & WN_STATE_GENERATION_) == 3;
-            if (freeze == frozen) continue;
+            bool tracked = meta[1] & WN_STATE_TRACKED_, frozen = (meta[1] & WN_STATE_GENERATION_) == 3;
+            if (!meta[0] || !(meta[1] & (WN_STATE_TRACKED_ | WN_STATE_GENERATION_))) continue;
+            if ((meta[1] & WN_STATE_SCRATCH_) || freeze == frozen) continue;
             meta[1] = (uint8_t)((meta[1] & ~WN_STATE_GENERATION_) | (freeze ? 3 : 2));
-            n++;
+            n += tracked;
         }
     }
     return n;
@@ -99,6 +100,7 @@ static wn_status unfreeze(mutator *m) {
     size_t n = change_generation(m->heap, false);
     __atomic_store_n(&rc->frozen, 0, __ATOMIC_RELAXED);
     rc->long_lived_total += n;
+    rc->track_anew = true; /* what was frozen has been passed over */
     return WN_OK;
 }
 
@@ -127,11 +129,19 @@ static int generation(const wn_heap *heap, const void *object) {
     return is_tracked(heap, object) ? __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_GENERATION_
                                     : -1;
 }
+/* One that has a callback is tracked from its birth, so nothing can have been untracked for referring to it. As the key
+ * of an ephemeron it is known to be weakly referred to. */
+static bool is_new_weakref(const void *object) {
+    return (wn_type_of(object)->flags & WN_TYPE_WEAKREF) && ((const wn_weakref *)object)->callback &&
+           !(__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_);
+}
 static void track(mutator *m, void *object, bool on) {
     uint8_t *state = &wn_meta_(object)[1];
     if (on == is_tracked(m->heap, object)) return;
     if (on) {
+        __atomic_fetch_and(state, (uint8_t)~WN_STATE_GENERATION_, __ATOMIC_RELAXED);
         __atomic_fetch_or(state, WN_STATE_TRACKED_, __ATOMIC_RELAXED);
+        if (!is_new_weakref(object)) __atomic_store_n(&wn_rc_of(m->heap)->track_anew, true, __ATOMIC_RELAXED);
         wn_rc_log_young(m, object);
         return;
     }

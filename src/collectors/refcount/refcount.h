@@ -8,6 +8,8 @@
  * found in a cycle, has WN_STATE_SCRATCH_ set and is in a `condemned` batch: then nothing looks at its count any more;
  *   - a tracked object of generation 0 is in some mutator's log (or `young_lost` says that logs are not complete), one
  *     of generation 1 in `middle`; logs and `middle` may also name objects that are gone, so every entry is checked;
+ *   - an untracked object has generation 0, or, when it is an immutable one that a collection stopped tracking, 2 (3
+ * when it is frozen), for then it is tracked anew if what it refers to may have become part of a cycle (`track_anew`);
  *   - nothing is ever written into an object that is alive.
  */
 #ifndef WN_REFCOUNT_H
@@ -86,6 +88,8 @@ typedef struct wn_rc_heap {
     wn_cycles cycles;        /* for full collections */
     wn_vector candidates;    /* for young ones */
     wn_vector reached;
+    bool track_anew; /* atomic: something has become tracked that immutable objects may have been untracked for */
+    wn_vector anew;  /* the immutable objects that the full collection under way tracks again */
     bool collecting; /* atomic: set with the world stopped, looked at before stopping it */
 } wn_rc_heap;
 
