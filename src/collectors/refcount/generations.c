@@ -759,16 +759,8 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 static bool take_over_work(mutator *m) {
     wn_rc_mutator *mine = wn_rc_of_mutator(m);
     wn_world_stop(m->heap, m);
-    for (mutator *each = m->heap->mutators; each; each = each->next) {
-        wn_rc_mutator *r = wn_rc_of_mutator(each);
-        if (r == mine) continue;
-        while (r->dead.n && wn_vector_push(&mine->dead, r->dead.at[r->dead.n - 1])) r->dead.n--;
-        if (!mine->condemned.objects.n) {
-            wn_rc_condemned empty = mine->condemned;
-            mine->condemned = r->condemned;
-            r->condemned = empty;
-        }
-    }
+    for (mutator *each = m->heap->mutators; each; each = each->next)
+        if (each != m) wn_rc_take_over(mine, wn_rc_of_mutator(each));
     wn_world_start(m->heap, m);
     return wn_rc_has_work(m);
 }

@@ -159,8 +159,7 @@ static bool is_long(const void *object, const wn_type *t) {
 }
 
 /* Puts a long array on its stack, to be taken apart piece by piece. False: no memory for that; it is done at once. */
-static bool defer_long(mutator *m, void *object) {
-    wn_rc_mutator *r = wn_rc_of_mutator(m);
+static bool defer_long(wn_rc_mutator *r, wn_rc_long_dead d) {
     if (r->long_dead_n == r->long_dead_room) {
         size_t room = r->long_dead_room ? r->long_dead_room * 2 : 8;
         wn_rc_long_dead *bigger = realloc(r->long_dead, room * sizeof *bigger);
@@ -168,7 +167,7 @@ static bool defer_long(mutator *m, void *object) {
         r->long_dead = bigger;
         r->long_dead_room = room;
     }
-    r->long_dead[r->long_dead_n++] = (wn_rc_long_dead){object, 0};
+    r->long_dead[r->long_dead_n++] = d;
     return true;
 }
 
@@ -195,7 +194,7 @@ static void take_apart(mutator *m, void *object) {
         if (finalized_back_to_life(m, object, t)) return;
         drop_weak(m, object, t); /* made by the finalizer, or by another thread that it showed the object */
     }
-    if (WN_UNLIKELY(is_long(object, t)) && defer_long(m, object)) {
+    if (WN_UNLIKELY(is_long(object, t)) && defer_long(wn_rc_of_mutator(m), (wn_rc_long_dead){object, 0})) {
         wn_each_fixed_ref(object, t, drop_reference, m);
         return;
     }
@@ -254,6 +253,15 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
 bool wn_rc_has_work(const mutator *m) {
     const wn_rc_mutator *r = wn_rc_of_mutator(m);
     return r->dead.n || r->long_dead_n || r->condemned.objects.n;
+}
+
+void wn_rc_take_over(wn_rc_mutator *mine, wn_rc_mutator *r) {
+    while (r->dead.n && wn_vector_push(&mine->dead, r->dead.at[r->dead.n - 1])) r->dead.n--;
+    while (r->long_dead_n && defer_long(mine, r->long_dead[r->long_dead_n - 1])) r->long_dead_n--;
+    if (mine->condemned.objects.n) return;
+    wn_rc_condemned empty = mine->condemned;
+    mine->condemned = r->condemned;
+    r->condemned = empty;
 }
 
 static size_t slice_of(const mutator *m) {

@@ -121,6 +121,8 @@ bool wn_rc_hold(void *context, void *ref);
 /* Lets go of the values of ephemerons whose keys have died. */
 void wn_rc_release_values(mutator *m);
 bool wn_rc_has_work(const mutator *m);
+/* Moves what waits in `r` over to `mine`, as far as it fits; r's thread stands still, or is gone. */
+void wn_rc_take_over(wn_rc_mutator *mine, wn_rc_mutator *r);
 /* Frees the slot of an object that has been taken apart. */
 void wn_rc_free_slot(mutator *m, void *object);
 void *wn_rc_allocate(mutator *m, const wn_type *type, size_t bytes);
