@@ -156,7 +156,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 void wn_rc_young_full(mutator *m) {
     size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
     if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) &&
-        !__atomic_load_n(&wn_rc_of(m->heap)->collecting, __ATOMIC_RELAXED)) {
+        !wn_rc_of_mutator(m)->collecting) {
         wn_collect_result result = {0};
         aim_log(m); /* room for what a listener makes when it hears of the start */
         collect(m, due_generation(m->heap), &result, true);
@@ -620,6 +620,13 @@ static void find_lost_young(wn_heap *heap) {
     rc->young_lost = false;
 }
 
+/* The world runs, but nobody can stop it for a search before this is over: there is no safepoint in it. */
+static void trim_search(wn_rc_heap *rc) {
+    if (__atomic_exchange_n(&rc->trimming, true, __ATOMIC_ACQUIRE)) return; /* another thread does it */
+    wn_cycles_trim(&rc->cycles);
+    __atomic_store_n(&rc->trimming, false, __ATOMIC_RELEASE);
+}
+
 static size_t live_bytes(const wn_heap *heap) { return __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED); }
 
 void wn_rc_set_counts(wn_rc_heap *rc, unsigned count1, unsigned count2) {
@@ -634,13 +641,9 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     m->fast.nested++; /* a listener may allocate, but not collect again */
     wn_tell(m, &event);
     m->fast.nested--;
+    wn_rc_of_mutator(m)->collecting++;
     uint64_t start = wn_os_now();
     wn_world_stop(heap, m);
-    if (rc->collecting) { /* another thread's collection is between its two searches: it stands for ours */
-        wn_world_start(heap, m);
-        return WN_OK;
-    }
-    __atomic_store_n(&rc->collecting, true, __ATOMIC_RELAXED);
     if (rc->young_lost) find_lost_young(heap);
     if (generation == 2 && rc->track_anew) track_anew(heap);
     wn_cycles *c = &rc->cycles;
@@ -724,10 +727,10 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     wn_rc_release_values(m);
     if (garbage.n) dispose(m, &garbage, care, !automatic);
     wn_vector_free(&garbage);
-    if (generation == 2) wn_cycles_trim(c);
-    __atomic_store_n(&rc->collecting, false, __ATOMIC_RELAXED);
+    wn_rc_of_mutator(m)->collecting--;
 
     if (generation == 2) {
+        trim_search(rc);
         size_t external = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
         __atomic_store_n(&rc->external_at_full, external, __ATOMIC_RELAXED);
     }

@@ -110,9 +110,8 @@ static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&wn_rc_of(hea
 
 static void before_fork(wn_heap *heap) { pthread_mutex_lock(&wn_rc_of(heap)->overflow.lock); }
 static void after_fork(wn_heap *heap, bool child) {
+    (void)child;
     pthread_mutex_unlock(&wn_rc_of(heap)->overflow.lock);
-    /* A collection of another thread that was waiting for finalizers ended with that thread. */
-    if (child) wn_rc_of(heap)->collecting = false;
 }
 
 /* ---- questions --------------------------------------------------------------------------------------------------- */

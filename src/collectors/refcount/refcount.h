@@ -10,6 +10,9 @@
  *     of generation 1 in `middle`; logs and `middle` may also name objects that are gone, so every entry is checked;
  *   - an untracked object has generation 0, or, when it is an immutable one that a collection stopped tracking, 2 (3
  * when it is frozen), for then it is tracked anew if what it refers to may have become part of a cycle (`track_anew`);
+ *   - what the heap's searches work with is used only while the world is stopped: between the two searches of a
+ *     collection, when finalizers run, another one may begin and end. To it the garbage of the first, which holds a
+ *     reference to each, is alive;
  *   - nothing is ever written into an object that is alive.
  */
 #ifndef WN_REFCOUNT_H
@@ -67,6 +70,7 @@ typedef struct wn_rc_mutator {
     wn_rc_long_dead *long_dead; /* a stack, the arrays being taken apart piece by piece */
     size_t long_dead_n, long_dead_room;
     bool reclaiming;
+    unsigned collecting; /* collections of this thread: more than one when a callback asks for one */
     wn_rc_condemned condemned;
     wn_vector values; /* what ephemerons let go of, for release */
     wn_vector quarantine;
@@ -90,7 +94,7 @@ typedef struct wn_rc_heap {
     wn_vector reached;
     bool track_anew; /* atomic: something has become tracked that immutable objects may have been untracked for */
     wn_vector anew;  /* the immutable objects that the full collection under way tracks again */
-    bool collecting; /* atomic: set with the world stopped, looked at before stopping it */
+    bool trimming;   /* atomic: a thread gives back what `cycles` no longer needs */
 } wn_rc_heap;
 
 static inline wn_rc_heap *wn_rc_of(const wn_heap *heap) { return heap->state; }
