@@ -189,6 +189,8 @@ struct wn_collector {
     /* Around fork(): before, with the world's lock held by the forking thread; after, with no lock held, in the parent
      * or the child. In the child only the forking thread's mutator is left, and no helper. NULL: nothing. */
     void (*before_fork)(wn_heap *heap);
+    /* In the child, before after_fork: the thread of this mutator is not there, and it has left the heap's list. */
+    void (*orphaned)(mutator *m);
     void (*after_fork)(wn_heap *heap, bool child);
     /* Called by wn_trim before the space discards; NULL: nothing. */
     void (*trim)(mutator *m);

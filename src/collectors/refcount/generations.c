@@ -21,8 +21,7 @@ size_t wn_rc_young_count(const mutator *m) {
     return made > r->freed_tracked ? made - r->freed_tracked : 0;
 }
 
-/* Adds to the heap's sum what was logged and freed since the last time; before the log or its counters are changed. */
-static void sum_tracked(mutator *m) {
+void wn_rc_sum_tracked(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     __atomic_fetch_add(&wn_rc_of(m->heap)->tracked, wn_rc_tracked_since(m), __ATOMIC_RELAXED);
     r->log_summed = m->fast.young;
@@ -44,7 +43,7 @@ size_t wn_rc_tracked_since(const mutator *m) {
 /* Sets the log's end so that the fast path comes back when the count may exceed the threshold. */
 static void aim_log(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    sum_tracked(m);
+    wn_rc_sum_tracked(m);
     size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
     size_t count = wn_rc_young_count(m), used = (size_t)(m->fast.young - r->log);
     /* Near the threshold, deaths would bring it back at every allocation: then it looks again a little later. */
@@ -76,7 +75,7 @@ static void aim_log(mutator *m) {
 
 void wn_rc_young_reset(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    sum_tracked(m);
+    wn_rc_sum_tracked(m);
     r->log_mark = r->log;
     __atomic_store_n(&r->net, 0, __ATOMIC_RELAXED);
     r->freed_tracked = r->compacted = 0;
@@ -98,7 +97,7 @@ bool wn_rc_young_init(mutator *m) {
 void wn_rc_young_fini(mutator *m) {
     /* Its young objects go on living without it. */
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    sum_tracked(m);
+    wn_rc_sum_tracked(m);
     if (m->fast.young != r->log) wn_rc_of(m->heap)->young_lost = true;
     free(r->log);
 }
@@ -125,7 +124,7 @@ static void compact_log(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     const wn_chunk *known = NULL;
     size_t count = wn_rc_young_count(m);
-    sum_tracked(m);
+    wn_rc_sum_tracked(m);
     void **to = r->log;
     for (void **from = r->log; from < m->fast.young; from++)
         if (still_of(m->heap, *from, 0, &known)) {
@@ -614,7 +613,7 @@ static void find_lost_young(wn_heap *heap) {
         }
     }
     for (mutator *m = heap->mutators; m; m = m->next) {
-        sum_tracked(m);
+        wn_rc_sum_tracked(m);
         log_ends_at(m, wn_rc_of_mutator(m)->log);
     }
     rc->young_lost = false;
@@ -651,7 +650,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     size_t n = 0;
     for (mutator *each = heap->mutators; each; each = each->next) {
         wn_rc_mutator *r = wn_rc_of_mutator(each);
-        sum_tracked(each);
+        wn_rc_sum_tracked(each);
         size_t kept = gather(heap, r->log, (size_t)(each->fast.young - r->log), 0);
         log_ends_at(each, r->log + kept);
         n += kept;
@@ -764,6 +763,7 @@ static bool take_over_work(mutator *m) {
     wn_world_stop(m->heap, m);
     for (mutator *each = m->heap->mutators; each; each = each->next)
         if (each != m) wn_rc_take_over(mine, wn_rc_of_mutator(each));
+    wn_rc_adopt(m);
     wn_world_start(m->heap, m);
     return wn_rc_has_work(m);
 }

@@ -264,6 +264,23 @@ void wn_rc_take_over(wn_rc_mutator *mine, wn_rc_mutator *r) {
     r->condemned = empty;
 }
 
+void wn_rc_adopt(mutator *m) {
+    wn_rc_mutator *mine = wn_rc_of_mutator(m);
+    for (mutator **at = &wn_rc_of(m->heap)->orphans, *each; (each = *at);) {
+        wn_rc_mutator *r = wn_rc_of_mutator(each);
+        wn_rc_take_over(mine, r);
+        wn_vector *values = &r->values, *callbacks = &each->callbacks;
+        while (values->n && wn_vector_push(&mine->values, values->at[values->n - 1])) values->n--;
+        for (size_t i = 0; i < callbacks->n; i++) /* none are run meanwhile */
+            if (callbacks->at[i] && wn_vector_push(&m->callbacks, callbacks->at[i])) callbacks->at[i] = NULL;
+        if (wn_rc_has_work(each))
+            at = &r->next_orphan; /* a batch that did not fit */
+        else
+            *at = r->next_orphan;
+    }
+    if (wn_rc_has_work(m) || m->callbacks.n) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+}
+
 static size_t slice_of(const mutator *m) {
     unsigned slice = m->heap->options.reclaim_slice;
     return slice == WN_ALL ? (size_t)-1 : slice;

@@ -41,14 +41,22 @@ static wn_status attach(mutator *m) {
         return wn_fail(WN_ERR_MEMORY, "no memory for a mutator's log");
     }
     set_mode(m->heap, m, m->heap->mutator_count + 1);
+    wn_rc_adopt(m);
     return WN_OK;
 }
 
-static void detach(mutator *m) {
+/* What a mutator that goes has counted itself. */
+static void add_allocated(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     __atomic_fetch_add(&m->heap->space.allocated_objects, m->fast.pending_objects, __ATOMIC_RELAXED);
     __atomic_fetch_add(&m->heap->space.allocated_bytes, r->reused_bytes, __ATOMIC_RELAXED);
     m->fast.pending_objects = 0;
+    r->reused_bytes = 0;
+}
+
+static void detach(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    add_allocated(m);
     wn_rc_young_fini(m);
     wn_vector_free(&r->dead);
     free(r->long_dead);
@@ -108,10 +116,25 @@ static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&wn_rc_of(hea
 
 /* ---- fork -------------------------------------------------------------------------------------------------------- */
 
-static void before_fork(wn_heap *heap) { pthread_mutex_lock(&wn_rc_of(heap)->overflow.lock); }
+static void before_fork(wn_heap *heap) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    pthread_mutex_lock(&rc->overflow.lock);
+    for (mutator *m = heap->mutators; m; m = m->next) wn_rc_sum_tracked(m);
+}
+
+/* Its objects are left to a walk of the heap, its work to a thread that the child has. */
+static void orphaned(mutator *m) {
+    wn_rc_heap *rc = wn_rc_of(m->heap);
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    if (m->fast.young != r->log) rc->young_lost = true;
+    add_allocated(m);
+    r->next_orphan = rc->orphans;
+    rc->orphans = m;
+}
+
 static void after_fork(wn_heap *heap, bool child) {
-    (void)child;
     pthread_mutex_unlock(&wn_rc_of(heap)->overflow.lock);
+    if (child && heap->mutators) wn_rc_adopt(heap->mutators); /* else whoever attaches first */
 }
 
 /* ---- questions --------------------------------------------------------------------------------------------------- */
@@ -212,5 +235,6 @@ const wn_collector wn_collector_refcount = {
     .is_live = is_live,
     .stats = stats,
     .before_fork = before_fork,
+    .orphaned = orphaned,
     .after_fork = after_fork,
 };

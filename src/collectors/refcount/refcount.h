@@ -75,6 +75,7 @@ typedef struct wn_rc_mutator {
     wn_vector values; /* what ephemerons let go of, for release */
     wn_vector quarantine;
     size_t quarantine_next;
+    mutator *next_orphan;
     uint64_t reused_bytes; /* of slots handed out from the cache; atomic */
     uint32_t cached[WN_CLASSES_];
     void *cache[WN_CLASSES_][WN_RC_CACHE];
@@ -92,9 +93,10 @@ typedef struct wn_rc_heap {
     wn_cycles cycles;        /* for full collections */
     wn_vector candidates;    /* for young ones */
     wn_vector reached;
-    bool track_anew; /* atomic: something has become tracked that immutable objects may have been untracked for */
-    wn_vector anew;  /* the immutable objects that the full collection under way tracks again */
-    bool trimming;   /* atomic: a thread gives back what `cycles` no longer needs */
+    bool track_anew;  /* atomic: something has become tracked that immutable objects may have been untracked for */
+    wn_vector anew;   /* the immutable objects that the full collection under way tracks again */
+    mutator *orphans; /* in a forked child: those of threads that it does not have, and may have left work */
+    bool trimming;    /* atomic: a thread gives back what `cycles` no longer needs */
 } wn_rc_heap;
 
 static inline wn_rc_heap *wn_rc_of(const wn_heap *heap) { return heap->state; }
@@ -127,6 +129,8 @@ void wn_rc_release_values(mutator *m);
 bool wn_rc_has_work(const mutator *m);
 /* Moves what waits in `r` over to `mine`, as far as it fits; r's thread stands still, or is gone. */
 void wn_rc_take_over(wn_rc_mutator *mine, wn_rc_mutator *r);
+/* The same for all that orphans left, due callbacks too. */
+void wn_rc_adopt(mutator *m);
 /* Frees the slot of an object that has been taken apart. */
 void wn_rc_free_slot(mutator *m, void *object);
 void *wn_rc_allocate(mutator *m, const wn_type *type, size_t bytes);
@@ -153,6 +157,7 @@ void wn_rc_young_reset(mutator *m); /* forgets the log, counts from zero */
 void wn_rc_log_young(mutator *m, void *object);
 size_t wn_rc_young_count(const mutator *m);
 void wn_rc_set_counts(wn_rc_heap *rc, unsigned count1, unsigned count2);
+void wn_rc_sum_tracked(mutator *m);           /* brings it up to date; before the log or its counters are changed */
 size_t wn_rc_tracked_since(const mutator *m); /* net, since the heap's `tracked` was last brought up to date */
 wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result);
 void wn_rc_thresholds_changed(wn_heap *heap); /* the world is stopped */
