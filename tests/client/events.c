@@ -190,6 +190,30 @@ static void statistics_add_up(void **state) {
     client_close(&c);
 }
 
+/* When finalizers have run, the world is stopped once more. */
+static void both_stops_of_a_collection_are_pauses(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (!client_counts(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    wn_stats s[3];
+    for (int finalizers = 0; finalizers < 2; finalizers++) {
+        wn_get_stats(c.heap, &s[finalizers]);
+        {
+            wn_root(m, mortal *, p, finalizers ? client_mortal(m, 1, NULL, NULL) : client_relic(m, 0, NULL, NULL));
+            wn_set(m, p, a, p);
+        }
+        client_collect(m);
+    }
+    wn_get_stats(c.heap, &s[2]);
+    assert_int_equal(s[1].pause.count - s[0].pause.count, 1);
+    assert_int_equal(s[2].pause.count - s[1].pause.count, 2);
+    client_close(&c);
+}
+
 static void steps_lead_to_the_end(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -301,6 +325,7 @@ int main(void) {
         cmocka_unit_test(listeners_hear_start_and_stop),
         cmocka_unit_test(listeners_may_allocate_when_an_automatic_collection_starts),
         cmocka_unit_test(statistics_add_up),
+        cmocka_unit_test(both_stops_of_a_collection_are_pauses),
         cmocka_unit_test(steps_lead_to_the_end),
         cmocka_unit_test(histograms_answer_within_six_percent),
         cmocka_unit_test(names_are_names),

@@ -462,13 +462,14 @@ static void keep_uncollectable(mutator *m, wn_vector *garbage, wn_collect_result
             if (wn_vector_push(&m->heap->garbage, garbage->at[i])) wn_count_up_(&m->fast, garbage->at[i]);
         }
     for (size_t i = 0; i < kept.n; i++) wn_each_ref(kept.at[i], flood_visit, &f);
+    for (size_t i = 0; i < kept.n; i++) result->freed_bytes -= wn_bytes_of(kept.at[i]);
     result->uncollectable += kept.n;
     size_t n = 0;
     for (size_t i = 0; i < garbage->n; i++)
         if (wn_meta_(garbage->at[i])[1] & WN_STATE_SCRATCH_) garbage->at[n++] = garbage->at[i];
     if (f.failed) { /* without memory to know, keep all */
         set_scratch(garbage, false);
-        n = 0;
+        n = result->freed_bytes = 0;
     }
     garbage->n = n;
     wn_vector_free(&kept);
@@ -482,8 +483,9 @@ static void clear_weak(mutator *m, const wn_vector *garbage) {
 }
 
 /* Finalizers and what must be asked again after them. The world runs on entry and on return; garbage that came back to
- * life is taken off the list. Every object of the list carries one reference of ours meanwhile. */
-static void finalize_all(mutator *m, wn_vector *garbage) {
+ * life is taken off the list and out of the result. Every object of the list carries one reference of ours meanwhile.
+ */
+static void finalize_all(mutator *m, wn_vector *garbage, wn_collect_result *result) {
     wn_heap *heap = m->heap;
     wn_rc_heap *rc = wn_rc_of(heap);
     m->fast.nested++;
@@ -494,6 +496,7 @@ static void finalize_all(mutator *m, wn_vector *garbage) {
         wn_type_of(o)->finalize(&m->fast, o);
     }
     m->fast.nested--;
+    uint64_t start = wn_os_now();
     wn_world_stop(heap, m);
     wn_cycles_reset(&rc->cycles);
     for (size_t i = 0; i < garbage->n; i++) wn_cycles_add(&rc->cycles, garbage->at[i]);
@@ -506,16 +509,18 @@ static void finalize_all(mutator *m, wn_vector *garbage) {
             garbage->at[i] = garbage->at[n];
             garbage->at[n++] = o;
         } else {
+            result->freed_bytes -= wn_bytes_of(o);
             alive++;
         }
     }
-    garbage->n = n;
+    garbage->n = result->collected = n;
     set_scratch(garbage, true);
     clear_weak(m, garbage); /* made by a finalizer, or by another thread that one showed an object */
     set_scratch(garbage, false);
     for (size_t i = 0; i < n && !heap->options.save_all; i++) /* what they watch may die before they are taken apart */
         if (wn_type_of(garbage->at[i])->flags & WN_TYPE_WEAKREF) ((wn_weakref *)garbage->at[i])->callback = NULL;
     wn_world_start(heap, m);
+    wn_note_pause(heap, wn_os_now() - start);
     wn_rc_release_values(m);
     /* The survivors, now behind the others, lose our reference. */
     for (size_t i = n; i < n + alive; i++) wn_count_down_(&m->fast, garbage->at[i]);
@@ -542,7 +547,7 @@ static void condemn(mutator *m, wn_vector *garbage, bool at_once) {
     }
     for (size_t i = 0; i < garbage->n; i++) {
         uint8_t *state = &wn_meta_(garbage->at[i])[1];
-        if (*state & WN_STATE_TRACKED_) r->freed_tracked++;
+        wn_rc_note_end(m, *state);
         __atomic_fetch_or(state, WN_STATE_SCRATCH_, __ATOMIC_RELAXED);
     }
     wn_vector empty = r->condemned.objects;
@@ -555,10 +560,10 @@ static void condemn(mutator *m, wn_vector *garbage, bool at_once) {
         wn_rc_reclaim_slice(m);
 }
 
-static void dispose(mutator *m, wn_vector *garbage, bool care, bool at_once) {
+static void dispose(mutator *m, wn_vector *garbage, bool care, bool at_once, wn_collect_result *result) {
     if (care) {
         wn_run_callbacks(m);
-        finalize_all(m, garbage);
+        finalize_all(m, garbage, result);
         if (m->heap->options.save_all)
             for (size_t i = 0; i < garbage->n; i++) wn_count_down_(&m->fast, garbage->at[i]);
         else
@@ -706,6 +711,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     if (generation == 2 && ok) rc->long_lived_total = candidates - garbage.n;
     bool care = false;
     if (ok && garbage.n) {
+        result->freed_bytes = found.bytes;
         if (found.no_clear) keep_uncollectable(m, &garbage, result);
         result->collected = garbage.n;
         if (found.weak) clear_weak(m, &garbage);
@@ -724,7 +730,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 
     /* What ephemerons let go of, before anybody asks again who is alive; those that are garbage we hold ourselves. */
     wn_rc_release_values(m);
-    if (garbage.n) dispose(m, &garbage, care, !automatic);
+    if (garbage.n) dispose(m, &garbage, care, !automatic, result);
     wn_vector_free(&garbage);
     wn_rc_of_mutator(m)->collecting--;
 
@@ -733,7 +739,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         size_t external = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
         __atomic_store_n(&rc->external_at_full, external, __ATOMIC_RELAXED);
     }
-    result->freed_bytes = found.bytes;
+    if (heap->options.save_all) result->freed_bytes = 0;
     result->duration_ns = wn_os_now() - start;
     pthread_mutex_lock(&heap->stats_lock);
     wn_generation_stats *g = &heap->stats.generation[generation];

@@ -146,11 +146,7 @@ static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
 /* All its references have been dropped. Its release hook comes only now: a trace function may read what that frees. */
 static void finish(mutator *m, void *object, const wn_type *t) {
     if (t->release) t->release(object);
-    uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
-    if (state & WN_STATE_TRACKED_) {
-        wn_rc_of_mutator(m)->freed_tracked++;
-        if ((state & WN_STATE_GENERATION_) == 3) __atomic_fetch_sub(&wn_rc_of(m->heap)->frozen, 1, __ATOMIC_RELAXED);
-    }
+    wn_rc_note_end(m, __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED));
     wn_rc_free_slot(m, object);
 }
 

@@ -102,6 +102,13 @@ typedef struct wn_rc_heap {
 static inline wn_rc_heap *wn_rc_of(const wn_heap *heap) { return heap->state; }
 static inline wn_rc_mutator *wn_rc_of_mutator(const mutator *m) { return m->state_of_collector; }
 
+/* An object with this state byte ends: it is no longer counted among the tracked ones, nor among the frozen. */
+static inline void wn_rc_note_end(mutator *m, uint8_t state) {
+    if (!(state & WN_STATE_TRACKED_)) return;
+    wn_rc_of_mutator(m)->freed_tracked++;
+    if ((state & WN_STATE_GENERATION_) == 3) __atomic_fetch_sub(&wn_rc_of(m->heap)->frozen, 1, __ATOMIC_RELAXED);
+}
+
 /* ---- counts.c ---- */
 void wn_rc_count_up(mutator *m, void *object);
 void wn_rc_count_down(mutator *m, void *object);
