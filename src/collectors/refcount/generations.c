@@ -298,14 +298,17 @@ static void note_value(void **slot, void *context) {
     v->some = true;
     if (!*slot || (wn_meta_(*slot)[1] & WN_STATE_TRACKED_)) v->tracked = true;
 }
-static bool can_untrack(void *object) {
-    const wn_type *t = wn_type_of(object);
-    if (!(t->flags & WN_TYPE_IMMUTABLE) || t->trace) return false;
+static WN_NOINLINE bool holds_only_untracked(void *object) {
+    if (wn_type_of(object)->trace) return false;
     if (wn_meta_(object)[1] & WN_STATE_WEAK_)
         return false; /* an ephemeron's key may be part of a cycle through its value */
     values v = {false, false};
     wn_each_ref(object, note_value, &v);
     return v.some && !v.tracked;
+}
+/* All that a young collection keeps is asked, and few types are immutable. */
+static WN_ALWAYS_INLINE bool can_untrack(void *object) {
+    return WN_UNLIKELY(wn_type_of(object)->flags & WN_TYPE_IMMUTABLE) && holds_only_untracked(object);
 }
 static void untrack(wn_heap *heap, void *object) {
     uint8_t *state = &wn_meta_(object)[1];
