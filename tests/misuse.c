@@ -102,6 +102,62 @@ static void heaps_in_use_are_not_freed(void **state) {
     client_close(&c);
 }
 
+/* Where the library still needs the mutator when the call returns. */
+static wn_status detached_by[4];
+static unsigned asked[4];
+enum { BY_FINALIZER, BY_CALLBACK, BY_LISTENER, BY_SCOPE };
+static void try_to_detach(wn_mutator *m, int by) {
+    if (!asked[by]++ || !detached_by[by]) detached_by[by] = wn_detach(m);
+}
+static void detach_in_finalizer(wn_mutator *m, mortal *self) {
+    (void)self;
+    try_to_detach(m, BY_FINALIZER);
+}
+static void detach_in_callback(wn_mutator *m, wn_weakref *ref, void *data) {
+    (void)ref;
+    (void)data;
+    try_to_detach(m, BY_CALLBACK);
+}
+static void detach_in_listener(wn_mutator *m, const wn_event *event, void *data) {
+    (void)event;
+    (void)data;
+    try_to_detach(m, BY_LISTENER);
+}
+
+static void detaching_in_the_middle(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    memset(asked, 0, sizeof asked);
+    for (int by = 0; by < 4; by++) detached_by[by] = WN_ERR_STATE;
+    wn_weakref *global = NULL;
+    assert_int_equal(wn_global(c.heap, &global), WN_OK);
+    for (int cyclic = 0; cyclic < 2; cyclic++) {
+        mortal *p = client_mortal(m, 1, NULL, NULL);
+        p->will = detach_in_finalizer;
+        wn_assign(m, global, NULL);
+        {
+            wn_root(m, mortal *, r, p);
+            wn_take(m, global, wn_weakref_new(m, r, detach_in_callback, NULL));
+            if (cyclic) wn_set(m, r, a, r);
+        }
+        if (cyclic) assert_int_equal(wn_add_listener(c.heap, detach_in_listener, NULL), WN_OK);
+        client_collect(m);
+        client_collect(m);
+    }
+    assert_int_equal(wn_remove_listener(c.heap, detach_in_listener, NULL), WN_OK);
+    assert_int_equal(wn_forget_global(m, &global), WN_OK);
+    wn_no_collect_begin(m);
+    try_to_detach(m, BY_SCOPE);
+    says("wn_no_collect_end", NULL);
+    wn_no_collect_end(m);
+    for (int by = 0; by < 4; by++) {
+        assert_true(asked[by] > 0);
+        assert_int_equal(detached_by[by], WN_ERR_STATE);
+    }
+    client_close(&c);
+}
+
 /* ---- types and sizes --------------------------------------------------------------------------------------------- */
 
 static void wrong_type_tables(void **state) {
@@ -612,6 +668,7 @@ int main(void) {
         cmocka_unit_test(allocating_when_detached),
         cmocka_unit_test(nothing_where_something_must_be),
         cmocka_unit_test(heaps_in_use_are_not_freed),
+        cmocka_unit_test(detaching_in_the_middle),
         cmocka_unit_test(wrong_type_tables),
         cmocka_unit_test(unusual_but_right_type_tables),
         cmocka_unit_test(absurd_lengths),

@@ -25,7 +25,8 @@ typedef struct wn_object {
 /* Flags of a type. */
 enum {
     /* Once filled, an object of this type is never written again (a tuple): a collection that finds only untracked
-     * values in it stops tracking it, as CPython does with tuples. */
+     * values in it stops tracking it, as CPython does with tuples. One with a trace function stays tracked, because
+     * nobody can tell when it is filled. */
     WN_TYPE_IMMUTABLE = 1u << 0,
     /* A reference cycle through such an object must not be broken by the collector: the cycle is reported as
      * uncollectable instead (CPython's legacy finalizers). Reference counting only; the others free it. */
@@ -48,8 +49,9 @@ enum {
  *   finalize  runs once, when the object has become unreachable and before anything of it is taken apart (PEP 442);
  *             may do everything a mutator may, including storing the object somewhere: then it is resurrected.
  *   clear     drops references so as to break a cycle; default: every reference is set to NULL.
- *   release   runs when the memory is about to be reused: to give back what lies outside the heap (a file, a malloc
- *             block). It must not touch other objects nor call the library.
+ *   release   runs when the memory is about to be reused, after the last call of the others: to give back what lies
+ *             outside the heap (a file, a malloc block that trace reads). It must not touch other objects nor call the
+ *             library.
  */
 struct wn_type {
     const char *name;   /* shown in messages, graphs and statistics */

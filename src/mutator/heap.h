@@ -189,6 +189,8 @@ struct wn_collector {
     /* Around fork(): before, with the world's lock held by the forking thread; after, with no lock held, in the parent
      * or the child. In the child only the forking thread's mutator is left, and no helper. NULL: nothing. */
     void (*before_fork)(wn_heap *heap);
+    /* In the child, before after_fork: the thread of this mutator is not there, and it has left the heap's list. */
+    void (*orphaned)(mutator *m);
     void (*after_fork)(wn_heap *heap, bool child);
     /* Called by wn_trim before the space discards; NULL: nothing. */
     void (*trim)(mutator *m);
@@ -264,6 +266,8 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out);
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
 void wn_tell(mutator *m, const wn_event *event);
+/* Whether the calling thread is in a listener of the heap. */
+bool wn_is_telling(const wn_heap *heap);
 /* Adds one pause to the statistics. */
 void wn_note_pause(wn_heap *heap, uint64_t ns);
 

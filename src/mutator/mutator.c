@@ -113,11 +113,14 @@ wn_status wn_detach(wn_mutator *fast) {
         return wn_fail(
             WN_ERR_STATE,
             "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
+    if (fast->nested || wn_is_telling(m->heap))
+        return wn_fail(WN_ERR_STATE, "wn_detach inside a no-collect scope or a collection: call it after "
+                                     "wn_no_collect_end, outside of finalizers and listeners");
     wn_heap *heap = m->heap;
     /* What is due, runs while the thread is still one of ours; all of it, because nobody else would. */
     do {
         if (heap->collector->poll) heap->collector->poll(m);
-    } while (!fast->nested && __atomic_exchange_n(&fast->poll, 0, __ATOMIC_RELAXED));
+    } while (__atomic_exchange_n(&fast->poll, 0, __ATOMIC_RELAXED));
     wn_world_stop(heap, m);
     wn_drop_blocks(m);
     heap->collector->detach(m);

@@ -82,6 +82,7 @@ wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data) {
 
 /* Whether this thread is calling listeners of the heap. */
 static _Thread_local const wn_heap *telling;
+bool wn_is_telling(const wn_heap *heap) { return telling == heap; }
 
 wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data) {
     wn_status status = WN_ERR_STATE;

@@ -258,6 +258,7 @@ static void after_in_child(void) {
             }
             *at = m->next;
             h->mutator_count--;
+            if (h->collector->orphaned) h->collector->orphaned(m);
         }
         h->helpers = NULL;
         h->stopped = h->brief = false;

@@ -211,6 +211,35 @@ static void keys_without_references(void **state) {
     client_close(&c);
 }
 
+/* A tuple of the key that a collection looked at before the key was one, as the value or on the way from it. */
+static void tuples_made_before_the_ephemeron(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    for (int direct = 0; direct < 2; direct++) {
+        wn_root(m, wn_weakref *, w, NULL);
+        wn_root(m, wn_ephemeron *, e, NULL);
+        {
+            wn_root(m, leaf *, key, client_new(m, &leaf_type));
+            wn_root(m, vector *, t, client_new_array(m, &tuple_type, 1));
+            wn_set(m, t, items[0], key);
+            client_collect(m);
+            if (client_counts(&c)) assert_false(wn_is_tracked(m, t));
+            wn_take(m, w, wn_weakref_new(m, key, NULL, NULL));
+            wn_root(m, pair *, value, client_pair(m, 1, NULL, NULL));
+            wn_take(m, e, ephemeron(m, key, direct ? (void *)t : (void *)value));
+            wn_set(m, value, a, t);
+            client_collect(m);
+            wn_root(m, void *, alive, wn_weakref_get(m, w));
+            assert_ptr_equal(alive, key);
+        }
+        client_collect(m);
+        assert_null(wn_weakref_get(m, w));
+        assert_null(wn_ephemeron_key(m, e));
+    }
+    client_close(&c);
+}
+
 /* Two keys, either of which holds the other's value's key: alive together, dead together. */
 static void several_ephemerons_for_one_key(void **state) {
     (void)state;
@@ -296,6 +325,7 @@ int main(void) {
         cmocka_unit_test(long_chains),
         cmocka_unit_test(a_key_in_a_cycle_with_its_value),
         cmocka_unit_test(keys_without_references),
+        cmocka_unit_test(tuples_made_before_the_ephemeron),
         cmocka_unit_test(several_ephemerons_for_one_key),
         cmocka_unit_test(a_value_held_elsewhere_survives),
         cmocka_unit_test(setting_a_value_while_the_key_dies),

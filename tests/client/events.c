@@ -123,6 +123,33 @@ static void listeners_hear_start_and_stop(void **state) {
     client_close(&c);
 }
 
+/* Makes more at the start than the log of new objects has room left for when it is full. */
+static void make_many(wn_mutator *m, const wn_event *event, void *data) {
+    if (event->kind != WN_EVENT_COLLECT_START) return;
+    unsigned n = *(unsigned *)data;
+    *(unsigned *)data = 0; /* or it might never end in stress mode */
+    for (unsigned i = 0; i < n; i++) wn_release(m, wn_new(m, &pair_type));
+    *(unsigned *)data = n;
+}
+
+static void listeners_may_allocate_when_an_automatic_collection_starts(void **state) {
+    (void)state;
+    static const unsigned threshold[] = {700, 1023};
+    for (size_t i = 0; i < sizeof threshold / sizeof *threshold; i++)
+        for (unsigned n = 1; n <= 400; n += 399) {
+            wn_options o = wn_options_default();
+            o.threshold[0] = threshold[i];
+            client c = client_open(&o);
+            if (wn_heap_collector(c.heap) != WN_COLLECTOR_CONCURRENT) {
+                assert_int_equal(wn_add_listener(c.heap, make_many, &n), WN_OK);
+                make_cycles(c.m, client_scaled(50000));
+                client_collect(c.m);
+                assert_int_equal(wn_remove_listener(c.heap, make_many, &n), WN_OK);
+            }
+            client_close(&c);
+        }
+}
+
 static void statistics_add_up(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -160,6 +187,30 @@ static void statistics_add_up(void **state) {
     assert_true(b.live_bytes_max >= b.live_bytes);
     assert_true(b.live_bytes_max > 0);
     wn_remove_listener(c.heap, listen, &h);
+    client_close(&c);
+}
+
+/* When finalizers have run, the world is stopped once more. */
+static void both_stops_of_a_collection_are_pauses(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (!client_counts(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    wn_stats s[3];
+    for (int finalizers = 0; finalizers < 2; finalizers++) {
+        wn_get_stats(c.heap, &s[finalizers]);
+        {
+            wn_root(m, mortal *, p, finalizers ? client_mortal(m, 1, NULL, NULL) : client_relic(m, 0, NULL, NULL));
+            wn_set(m, p, a, p);
+        }
+        client_collect(m);
+    }
+    wn_get_stats(c.heap, &s[2]);
+    assert_int_equal(s[1].pause.count - s[0].pause.count, 1);
+    assert_int_equal(s[2].pause.count - s[1].pause.count, 2);
     client_close(&c);
 }
 
@@ -272,7 +323,9 @@ int main(void) {
         cmocka_unit_test(collect_says_what_it_did),
         cmocka_unit_test(younger_collections_leave_older_garbage),
         cmocka_unit_test(listeners_hear_start_and_stop),
+        cmocka_unit_test(listeners_may_allocate_when_an_automatic_collection_starts),
         cmocka_unit_test(statistics_add_up),
+        cmocka_unit_test(both_stops_of_a_collection_are_pauses),
         cmocka_unit_test(steps_lead_to_the_end),
         cmocka_unit_test(histograms_answer_within_six_percent),
         cmocka_unit_test(names_are_names),

@@ -170,7 +170,8 @@ static void resurrecting_one_of_a_cycle_keeps_all(void **state) {
     saved = NULL;
     assert_int_equal(wn_global(c.heap, &saved), WN_OK);
     wn_release(m, make_ring(m, &mortal_type, save_the_seventh));
-    client_collect(m);
+    wn_collect_result r = client_collect(m);
+    if (client_counts(&c)) assert_int_equal(r.collected + r.freed_bytes, 0);
     assert_int_equal(client_total(EVENT_OTHER), 0);
     assert_int_equal(client_total(EVENT_RELEASE), 0);
     assert_int_equal(client_total(EVENT_FINALIZE), RING);
@@ -181,7 +182,11 @@ static void resurrecting_one_of_a_cycle_keeps_all(void **state) {
     look_around(m, saved);
     assert_int_equal(client_total(EVENT_OTHER), 0);
     wn_take(m, saved, NULL);
-    client_collect(m);
+    r = client_collect(m);
+    if (client_counts(&c)) {
+        assert_int_equal(r.collected, RING);
+        assert_int_equal(r.freed_bytes, RING * sizeof(mortal));
+    }
     assert_int_equal(client_total(EVENT_FINALIZE), RING);
     assert_int_equal(client_total(EVENT_RELEASE), RING);
     wn_forget_global(m, &saved);

@@ -167,11 +167,90 @@ static void fork_while_other_threads_run(void **state) {
     client_close(&c);
 }
 
+/* What a sleeping thread had not yet come to is done in the child, which does not have it. */
+enum { LIVING = 300, CYCLES = 100, DEAD = 10000 };
+static pair *living;
+static _Atomic int asleep;
+static void *leave_work(void *data) {
+    wn_mutator *m;
+    if (wn_attach(data, &m)) return NULL;
+    {
+        wn_root(m, mortal *, list, NULL);
+        for (long i = 0; i < DEAD; i++) {
+            wn_root(m, mortal *, p, client_relic(m, i, list, NULL));
+            wn_assign(m, list, p);
+        }
+        wn_collect(m, 2, NULL); /* those of the list are old */
+        for (int i = 0; i < LIVING; i++) wn_take(m, living, client_pair(m, i, living, NULL));
+        for (int i = 0; i < CYCLES; i++) {
+            wn_root(m, pair *, p, client_pair(m, i, NULL, NULL));
+            wn_set(m, p, a, p);
+        }
+    }
+    wn_block_begin(m);
+    atomic_store(&asleep, 1);
+    while (atomic_load(&asleep) < 2) usleep(1000);
+    wn_block_end(m);
+    return wn_detach(m) ? NULL : data;
+}
+
+static const char *do_what_was_left(client *c) {
+    wn_mutator *m = c->m;
+    wn_collect_result r;
+    if (!client_counts(c)) return wn_collect(m, 2, &r) ? "collect failed" : NULL;
+    wn_stats s;
+    if (wn_collect(m, 1, &r) || (!client_stressed() && r.collected != CYCLES)) return "young cycles are not found";
+    if (wn_collect(m, 2, NULL) || client_alive(m) != LIVING) return "what is dead is still there";
+    if (client_total(EVENT_RELEASE) != DEAD) return "release hooks did not run";
+    wn_get_stats(c->heap, &s);
+    if (s.tracked != LIVING) return "the statistics are wrong";
+    if (s.allocated_objects < LIVING + CYCLES + DEAD) return "the statistics of allocation are wrong";
+    if (wn_forget_global(m, &living)) return "a global is lost";
+    return wn_detach(m) || wn_heap_free(c->heap) ? "the heap cannot be freed" : NULL;
+}
+
+static void a_child_does_what_a_sleeping_thread_left(void **state) {
+    (void)state;
+    if (client_sanitized()) skip(); /* as above */
+    wn_options o = wn_options_default();
+    o.reclaim_slice = 100;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    assert_int_equal(wn_global(c.heap, &living), WN_OK);
+    wn_disable(c.heap);
+    atomic_store(&asleep, 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, leave_work, c.heap), 0);
+    wn_block_begin(m);
+    while (!atomic_load(&asleep)) usleep(1000);
+    wn_block_end(m);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        exit_child(do_what_was_left(&c));
+    }
+    assert_true(child > 0);
+    wait_for(child);
+    atomic_store(&asleep, 2);
+    void *result = NULL;
+    wn_block_begin(m);
+    pthread_join(thread, &result);
+    wn_block_end(m);
+    assert_non_null(result);
+    wn_enable(c.heap);
+    client_collect(m);
+    if (client_counts(&c)) assert_int_equal(client_alive(m), LIVING);
+    assert_int_equal(wn_forget_global(m, &living), WN_OK);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parent_and_child_go_on),
         cmocka_unit_test(a_child_may_fork_and_free_the_heap),
         cmocka_unit_test(fork_while_other_threads_run),
+        cmocka_unit_test(a_child_does_what_a_sleeping_thread_left),
     };
     return CLIENT_MAIN("forks", tests);
 }

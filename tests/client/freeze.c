@@ -143,6 +143,44 @@ static void freezing_again_adds(void **state) {
     client_close(&c);
 }
 
+/* Garbage that is frozen while its finalizers run, and goes all the same, does not stay in the number of the frozen. */
+static void freeze_all(wn_mutator *m, mortal *self) {
+    (void)self;
+    wn_freeze(m);
+}
+static bool count_frozen(void *object, void *data) {
+    (void)object;
+    ++*(size_t *)data;
+    return true;
+}
+
+static void a_finalizer_may_freeze(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (!client_counts(&c)) { /* only here objects have a generation */
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(m, pair *, kept, client_pair(m, 1, NULL, NULL));
+        {
+            wn_root(m, mortal *, p, client_mortal(m, 1, NULL, NULL));
+            p->will = freeze_all;
+            wn_set(m, p, a, p);
+        }
+        client_collect(m);
+        assert_int_equal(client_released[1], 1);
+        assert_true(wn_is_frozen(m, kept));
+        size_t n = 0;
+        assert_int_equal(wn_each_tracked(m, 3, count_frozen, &n), WN_OK);
+        assert_int_equal(n, 1);
+        assert_int_equal(wn_frozen_count(c.heap), 1);
+    }
+    assert_int_equal(wn_frozen_count(c.heap), 0);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frozen_objects_are_left_alone),
@@ -150,6 +188,7 @@ int main(void) {
         cmocka_unit_test(counting_goes_on_in_frozen_objects),
         cmocka_unit_test(weak_references_and_finalizers_over_a_freeze),
         cmocka_unit_test(freezing_again_adds),
+        cmocka_unit_test(a_finalizer_may_freeze),
     };
     return CLIENT_MAIN("freeze", tests);
 }

@@ -429,6 +429,89 @@ static void blocked_threads_hold_nobody_up(void **state) {
     client_close(&c);
 }
 
+typedef struct heard {
+    _Atomic unsigned starts, stops;
+} heard;
+static void hear(wn_mutator *m, const wn_event *event, void *data) {
+    (void)m;
+    heard *h = data;
+    if (event->kind == WN_EVENT_COLLECT_START) atomic_fetch_add(&h->starts, 1);
+    if (event->kind == WN_EVENT_COLLECT_STOP) atomic_fetch_add(&h->stops, 1);
+}
+
+/* A finalizer that waits: its thread's collection is not over, but no other has to wait for that. */
+static _Atomic int waiting;
+static void wait_until_told(wn_mutator *m, mortal *self) {
+    (void)self;
+    wn_block_begin(m);
+    atomic_store(&waiting, 1);
+    while (atomic_load(&waiting) < 2) usleep(1000);
+    wn_block_end(m);
+}
+
+static void *collect_and_wait(void *data) {
+    worker *w = data;
+    wn_mutator *m;
+    if (wn_attach(w->heap, &m)) return w->failure = "attach", NULL;
+    {
+        wn_root(m, mortal *, p, wn_new(m, &mortal_type));
+        p->id = 1;
+        p->will = wait_until_told;
+        wn_move(m, p, a, wn_new(m, &relic_type));
+        ((mortal *)p->a)->id = 2;
+        wn_set(m, p, b, p);
+    }
+    CHECK(w, wn_collect(m, 2, NULL) == WN_OK);
+    CHECK(w, wn_detach(m) == WN_OK);
+    return NULL;
+}
+
+static void a_finalizer_that_waits_holds_up_no_other_collection(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.heap_limit = 32 << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    if (!client_counts(&c)) { /* the others run one collection at a time */
+        client_close(&c);
+        skip();
+    }
+    heard h = {0, 0};
+    assert_int_equal(wn_add_listener(c.heap, hear, &h), WN_OK);
+    worker w = {.heap = c.heap};
+    atomic_store(&waiting, 0);
+    assert_int_equal(pthread_create(&w.thread, NULL, collect_and_wait, &w), 0);
+    wn_block_begin(m);
+    while (!atomic_load(&waiting)) usleep(1000);
+    wn_block_end(m);
+    for (int generation = 0; generation <= 2; generation += 2) {
+        {
+            wn_root(m, mortal *, p, client_relic(m, 10 + generation, NULL, NULL));
+            wn_set(m, p, a, p);
+        }
+        wn_collect_result r;
+        assert_int_equal(wn_collect(m, generation, &r), WN_OK);
+        if (!client_stressed()) assert_int_equal(r.collected, 1);
+        assert_int_equal(client_released[10 + generation], 1);
+    }
+    for (int i = 0; i < 20; i++) { /* at the limit it is what makes room */
+        wn_root(m, vector *, v, client_new_array(m, &vector_type, (4 << 20) / sizeof(void *)));
+        wn_set(m, v, items[0], v);
+    }
+    assert_int_equal(client_released[1] + client_released[2], 0);
+    atomic_store(&waiting, 2);
+    wn_block_begin(m);
+    pthread_join(w.thread, NULL);
+    wn_block_end(m);
+    if (w.failure) fail_msg("not so: %s", w.failure);
+    assert_int_equal(client_finalized[1], 1);
+    assert_int_equal(client_released[1], 1);
+    assert_int_equal(client_released[2], 1);
+    assert_int_equal(h.starts, h.stops);
+    assert_int_equal(wn_remove_listener(c.heap, hear, &h), WN_OK);
+    client_close(&c);
+}
+
 /* ---- single-threaded heaps --------------------------------------------------------------------------------------- */
 
 static void *attach_second(void *data) {
@@ -478,6 +561,7 @@ int main(void) {
         cmocka_unit_test(threads_come_and_go),
         cmocka_unit_test(what_threads_leave_behind_is_reclaimed),
         cmocka_unit_test(blocked_threads_hold_nobody_up),
+        cmocka_unit_test(a_finalizer_that_waits_holds_up_no_other_collection),
         cmocka_unit_test(a_single_threaded_heap_refuses_a_second_thread),
     };
     return CLIENT_MAIN("heaps", tests);

@@ -206,11 +206,60 @@ static void release_gives_foreign_memory_back(void **state) {
     assert_int_equal(outstanding, 0);
 }
 
+/* What the trace function has to know lies outside the heap, and the release hook frees it. */
+typedef struct frame {
+    wn_object head;
+    size_t *used;
+    void *slots[4];
+    size_t length;
+    void *items[];
+} frame;
+static void frame_trace(const void *object, wn_tracer *tracer) {
+    const frame *f = object;
+    for (size_t i = 0; f->used && i < *f->used; i++) wn_visit(tracer, (void *)&f->slots[i]);
+}
+static void frame_release(void *object) {
+    frame *f = object;
+    free(f->used);
+    f->used = NULL;
+    client_note(EVENT_OTHER, 0);
+}
+static const wn_type frame_type =
+    WN_TYPE(frame, WN_ITEMS(frame, length, items), .trace = frame_trace, .release = frame_release);
+
+static void trace_may_read_what_release_frees(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    static const size_t lengths[] = {0, 5000}; /* the latter is taken apart piece by piece */
+    long id = 0;
+    for (unsigned way = 0; way < 4; way++) {
+        bool cyclic = way & 1;
+        {
+            wn_root(m, frame *, f, client_new_array(m, &frame_type, lengths[way / 2]));
+            f->used = calloc(1, sizeof *f->used);
+            for (size_t i = 0; i < 4; i++) {
+                wn_move(m, f, slots[i], client_relic(m, id++, cyclic ? f : NULL, NULL));
+                *f->used = i + 1;
+            }
+            for (size_t i = 0; i < f->length; i += 1000)
+                wn_move(m, f, items[i], client_relic(m, id++, cyclic ? f : NULL, NULL));
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_OTHER), way);
+        }
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_OTHER), way + 1);
+        for (long i = 0; i < id; i++) assert_int_equal(client_released[i], 1);
+        if (client_counts(&c)) assert_int_equal(client_alive(m), 0);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trace_functions_find_references),   cmocka_unit_test(all_three_ways_together),
         cmocka_unit_test(the_bitmap_reaches_64_words),       cmocka_unit_test(clear_hooks_break_cycles),
-        cmocka_unit_test(release_gives_foreign_memory_back),
+        cmocka_unit_test(release_gives_foreign_memory_back), cmocka_unit_test(trace_may_read_what_release_frees),
     };
     return CLIENT_MAIN("hooks", tests);
 }

@@ -143,6 +143,98 @@ static void cycles_through_tuples_are_collected(void **state) {
     client_close(&c);
 }
 
+/* Whichever allocation it is that starts a collection, also the tuple's own. */
+static void tuples_just_born_stay_tracked(void **state) {
+    (void)state;
+    static const unsigned thresholds[] = {50, 52, 700};
+    for (size_t k = 0; k < sizeof thresholds / sizeof *thresholds; k++) {
+        wn_options o = wn_options_default();
+        o.threshold[0] = thresholds[k];
+        client c = client_open(&o);
+        wn_mutator *m = c.m;
+        for (size_t i = client_scaled(20000); i; i--) {
+            wn_root(m, vector *, t, client_new_array(m, &tuple_type, 1));
+            wn_move(m, t, items[0], client_pair(m, 1, t, NULL));
+        }
+        client_collect(m);
+        if (client_counts(&c)) assert_int_equal(client_alive(m), 0);
+        client_close(&c);
+    }
+}
+
+/* Immutable, and its trace function shows only what is filled. */
+typedef struct record {
+    wn_object head;
+    size_t used;
+    void *fields[2];
+} record;
+static void record_trace(const void *object, wn_tracer *tracer) {
+    const record *r = object;
+    for (size_t i = 0; i < r->used; i++) wn_visit(tracer, (void *)&r->fields[i]);
+}
+static const wn_type record_type = WN_TYPE(record, .flags = WN_TYPE_IMMUTABLE, .trace = record_trace);
+
+static void records_being_filled_stay_tracked(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    for (long early = 0; early < 3; early++) {
+        wn_root(m, record *, r, client_new(m, &record_type));
+        if (early == 1) client_collect(m);
+        r->used = 1;
+        wn_move(m, r, fields[0], client_new(m, &leaf_type));
+        if (early == 2) client_collect(m);
+        r->used = 2;
+        wn_move(m, r, fields[1], client_relic(m, early, r, NULL));
+        client_collect(m);
+        assert_int_equal(client_released[early], 0);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 3);
+    client_close(&c);
+}
+
+/* A container that is tracked only while it holds something that is; a tuple of tuples was untracked for it. */
+static void tuples_are_tracked_anew_with_their_values(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    for (long frozen = 0; frozen < 2; frozen++) {
+        {
+            wn_root(m, mortal *, p, client_relic(m, frozen, NULL, NULL));
+            wn_untrack(m, p);
+            wn_root(m, vector *, t, client_new_array(m, &tuple_type, 1));
+            wn_set(m, t, items[0], p);
+            client_collect(m);
+            wn_root(m, vector *, outer, client_new_array(m, &tuple_type, 1));
+            wn_set(m, outer, items[0], t);
+            client_collect(m);
+            if (client_counts(&c)) assert_false(wn_is_tracked(m, t) || wn_is_tracked(m, outer));
+            if (frozen) assert_int_equal(wn_freeze(m), WN_OK);
+            wn_track(m, p);
+            wn_set(m, p, a, outer);
+        }
+        if (frozen) {
+            client_collect(m);
+            assert_int_equal(client_released[frozen], 0);
+            assert_int_equal(wn_unfreeze(m), WN_OK);
+        }
+        client_collect(m);
+        assert_int_equal(client_released[frozen], 1);
+    }
+    {
+        wn_root(m, vector *, flat, client_new_array(m, &tuple_type, 1));
+        wn_move(m, flat, items[0], client_new(m, &leaf_type));
+        client_collect(m);
+        wn_root(m, leaf *, l, client_new(m, &leaf_type));
+        wn_track(m, l);
+        client_collect(m);
+        assert_false(client_counts(&c) && wn_is_tracked(m, flat)); /* looked at, and let go of again */
+    }
+    if (client_counts(&c)) assert_int_equal(client_alive(m), 0);
+    client_close(&c);
+}
+
 static void generations_are_visible(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -322,6 +414,9 @@ int main(void) {
         cmocka_unit_test(only_what_can_refer_is_tracked),
         cmocka_unit_test(tuples_of_leaves_are_dropped_from_tracking),
         cmocka_unit_test(cycles_through_tuples_are_collected),
+        cmocka_unit_test(tuples_just_born_stay_tracked),
+        cmocka_unit_test(records_being_filled_stay_tracked),
+        cmocka_unit_test(tuples_are_tracked_anew_with_their_values),
         cmocka_unit_test(generations_are_visible),
         cmocka_unit_test(referrers_and_referents),
         cmocka_unit_test(graphs_are_graphviz),

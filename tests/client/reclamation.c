@@ -257,11 +257,74 @@ static void wide_structures_die_too(void **state) {
     client_close(&c);
 }
 
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int stage;
+} meeting = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+
+static void come_to(int stage) {
+    pthread_mutex_lock(&meeting.lock);
+    meeting.stage = stage;
+    pthread_cond_broadcast(&meeting.changed);
+    pthread_mutex_unlock(&meeting.lock);
+}
+static void wait_for(wn_mutator *m, int stage) {
+    wn_block_begin(m);
+    pthread_mutex_lock(&meeting.lock);
+    while (meeting.stage < stage) pthread_cond_wait(&meeting.changed, &meeting.lock);
+    pthread_mutex_unlock(&meeting.lock);
+    wn_block_end(m);
+}
+
+/* Drops an array of which a slice takes only a part, and sleeps. */
+static void *drop_and_sleep(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return heap;
+    size_t n = client_scaled(400000);
+    {
+        wn_root(m, vector *, v, wn_new_array(m, &vector_type, n));
+        for (size_t i = 0; v && i < n; i++) wn_move(m, v, items[i], wn_new(m, &pair_type));
+    }
+    wn_block_begin(m);
+    come_to(1);
+    pthread_mutex_lock(&meeting.lock);
+    while (meeting.stage < 2) pthread_cond_wait(&meeting.changed, &meeting.lock);
+    pthread_mutex_unlock(&meeting.lock);
+    wn_block_end(m);
+    return wn_detach(m) ? heap : NULL;
+}
+
+static void a_full_collection_finishes_what_a_sleeping_thread_left(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    pthread_t thread;
+    void *failure;
+    come_to(0);
+    assert_int_equal(pthread_create(&thread, NULL, drop_and_sleep, c.heap), 0);
+    wait_for(m, 1);
+    client_collect(m);
+    if (client_counts(&c)) assert_int_equal(client_alive(m), 0);
+    wn_stats s;
+    wn_get_stats(c.heap, &s);
+    size_t left = s.live_bytes;
+    come_to(2);
+    wn_block_begin(m);
+    pthread_join(thread, &failure);
+    wn_block_end(m);
+    assert_null(failure);
+    /* Not even the array, which no walk shows any more. */
+    if (!client_stressed()) assert_true(left < client_scaled(400000) * sizeof(void *));
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_long_list_dies_in_slices),
         cmocka_unit_test(the_slice_is_an_option),
         cmocka_unit_test(a_full_collection_finishes_what_waits),
+        cmocka_unit_test(a_full_collection_finishes_what_a_sleeping_thread_left),
         cmocka_unit_test(allocation_does_not_outrun_reclamation),
         cmocka_unit_test(deep_structures_do_not_overflow_the_stack),
         cmocka_unit_test(a_small_stack_is_enough),

@@ -413,11 +413,58 @@ static void both_die_at_once(void **state) {
     client_close(&c);
 }
 
+/* What a callback collects is garbage of its own, and gone when the call returns. */
+static unsigned starts, stops;
+static void hear_collections(wn_mutator *m, const wn_event *event, void *data) {
+    (void)m;
+    (void)data;
+    starts += event->kind == WN_EVENT_COLLECT_START;
+    stops += event->kind == WN_EVENT_COLLECT_STOP;
+}
+static void collect_in_callback(wn_mutator *m, wn_weakref *ref, void *data) {
+    (void)ref;
+    for (long i = 0; i < 2; i++) {
+        wn_root(m, mortal *, p, i ? client_mortal(m, 10, NULL, NULL) : client_relic(m, 11, NULL, NULL));
+        wn_set(m, p, a, p);
+    }
+    *(wn_status *)data = wn_collect(m, 2, NULL);
+    client_note(EVENT_CALLBACK, (long)client_released[11]);
+}
+
+static void a_callback_may_collect(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_status status = WN_ERR_STATE;
+    starts = stops = 0;
+    {
+        wn_root(m, wn_weakref *, w, NULL);
+        {
+            wn_root(m, mortal *, p, client_mortal(m, 1, NULL, NULL)); /* in a cycle: called during a collection */
+            wn_set(m, p, a, p);
+            wn_take(m, w, wn_weakref_new(m, p, collect_in_callback, &status));
+        }
+        assert_int_equal(wn_add_listener(c.heap, hear_collections, NULL), WN_OK);
+        client_collect(m);
+        client_collect(m);
+        assert_int_equal(wn_remove_listener(c.heap, hear_collections, NULL), WN_OK);
+    }
+    assert_int_equal(status, WN_OK);
+    assert_true(client_when(EVENT_CALLBACK, 1) >= 0);       /* released when the call returned */
+    if (client_counts(&c)) assert_int_equal(starts, stops); /* a major of the others may be under way */
+    client_collect(m);
+    for (int i = 10; i < 12; i++) assert_int_equal(client_released[i], 1);
+    assert_int_equal(client_finalized[1], 1);
+    assert_int_equal(client_released[1], 1);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_weak_reference_does_not_keep_alive),
         cmocka_unit_test(what_is_got_is_a_reference),
         cmocka_unit_test(callbacks_run_once_with_their_data),
+        cmocka_unit_test(a_callback_may_collect),
         cmocka_unit_test(a_dead_weak_reference_calls_nobody),
         cmocka_unit_test(garbage_does_not_call_back),
         cmocka_unit_test(what_waits_to_be_freed_does_not_call_back),

@@ -2,8 +2,9 @@
  * counts.c - counting references up and down where the inlined paths could not: large counts, immortals, counts that
  * several threads change, the last reference.
  *
- * A count byte enters and leaves WN_COUNT_BIG_ only under the overflow table's lock; all other changes are one atomic
- * exchange when the mutator counts atomically, and plain when it is alone.
+ * A count byte enters WN_COUNT_BIG_ only under the overflow table's lock, and leaves it only under the lock or for
+ * WN_COUNT_IMMORTAL_; all other changes are one atomic exchange when the mutator counts atomically, and plain when it
+ * is alone.
  */
 #include "collectors/refcount/refcount.h"
 
@@ -84,7 +85,7 @@ size_t wn_rc_count_of(wn_heap *heap, const void *object) {
     wn_rc_overflow *o = &wn_rc_of(heap)->overflow;
     pthread_mutex_lock(&o->lock);
     c = __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED);
-    size_t n = c == WN_COUNT_BIG_ ? overflow_place(o, object)->count : c;
+    size_t n = c == WN_COUNT_BIG_ ? overflow_place(o, object)->count : c == WN_COUNT_IMMORTAL_ ? WN_IMMORTAL : c;
     pthread_mutex_unlock(&o->lock);
     return n;
 }
@@ -93,31 +94,29 @@ size_t wn_rc_refcount(mutator *m, const void *object) { return wn_rc_count_of(m-
 
 /* ---- up and down ------------------------------------------------------------------------------------------------- */
 
-/* One up for a count that is, or becomes, too large for its byte. */
-static void count_up_big(mutator *m, void *object) {
+/* One up for a count that is, or becomes, too large for its byte. False: other threads have taken it down to zero
+ * meanwhile, which only a weak reference can meet with. */
+static bool count_up_big(mutator *m, void *object) {
     uint8_t *byte = wn_meta_(object);
     wn_rc_overflow *o = &wn_rc_of(m->heap)->overflow;
     pthread_mutex_lock(&o->lock);
-    for (;;) {
-        uint8_t c = __atomic_load_n(byte, __ATOMIC_RELAXED);
-        if (c == WN_COUNT_IMMORTAL_) break;
+    uint8_t c = __atomic_load_n(byte, __ATOMIC_RELAXED);
+    while (c && c != WN_COUNT_IMMORTAL_) {
         if (c == WN_COUNT_BIG_) {
             overflow_place(o, object)->count++;
             break;
         }
-        if (c < WN_COUNT_MAX_) { /* another thread has counted down meanwhile */
-            if (__atomic_compare_exchange_n(byte, &c, (uint8_t)(c + 1), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-                break;
-            continue;
+        uint8_t to = (uint8_t)(c + 1); /* another thread has counted down meanwhile */
+        bool added = false;
+        if (c == WN_COUNT_MAX_) {
+            added = overflow_add(o, object, WN_COUNT_MAX_ + 1);
+            to = added ? WN_COUNT_BIG_ : WN_COUNT_IMMORTAL_;
         }
-        if (!overflow_add(o, object, WN_COUNT_MAX_ + 1)) {
-            __atomic_store_n(byte, WN_COUNT_IMMORTAL_, __ATOMIC_RELAXED);
-            break;
-        }
-        if (__atomic_compare_exchange_n(byte, &c, WN_COUNT_BIG_, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) break;
-        overflow_remove(o, overflow_place(o, object));
+        if (__atomic_compare_exchange_n(byte, &c, to, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) break;
+        if (added) overflow_remove(o, overflow_place(o, object));
     }
     pthread_mutex_unlock(&o->lock);
+    return c != 0;
 }
 
 static void count_down_big(mutator *m, void *object) {
@@ -131,7 +130,8 @@ static void count_down_big(mutator *m, void *object) {
          */
         if (--e->count == WN_COUNT_MAX_ - 64) {
             overflow_remove(o, e);
-            __atomic_store_n(byte, WN_COUNT_MAX_ - 64, __ATOMIC_RELEASE);
+            uint8_t c = WN_COUNT_BIG_; /* or immortal since, which is said without the lock */
+            __atomic_compare_exchange_n(byte, &c, WN_COUNT_MAX_ - 64, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
         }
     }
     pthread_mutex_unlock(&o->lock);
@@ -207,7 +207,5 @@ void *wn_rc_weak_get(mutator *m, void *target) {
     while (c && c < WN_COUNT_MAX_)
         if (__atomic_compare_exchange_n(byte, &c, (uint8_t)(c + 1), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             return target;
-    if (!c) return NULL;
-    if (c != WN_COUNT_IMMORTAL_) count_up_big(m, target);
-    return target;
+    return c && (c == WN_COUNT_IMMORTAL_ || count_up_big(m, target)) ? target : NULL;
 }

@@ -21,8 +21,7 @@ size_t wn_rc_young_count(const mutator *m) {
     return made > r->freed_tracked ? made - r->freed_tracked : 0;
 }
 
-/* Adds to the heap's sum what was logged and freed since the last time; before the log or its counters are changed. */
-static void sum_tracked(mutator *m) {
+void wn_rc_sum_tracked(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     __atomic_fetch_add(&wn_rc_of(m->heap)->tracked, wn_rc_tracked_since(m), __ATOMIC_RELAXED);
     r->log_summed = m->fast.young;
@@ -44,7 +43,7 @@ size_t wn_rc_tracked_since(const mutator *m) {
 /* Sets the log's end so that the fast path comes back when the count may exceed the threshold. */
 static void aim_log(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    sum_tracked(m);
+    wn_rc_sum_tracked(m);
     size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
     size_t count = wn_rc_young_count(m), used = (size_t)(m->fast.young - r->log);
     /* Near the threshold, deaths would bring it back at every allocation: then it looks again a little later. */
@@ -76,7 +75,7 @@ static void aim_log(mutator *m) {
 
 void wn_rc_young_reset(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    sum_tracked(m);
+    wn_rc_sum_tracked(m);
     r->log_mark = r->log;
     __atomic_store_n(&r->net, 0, __ATOMIC_RELAXED);
     r->freed_tracked = r->compacted = 0;
@@ -98,7 +97,7 @@ bool wn_rc_young_init(mutator *m) {
 void wn_rc_young_fini(mutator *m) {
     /* Its young objects go on living without it. */
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    sum_tracked(m);
+    wn_rc_sum_tracked(m);
     if (m->fast.young != r->log) wn_rc_of(m->heap)->young_lost = true;
     free(r->log);
 }
@@ -125,7 +124,7 @@ static void compact_log(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     const wn_chunk *known = NULL;
     size_t count = wn_rc_young_count(m);
-    sum_tracked(m);
+    wn_rc_sum_tracked(m);
     void **to = r->log;
     for (void **from = r->log; from < m->fast.young; from++)
         if (still_of(m->heap, *from, 0, &known)) {
@@ -156,8 +155,9 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 void wn_rc_young_full(mutator *m) {
     size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
     if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) &&
-        !__atomic_load_n(&wn_rc_of(m->heap)->collecting, __ATOMIC_RELAXED)) {
+        !wn_rc_of_mutator(m)->collecting) {
         wn_collect_result result = {0};
+        aim_log(m); /* room for what a listener makes when it hears of the start */
         collect(m, due_generation(m->heap), &result, true);
         return;
     }
@@ -287,18 +287,67 @@ static WN_ALWAYS_INLINE void each_gathered(wn_heap *heap, size_t middle, void (*
     for (size_t i = 0; i < middle; i++) each(context, wn_rc_of(heap)->middle.at[i]);
 }
 
-/* An immutable object all of whose values are untracked cannot be part of a cycle, and never will. One with a reference
- * that is still NULL is not filled yet. */
-static void note_tracked(void **slot, void *context) {
-    if (!*slot || (wn_meta_(*slot)[1] & WN_STATE_TRACKED_)) *(bool *)context = true;
+/* An immutable object all of whose values are untracked cannot be part of a cycle. One with a reference that is still
+ * NULL is not filled yet; nor, maybe, is one that shows no reference at all, because an array gets its length only
+ * after the collection that its birth starts, and one whose references a trace function shows may show more later. */
+typedef struct values {
+    bool some, tracked;
+} values;
+static void note_value(void **slot, void *context) {
+    values *v = context;
+    v->some = true;
+    if (!*slot || (wn_meta_(*slot)[1] & WN_STATE_TRACKED_)) v->tracked = true;
 }
-static bool can_untrack(void *object) {
-    if (!(wn_type_of(object)->flags & WN_TYPE_IMMUTABLE)) return false;
+static WN_NOINLINE bool holds_only_untracked(void *object) {
+    if (wn_type_of(object)->trace) return false;
     if (wn_meta_(object)[1] & WN_STATE_WEAK_)
         return false; /* an ephemeron's key may be part of a cycle through its value */
-    bool tracked = false;
-    wn_each_ref(object, note_tracked, &tracked);
-    return !tracked;
+    values v = {false, false};
+    wn_each_ref(object, note_value, &v);
+    return v.some && !v.tracked;
+}
+/* All that a young collection keeps is asked, and few types are immutable. */
+static WN_ALWAYS_INLINE bool can_untrack(void *object) {
+    return WN_UNLIKELY(wn_type_of(object)->flags & WN_TYPE_IMMUTABLE) && holds_only_untracked(object);
+}
+static void untrack(wn_heap *heap, void *object) {
+    uint8_t *state = &wn_meta_(object)[1];
+    *state = (uint8_t)((*state & ~(WN_STATE_TRACKED_ | WN_STATE_GENERATION_)) | 2);
+    __atomic_fetch_sub(&wn_rc_of(heap)->tracked, 1, __ATOMIC_RELAXED);
+}
+
+/* Values of immutable objects may have become tracked after those were no longer: a full collection must look at them
+ * all the same. They become candidates and, when it is over, are untracked again if they still can be. */
+static void track_anew(wn_heap *heap) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    rc->track_anew = false;
+    WN_EACH_BLOCK(&heap->space, chunk, b) {
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            uint8_t *meta = wn_meta_(o);
+            enum { MASK = WN_STATE_TRACKED_ | WN_STATE_GENERATION_ | WN_STATE_SCRATCH_ };
+            if (!meta[0] || (meta[1] & MASK) != 2) continue;
+            if (!wn_vector_push(&rc->anew, o)) {
+                rc->track_anew = true; /* next time */
+                continue;
+            }
+            meta[1] |= WN_STATE_TRACKED_;
+        }
+    }
+    __atomic_fetch_add(&rc->tracked, rc->anew.n, __ATOMIC_RELAXED);
+}
+
+/* Garbage is known by its scratch bit. Returns how many are untracked. */
+static size_t untrack_again(wn_heap *heap) {
+    wn_vector *anew = &wn_rc_of(heap)->anew;
+    size_t n = 0;
+    for (size_t i = 0; i < anew->n; i++) {
+        if ((wn_meta_(anew->at[i])[1] & WN_STATE_SCRATCH_) || !can_untrack(anew->at[i])) continue;
+        untrack(heap, anew->at[i]);
+        n++;
+    }
+    wn_vector_free(anew);
+    return n;
 }
 
 /* Ages what survived out of a list that gather() made; garbage still has its scratch bit. */
@@ -310,8 +359,7 @@ static void age(wn_heap *heap, void **list, size_t n, unsigned to, bool into_mid
         if (*state & WN_STATE_SCRATCH_) continue;
         unsigned g = to;
         if (can_untrack(list[i])) {
-            *state &= (uint8_t) ~(WN_STATE_TRACKED_ | WN_STATE_GENERATION_);
-            __atomic_fetch_sub(&rc->tracked, 1, __ATOMIC_RELAXED);
+            untrack(heap, list[i]);
             continue;
         }
         if (into_middle && !wn_vector_push(&rc->middle, list[i])) g = 2; /* the old ones need no list */
@@ -417,13 +465,14 @@ static void keep_uncollectable(mutator *m, wn_vector *garbage, wn_collect_result
             if (wn_vector_push(&m->heap->garbage, garbage->at[i])) wn_count_up_(&m->fast, garbage->at[i]);
         }
     for (size_t i = 0; i < kept.n; i++) wn_each_ref(kept.at[i], flood_visit, &f);
+    for (size_t i = 0; i < kept.n; i++) result->freed_bytes -= wn_bytes_of(kept.at[i]);
     result->uncollectable += kept.n;
     size_t n = 0;
     for (size_t i = 0; i < garbage->n; i++)
         if (wn_meta_(garbage->at[i])[1] & WN_STATE_SCRATCH_) garbage->at[n++] = garbage->at[i];
     if (f.failed) { /* without memory to know, keep all */
         set_scratch(garbage, false);
-        n = 0;
+        n = result->freed_bytes = 0;
     }
     garbage->n = n;
     wn_vector_free(&kept);
@@ -437,8 +486,9 @@ static void clear_weak(mutator *m, const wn_vector *garbage) {
 }
 
 /* Finalizers and what must be asked again after them. The world runs on entry and on return; garbage that came back to
- * life is taken off the list. Every object of the list carries one reference of ours meanwhile. */
-static void finalize_all(mutator *m, wn_vector *garbage) {
+ * life is taken off the list and out of the result. Every object of the list carries one reference of ours meanwhile.
+ */
+static void finalize_all(mutator *m, wn_vector *garbage, wn_collect_result *result) {
     wn_heap *heap = m->heap;
     wn_rc_heap *rc = wn_rc_of(heap);
     m->fast.nested++;
@@ -449,6 +499,7 @@ static void finalize_all(mutator *m, wn_vector *garbage) {
         wn_type_of(o)->finalize(&m->fast, o);
     }
     m->fast.nested--;
+    uint64_t start = wn_os_now();
     wn_world_stop(heap, m);
     wn_cycles_reset(&rc->cycles);
     for (size_t i = 0; i < garbage->n; i++) wn_cycles_add(&rc->cycles, garbage->at[i]);
@@ -461,16 +512,18 @@ static void finalize_all(mutator *m, wn_vector *garbage) {
             garbage->at[i] = garbage->at[n];
             garbage->at[n++] = o;
         } else {
+            result->freed_bytes -= wn_bytes_of(o);
             alive++;
         }
     }
-    garbage->n = n;
+    garbage->n = result->collected = n;
     set_scratch(garbage, true);
     clear_weak(m, garbage); /* made by a finalizer, or by another thread that one showed an object */
     set_scratch(garbage, false);
     for (size_t i = 0; i < n && !heap->options.save_all; i++) /* what they watch may die before they are taken apart */
         if (wn_type_of(garbage->at[i])->flags & WN_TYPE_WEAKREF) ((wn_weakref *)garbage->at[i])->callback = NULL;
     wn_world_start(heap, m);
+    wn_note_pause(heap, wn_os_now() - start);
     wn_rc_release_values(m);
     /* The survivors, now behind the others, lose our reference. */
     for (size_t i = n; i < n + alive; i++) wn_count_down_(&m->fast, garbage->at[i]);
@@ -497,7 +550,7 @@ static void condemn(mutator *m, wn_vector *garbage, bool at_once) {
     }
     for (size_t i = 0; i < garbage->n; i++) {
         uint8_t *state = &wn_meta_(garbage->at[i])[1];
-        if (*state & WN_STATE_TRACKED_) r->freed_tracked++;
+        wn_rc_note_end(m, *state);
         __atomic_fetch_or(state, WN_STATE_SCRATCH_, __ATOMIC_RELAXED);
     }
     wn_vector empty = r->condemned.objects;
@@ -510,10 +563,10 @@ static void condemn(mutator *m, wn_vector *garbage, bool at_once) {
         wn_rc_reclaim_slice(m);
 }
 
-static void dispose(mutator *m, wn_vector *garbage, bool care, bool at_once) {
+static void dispose(mutator *m, wn_vector *garbage, bool care, bool at_once, wn_collect_result *result) {
     if (care) {
         wn_run_callbacks(m);
-        finalize_all(m, garbage);
+        finalize_all(m, garbage, result);
         if (m->heap->options.save_all)
             for (size_t i = 0; i < garbage->n; i++) wn_count_down_(&m->fast, garbage->at[i]);
         else
@@ -568,10 +621,17 @@ static void find_lost_young(wn_heap *heap) {
         }
     }
     for (mutator *m = heap->mutators; m; m = m->next) {
-        sum_tracked(m);
+        wn_rc_sum_tracked(m);
         log_ends_at(m, wn_rc_of_mutator(m)->log);
     }
     rc->young_lost = false;
+}
+
+/* The world runs, but nobody can stop it for a search before this is over: there is no safepoint in it. */
+static void trim_search(wn_rc_heap *rc) {
+    if (__atomic_exchange_n(&rc->trimming, true, __ATOMIC_ACQUIRE)) return; /* another thread does it */
+    wn_cycles_trim(&rc->cycles);
+    __atomic_store_n(&rc->trimming, false, __ATOMIC_RELEASE);
 }
 
 static size_t live_bytes(const wn_heap *heap) { return __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED); }
@@ -588,21 +648,17 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     m->fast.nested++; /* a listener may allocate, but not collect again */
     wn_tell(m, &event);
     m->fast.nested--;
+    wn_rc_of_mutator(m)->collecting++;
     uint64_t start = wn_os_now();
     wn_world_stop(heap, m);
-    if (rc->collecting) { /* another thread's collection is between its two searches: it stands for ours */
-        wn_world_start(heap, m);
-        aim_log(m);
-        return WN_OK;
-    }
-    __atomic_store_n(&rc->collecting, true, __ATOMIC_RELAXED);
     if (rc->young_lost) find_lost_young(heap);
+    if (generation == 2 && rc->track_anew) track_anew(heap);
     wn_cycles *c = &rc->cycles;
 
     size_t n = 0;
     for (mutator *each = heap->mutators; each; each = each->next) {
         wn_rc_mutator *r = wn_rc_of_mutator(each);
-        sum_tracked(each);
+        wn_rc_sum_tracked(each);
         size_t kept = gather(heap, r->log, (size_t)(each->fast.young - r->log), 0);
         log_ends_at(each, r->log + kept);
         n += kept;
@@ -627,6 +683,10 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     if (!ok) { /* nothing is garbage */
         each_gathered(heap, middle, clear_scratch, NULL);
         found.objects.n = 0;
+    }
+    if (rc->anew.n) {
+        if (!ok) rc->track_anew = true;
+        candidates -= untrack_again(heap);
     }
     wn_vector garbage = found.objects;
 
@@ -654,6 +714,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     if (generation == 2 && ok) rc->long_lived_total = candidates - garbage.n;
     bool care = false;
     if (ok && garbage.n) {
+        result->freed_bytes = found.bytes;
         if (found.no_clear) keep_uncollectable(m, &garbage, result);
         result->collected = garbage.n;
         if (found.weak) clear_weak(m, &garbage);
@@ -672,16 +733,16 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 
     /* What ephemerons let go of, before anybody asks again who is alive; those that are garbage we hold ourselves. */
     wn_rc_release_values(m);
-    if (garbage.n) dispose(m, &garbage, care, !automatic);
+    if (garbage.n) dispose(m, &garbage, care, !automatic, result);
     wn_vector_free(&garbage);
-    if (generation == 2) wn_cycles_trim(c);
-    __atomic_store_n(&rc->collecting, false, __ATOMIC_RELAXED);
+    wn_rc_of_mutator(m)->collecting--;
 
     if (generation == 2) {
+        trim_search(rc);
         size_t external = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
         __atomic_store_n(&rc->external_at_full, external, __ATOMIC_RELAXED);
     }
-    result->freed_bytes = found.bytes;
+    if (heap->options.save_all) result->freed_bytes = 0;
     result->duration_ns = wn_os_now() - start;
     pthread_mutex_lock(&heap->stats_lock);
     wn_generation_stats *g = &heap->stats.generation[generation];
@@ -709,16 +770,9 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 static bool take_over_work(mutator *m) {
     wn_rc_mutator *mine = wn_rc_of_mutator(m);
     wn_world_stop(m->heap, m);
-    for (mutator *each = m->heap->mutators; each; each = each->next) {
-        wn_rc_mutator *r = wn_rc_of_mutator(each);
-        if (r == mine) continue;
-        while (r->dead.n && wn_vector_push(&mine->dead, r->dead.at[r->dead.n - 1])) r->dead.n--;
-        if (!mine->condemned.objects.n) {
-            wn_rc_condemned empty = mine->condemned;
-            mine->condemned = r->condemned;
-            r->condemned = empty;
-        }
-    }
+    for (mutator *each = m->heap->mutators; each; each = each->next)
+        if (each != m) wn_rc_take_over(mine, wn_rc_of_mutator(each));
+    wn_rc_adopt(m);
     wn_world_start(m->heap, m);
     return wn_rc_has_work(m);
 }

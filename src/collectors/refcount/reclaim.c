@@ -143,12 +143,10 @@ static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
     return true;
 }
 
-static void finish(mutator *m, void *object) {
-    uint8_t state = __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED);
-    if (state & WN_STATE_TRACKED_) {
-        wn_rc_of_mutator(m)->freed_tracked++;
-        if ((state & WN_STATE_GENERATION_) == 3) __atomic_fetch_sub(&wn_rc_of(m->heap)->frozen, 1, __ATOMIC_RELAXED);
-    }
+/* All its references have been dropped. Its release hook comes only now: a trace function may read what that frees. */
+static void finish(mutator *m, void *object, const wn_type *t) {
+    if (t->release) t->release(object);
+    wn_rc_note_end(m, __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED));
     wn_rc_free_slot(m, object);
 }
 
@@ -157,8 +155,7 @@ static bool is_long(const void *object, const wn_type *t) {
 }
 
 /* Puts a long array on its stack, to be taken apart piece by piece. False: no memory for that; it is done at once. */
-static bool defer_long(mutator *m, void *object) {
-    wn_rc_mutator *r = wn_rc_of_mutator(m);
+static bool defer_long(wn_rc_mutator *r, wn_rc_long_dead d) {
     if (r->long_dead_n == r->long_dead_room) {
         size_t room = r->long_dead_room ? r->long_dead_room * 2 : 8;
         wn_rc_long_dead *bigger = realloc(r->long_dead, room * sizeof *bigger);
@@ -166,7 +163,7 @@ static bool defer_long(mutator *m, void *object) {
         r->long_dead = bigger;
         r->long_dead_room = room;
     }
-    r->long_dead[r->long_dead_n++] = (wn_rc_long_dead){object, 0};
+    r->long_dead[r->long_dead_n++] = d;
     return true;
 }
 
@@ -180,7 +177,7 @@ static size_t drop_some_items(mutator *m) {
     d->item = to;
     if (to == n) r->long_dead_n--;
     wn_each_item_ref(object, t, from, to, drop_reference, m);
-    if (to == n) finish(m, object);
+    if (to == n) finish(m, object, t);
     return to - from;
 }
 
@@ -193,13 +190,12 @@ static void take_apart(mutator *m, void *object) {
         if (finalized_back_to_life(m, object, t)) return;
         drop_weak(m, object, t); /* made by the finalizer, or by another thread that it showed the object */
     }
-    if (t->release) t->release(object);
-    if (WN_UNLIKELY(is_long(object, t)) && defer_long(m, object)) {
+    if (WN_UNLIKELY(is_long(object, t)) && defer_long(wn_rc_of_mutator(m), (wn_rc_long_dead){object, 0})) {
         wn_each_fixed_ref(object, t, drop_reference, m);
         return;
     }
     wn_each_ref(object, drop_reference, m);
-    finish(m, object);
+    finish(m, object, t);
 }
 
 /* ---- the condemned: cyclic garbage, see wn_rc_condemned ---------------------------------------------------------- */
@@ -228,16 +224,16 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
                 continue;
             }
             c->item = 0;
-            if (t->release) t->release(o);
             wn_each_fixed_ref(o, t, drop_outside, m);
+            if (t->release) t->release(o); /* see finish */
             continue;
         }
         if (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)) {
             void *value = wn_weak_self_died(m->heap, o);
             drop_outside(&value, m);
         }
-        if (t->release) t->release(o);
         wn_each_ref(o, drop_outside, m);
+        if (t->release) t->release(o);
     }
     for (; c->dropped == n && c->freed < n && done < budget; c->freed++, done++) {
         void *o = c->objects.at[c->freed];
@@ -253,6 +249,32 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
 bool wn_rc_has_work(const mutator *m) {
     const wn_rc_mutator *r = wn_rc_of_mutator(m);
     return r->dead.n || r->long_dead_n || r->condemned.objects.n;
+}
+
+void wn_rc_take_over(wn_rc_mutator *mine, wn_rc_mutator *r) {
+    while (r->dead.n && wn_vector_push(&mine->dead, r->dead.at[r->dead.n - 1])) r->dead.n--;
+    while (r->long_dead_n && defer_long(mine, r->long_dead[r->long_dead_n - 1])) r->long_dead_n--;
+    if (mine->condemned.objects.n) return;
+    wn_rc_condemned empty = mine->condemned;
+    mine->condemned = r->condemned;
+    r->condemned = empty;
+}
+
+void wn_rc_adopt(mutator *m) {
+    wn_rc_mutator *mine = wn_rc_of_mutator(m);
+    for (mutator **at = &wn_rc_of(m->heap)->orphans, *each; (each = *at);) {
+        wn_rc_mutator *r = wn_rc_of_mutator(each);
+        wn_rc_take_over(mine, r);
+        wn_vector *values = &r->values, *callbacks = &each->callbacks;
+        while (values->n && wn_vector_push(&mine->values, values->at[values->n - 1])) values->n--;
+        for (size_t i = 0; i < callbacks->n; i++) /* none are run meanwhile */
+            if (callbacks->at[i] && wn_vector_push(&m->callbacks, callbacks->at[i])) callbacks->at[i] = NULL;
+        if (wn_rc_has_work(each))
+            at = &r->next_orphan; /* a batch that did not fit */
+        else
+            *at = r->next_orphan;
+    }
+    if (wn_rc_has_work(m) || m->callbacks.n) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }
 
 static size_t slice_of(const mutator *m) {

@@ -20,6 +20,7 @@ static void fini(wn_heap *heap) {
     wn_vector_free(&rc->middle);
     wn_vector_free(&rc->candidates);
     wn_vector_free(&rc->reached);
+    wn_vector_free(&rc->anew);
     free(rc);
 }
 
@@ -40,14 +41,22 @@ static wn_status attach(mutator *m) {
         return wn_fail(WN_ERR_MEMORY, "no memory for a mutator's log");
     }
     set_mode(m->heap, m, m->heap->mutator_count + 1);
+    wn_rc_adopt(m);
     return WN_OK;
 }
 
-static void detach(mutator *m) {
+/* What a mutator that goes has counted itself. */
+static void add_allocated(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     __atomic_fetch_add(&m->heap->space.allocated_objects, m->fast.pending_objects, __ATOMIC_RELAXED);
     __atomic_fetch_add(&m->heap->space.allocated_bytes, r->reused_bytes, __ATOMIC_RELAXED);
     m->fast.pending_objects = 0;
+    r->reused_bytes = 0;
+}
+
+static void detach(mutator *m) {
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    add_allocated(m);
     wn_rc_young_fini(m);
     wn_vector_free(&r->dead);
     free(r->long_dead);
@@ -72,11 +81,11 @@ static size_t change_generation(wn_heap *heap, bool freeze) {
         size_t g = 0;
         for (void *o; (o = wn_block_next(b, &g));) {
             uint8_t *meta = wn_meta_(o);
-            if (!meta[0] || !(meta[1] & WN_STATE_TRACKED_) || (meta[1] & WN_STATE_SCRATCH_)) continue;
-            bool frozen = (meta[1] & WN_STATE_GENERATION_) == 3;
-            if (freeze == frozen) continue;
+            bool tracked = meta[1] & WN_STATE_TRACKED_, frozen = (meta[1] & WN_STATE_GENERATION_) == 3;
+            if (!meta[0] || !(meta[1] & (WN_STATE_TRACKED_ | WN_STATE_GENERATION_))) continue;
+            if ((meta[1] & WN_STATE_SCRATCH_) || freeze == frozen) continue;
             meta[1] = (uint8_t)((meta[1] & ~WN_STATE_GENERATION_) | (freeze ? 3 : 2));
-            n++;
+            n += tracked;
         }
     }
     return n;
@@ -99,6 +108,7 @@ static wn_status unfreeze(mutator *m) {
     size_t n = change_generation(m->heap, false);
     __atomic_store_n(&rc->frozen, 0, __ATOMIC_RELAXED);
     rc->long_lived_total += n;
+    rc->track_anew = true; /* what was frozen has been passed over */
     return WN_OK;
 }
 
@@ -106,11 +116,25 @@ static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&wn_rc_of(hea
 
 /* ---- fork -------------------------------------------------------------------------------------------------------- */
 
-static void before_fork(wn_heap *heap) { pthread_mutex_lock(&wn_rc_of(heap)->overflow.lock); }
+static void before_fork(wn_heap *heap) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    pthread_mutex_lock(&rc->overflow.lock);
+    for (mutator *m = heap->mutators; m; m = m->next) wn_rc_sum_tracked(m);
+}
+
+/* Its objects are left to a walk of the heap, its work to a thread that the child has. */
+static void orphaned(mutator *m) {
+    wn_rc_heap *rc = wn_rc_of(m->heap);
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    if (m->fast.young != r->log) rc->young_lost = true;
+    add_allocated(m);
+    r->next_orphan = rc->orphans;
+    rc->orphans = m;
+}
+
 static void after_fork(wn_heap *heap, bool child) {
     pthread_mutex_unlock(&wn_rc_of(heap)->overflow.lock);
-    /* A collection of another thread that was waiting for finalizers ended with that thread. */
-    if (child) wn_rc_of(heap)->collecting = false;
+    if (child && heap->mutators) wn_rc_adopt(heap->mutators); /* else whoever attaches first */
 }
 
 /* ---- questions --------------------------------------------------------------------------------------------------- */
@@ -127,11 +151,19 @@ static int generation(const wn_heap *heap, const void *object) {
     return is_tracked(heap, object) ? __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_GENERATION_
                                     : -1;
 }
+/* One that has a callback is tracked from its birth, so nothing can have been untracked for referring to it. As the key
+ * of an ephemeron it is known to be weakly referred to. */
+static bool is_new_weakref(const void *object) {
+    return (wn_type_of(object)->flags & WN_TYPE_WEAKREF) && ((const wn_weakref *)object)->callback &&
+           !(__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_WEAK_);
+}
 static void track(mutator *m, void *object, bool on) {
     uint8_t *state = &wn_meta_(object)[1];
     if (on == is_tracked(m->heap, object)) return;
     if (on) {
+        __atomic_fetch_and(state, (uint8_t)~WN_STATE_GENERATION_, __ATOMIC_RELAXED);
         __atomic_fetch_or(state, WN_STATE_TRACKED_, __ATOMIC_RELAXED);
+        if (!is_new_weakref(object)) __atomic_store_n(&wn_rc_of(m->heap)->track_anew, true, __ATOMIC_RELAXED);
         wn_rc_log_young(m, object);
         return;
     }
@@ -203,5 +235,6 @@ const wn_collector wn_collector_refcount = {
     .is_live = is_live,
     .stats = stats,
     .before_fork = before_fork,
+    .orphaned = orphaned,
     .after_fork = after_fork,
 };

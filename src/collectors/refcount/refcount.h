@@ -8,6 +8,11 @@
  * found in a cycle, has WN_STATE_SCRATCH_ set and is in a `condemned` batch: then nothing looks at its count any more;
  *   - a tracked object of generation 0 is in some mutator's log (or `young_lost` says that logs are not complete), one
  *     of generation 1 in `middle`; logs and `middle` may also name objects that are gone, so every entry is checked;
+ *   - an untracked object has generation 0, or, when it is an immutable one that a collection stopped tracking, 2 (3
+ * when it is frozen), for then it is tracked anew if what it refers to may have become part of a cycle (`track_anew`);
+ *   - what the heap's searches work with is used only while the world is stopped: between the two searches of a
+ *     collection, when finalizers run, another one may begin and end. To it the garbage of the first, which holds a
+ *     reference to each, is alive;
  *   - nothing is ever written into an object that is alive.
  */
 #ifndef WN_REFCOUNT_H
@@ -65,10 +70,12 @@ typedef struct wn_rc_mutator {
     wn_rc_long_dead *long_dead; /* a stack, the arrays being taken apart piece by piece */
     size_t long_dead_n, long_dead_room;
     bool reclaiming;
+    unsigned collecting; /* collections of this thread: more than one when a callback asks for one */
     wn_rc_condemned condemned;
     wn_vector values; /* what ephemerons let go of, for release */
     wn_vector quarantine;
     size_t quarantine_next;
+    mutator *next_orphan;
     uint64_t reused_bytes; /* of slots handed out from the cache; atomic */
     uint32_t cached[WN_CLASSES_];
     void *cache[WN_CLASSES_][WN_RC_CACHE];
@@ -86,11 +93,21 @@ typedef struct wn_rc_heap {
     wn_cycles cycles;        /* for full collections */
     wn_vector candidates;    /* for young ones */
     wn_vector reached;
-    bool collecting; /* atomic: set with the world stopped, looked at before stopping it */
+    bool track_anew;  /* atomic: something has become tracked that immutable objects may have been untracked for */
+    wn_vector anew;   /* the immutable objects that the full collection under way tracks again */
+    mutator *orphans; /* in a forked child: those of threads that it does not have, and may have left work */
+    bool trimming;    /* atomic: a thread gives back what `cycles` no longer needs */
 } wn_rc_heap;
 
 static inline wn_rc_heap *wn_rc_of(const wn_heap *heap) { return heap->state; }
 static inline wn_rc_mutator *wn_rc_of_mutator(const mutator *m) { return m->state_of_collector; }
+
+/* An object with this state byte ends: it is no longer counted among the tracked ones, nor among the frozen. */
+static inline void wn_rc_note_end(mutator *m, uint8_t state) {
+    if (!(state & WN_STATE_TRACKED_)) return;
+    wn_rc_of_mutator(m)->freed_tracked++;
+    if ((state & WN_STATE_GENERATION_) == 3) __atomic_fetch_sub(&wn_rc_of(m->heap)->frozen, 1, __ATOMIC_RELAXED);
+}
 
 /* ---- counts.c ---- */
 void wn_rc_count_up(mutator *m, void *object);
@@ -117,6 +134,10 @@ bool wn_rc_hold(void *context, void *ref);
 /* Lets go of the values of ephemerons whose keys have died. */
 void wn_rc_release_values(mutator *m);
 bool wn_rc_has_work(const mutator *m);
+/* Moves what waits in `r` over to `mine`, as far as it fits; r's thread stands still, or is gone. */
+void wn_rc_take_over(wn_rc_mutator *mine, wn_rc_mutator *r);
+/* The same for all that orphans left, due callbacks too. */
+void wn_rc_adopt(mutator *m);
 /* Frees the slot of an object that has been taken apart. */
 void wn_rc_free_slot(mutator *m, void *object);
 void *wn_rc_allocate(mutator *m, const wn_type *type, size_t bytes);
@@ -143,6 +164,7 @@ void wn_rc_young_reset(mutator *m); /* forgets the log, counts from zero */
 void wn_rc_log_young(mutator *m, void *object);
 size_t wn_rc_young_count(const mutator *m);
 void wn_rc_set_counts(wn_rc_heap *rc, unsigned count1, unsigned count2);
+void wn_rc_sum_tracked(mutator *m);           /* brings it up to date; before the log or its counters are changed */
 size_t wn_rc_tracked_since(const mutator *m); /* net, since the heap's `tracked` was last brought up to date */
 wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result);
 void wn_rc_thresholds_changed(wn_heap *heap); /* the world is stopped */
