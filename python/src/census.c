@@ -164,6 +164,7 @@ void census_open(gc_state *gc, wn_cycles *cycles) {
     if (census.lasting && !is_pool(pool_of(block))) census.lasting = false;
     PyObject_Free(block);
     watch_arenas();
+    census.passing = !lasts();
     begin_anew();
 }
 
@@ -207,6 +208,7 @@ static WN_ALWAYS_INLINE bool add(PyObject *o, wn_bits_near *near) {
     if (!wn_bits_put_near(&census.cycles->bits, near, WN_CYCLES_ALL, (uintptr_t)o, &was)) return false;
     census.members += !was;
     census.empty = false;
+    if (census.passing) return true; /* the set will not be asked who is in a list */
     bool elsewhere = is_elsewhere(o), noted = wn_bits_test(&census.cycles->bits, WN_CYCLES_OWN, (uintptr_t)o);
     if (__builtin_expect(elsewhere == noted, 1)) return true;
     if (!elsewhere) return wn_bits_take(&census.cycles->bits, WN_CYCLES_OWN, (uintptr_t)o);
