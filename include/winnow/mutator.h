@@ -82,7 +82,9 @@ static inline void wn_store_new(wn_mutator *m, void *holder, void *slot, void *v
     wn_store_inline_(m, holder, slot, value, true);
 }
 
-/* Copies n references (borrowed) into consecutive slots of holder; source and destination may overlap. */
+/* Copies n references (borrowed) into consecutive slots of holder; source and destination may overlap, and the values
+ * may have their only references in the slots: what is overwritten is released when all have been stored. A safepoint
+ * under counting. */
 WN_API void wn_copy(wn_mutator *m, void *holder, void *slots, const void *values, size_t n);
 
 /* Reads a field that another thread may be writing at this moment: a new reference. Under counting such a field must

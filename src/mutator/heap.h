@@ -137,6 +137,9 @@ struct wn_collector {
     void *(*allocate)(mutator *m, const wn_type *type, size_t bytes);
     /* The barrier's slow path (every store in checked mode). */
     void (*store)(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+    /* Borrowed references into consecutive slots of one holder; both may overlap. NULL: the same as a store for each.
+     */
+    void (*copy)(mutator *m, void **slots, void *const *values, size_t n);
     /* Counting; NULL otherwise. */
     void (*count_up)(mutator *m, void *object);
     void (*count_down)(mutator *m, void *object);

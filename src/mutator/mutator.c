@@ -225,18 +225,20 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
     return true;
 }
 
+static bool check_store(mutator *m, const void *holder, const void *slot, const void *value) {
+    if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return false;
+    if ((const char *)slot >= (const char *)holder && (const char *)slot < (const char *)holder + wn_bytes_of(holder))
+        return true;
+    wn_misuse("wrong-slot", "wn_set: the slot %p does not lie in the holder %p (%s)", slot, holder,
+              wn_type_of(holder)->name);
+    return false;
+}
+
 void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, bool takes_over) {
     mutator *m = wn_mutator_of(fast);
     if (!usable(m, "wn_set")) return;
     __atomic_store_n(&m->barrier_slow, m->barrier_slow + 1, __ATOMIC_RELAXED); /* others may read it */
-    if (m->heap->options.check) {
-        if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return;
-        if ((char *)slot < (char *)holder || (char *)slot >= (char *)holder + wn_bytes_of(holder)) {
-            wn_misuse("wrong-slot", "wn_set: the slot %p does not lie in the holder %p (%s)", slot, holder,
-                      wn_type_of(holder)->name);
-            return;
-        }
-    }
+    if (m->heap->options.check && !check_store(m, holder, slot, value)) return;
     m->heap->collector->store(m, holder, slot, value, takes_over);
 }
 
@@ -250,13 +252,19 @@ void wn_root_slow_(wn_mutator *fast, void *slot, void *value) {
     m->heap->collector->store(m, NULL, slot, value, true); /* no object holds it */
 }
 
-void wn_copy(wn_mutator *m, void *holder, void *slots, const void *values, size_t n) {
+void wn_copy(wn_mutator *fast, void *holder, void *slots, const void *values, size_t n) {
     wn_slot_ *to = (wn_slot_ *)slots;
     const wn_slot_ *from = (const wn_slot_ *)values;
-    if ((uintptr_t)to <= (uintptr_t)from)
-        for (size_t i = 0; i < n; i++) wn_store(m, holder, &to[i], from[i]);
-    else
-        for (size_t i = n; i-- > 0;) wn_store(m, holder, &to[i], from[i]);
+    mutator *m = wn_mutator_of(fast);
+    if (m->heap && m->heap->collector->copy) {
+        for (size_t i = 0; i < n && m->heap->options.check; i++)
+            if (!usable(m, "wn_copy") || !check_store(m, holder, &to[i], from[i])) return;
+        m->heap->collector->copy(m, (void **)slots, (void *const *)values, n);
+    } else if ((uintptr_t)to <= (uintptr_t)from) {
+        for (size_t i = 0; i < n; i++) wn_store(fast, holder, &to[i], from[i]);
+    } else {
+        for (size_t i = n; i-- > 0;) wn_store(fast, holder, &to[i], from[i]);
+    }
 }
 
 void *wn_load_(wn_mutator *m, const void *slot) {

@@ -180,6 +180,7 @@ const wn_collector wn_collector_refcount = {
     .detach = detach,
     .allocate = wn_rc_allocate,
     .store = wn_rc_store,
+    .copy = wn_rc_copy,
     .count_up = wn_rc_count_up,
     .count_down = wn_rc_count_down,
     .refcount = wn_rc_refcount,

@@ -100,6 +100,7 @@ size_t wn_rc_refcount(mutator *m, const void *object);
 void wn_rc_make_immortal(mutator *m, void *object);
 void *wn_rc_weak_get(mutator *m, void *target);
 void wn_rc_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+void wn_rc_copy(mutator *m, void **slots, void *const *values, size_t n);
 bool wn_rc_overflow_init(wn_rc_overflow *o);
 void wn_rc_overflow_fini(wn_rc_overflow *o);
 /* Forgets a count that was kept in the overflow table. */
