@@ -617,6 +617,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         view v = {.heap = heap, .cycles = c};
         wn_cycles_reset(c);
         if (generation == 2) {
+            wn_space_let_held(&heap->space);
             ok = search_all(heap, &v, middle, &candidates);
         } else {
             each_gathered(heap, middle, add_candidate, c);
@@ -674,7 +675,10 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     wn_rc_release_values(m);
     if (garbage.n) dispose(m, &garbage, care, !automatic);
     wn_vector_free(&garbage);
-    if (generation == 2) wn_cycles_trim(c);
+    if (generation == 2) {
+        wn_cycles_trim(c);
+        wn_space_hold(&heap->space);
+    }
     __atomic_store_n(&rc->collecting, false, __ATOMIC_RELAXED);
 
     if (generation == 2) {

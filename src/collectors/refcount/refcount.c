@@ -10,6 +10,7 @@ static wn_status init(wn_heap *heap) {
         return wn_fail(WN_ERR_MEMORY, "no memory for the reference counting collector");
     }
     heap->state = rc;
+    heap->space.holds = wn_rc_full_needs;
     return WN_OK;
 }
 

@@ -129,6 +129,8 @@ void wn_rc_flush(mutator *m);
 bool wn_rc_search_young(void *const *candidates, size_t n, wn_vector *reached);
 
 /* ---- full.c ---- */
+/* For wn_space.holds: the addresses that a search of all these chunks may need. */
+size_t wn_rc_full_needs(const wn_space *space);
 /* Makes every tracked object a candidate that is neither frozen nor condemned; returns how many there are. */
 size_t wn_rc_full_begin(wn_heap *heap);
 /* Takes out what the roots reach. False: no memory, and nothing may be taken for garbage. Ephemerons are not known. */
