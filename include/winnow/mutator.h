@@ -49,8 +49,8 @@ static inline void *wn_new(wn_mutator *m, const wn_type *type) { return wn_new_i
 /* Makes an object with `length` items, all zero; as wn_new otherwise. */
 WN_API void *wn_new_array(wn_mutator *m, const wn_type *type, size_t length);
 
-/* Tells the collector that an object holds (delta > 0) or gave back (delta < 0) bytes outside the heap; they count
- * towards thresholds and limits. */
+/* Tells the collector that an object holds (delta > 0) or gave back (delta < 0) bytes outside the heap. Their growth
+ * brings the next collection nearer as that of the heap does; nothing is refused for it. No safepoint. */
 WN_API void wn_external(wn_mutator *m, void *object, ptrdiff_t delta);
 
 /* ---- references in objects --------------------------------------------------------------------------------------- */

@@ -170,6 +170,43 @@ static void external_bytes_start_collections(void **state) {
     assert_int_equal(open_handles, 0);
 }
 
+/* So few that no count of objects would ever be looked at. */
+static void a_few_objects_with_much_outside_are_enough(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.heap_limit = 64u << 20;
+    for (int limited = 0; limited < 2; limited++) {
+        client c = client_open(limited ? &o : NULL);
+        wn_mutator *m = c.m;
+        size_t most = 0;
+        atomic_store(&open_handles, 0);
+        for (int i = 0; i < 500; i++) {
+            wn_root(m, handle *, h, client_new(m, &handle_type));
+            h->open = true;
+            size_t now = atomic_fetch_add(&open_handles, 1) + 1;
+            if (now > most) most = now;
+            wn_external(m, h, 16 << 20);
+            wn_set(m, h, self, h);
+            wn_poll(m);
+        }
+        if (client_counts(&c) && most > 4) fail_msg("%zu handles of 16 MiB each were open at a time", most);
+        wn_disable(c.heap);
+        client_collect(m); /* twice, where finalizers come first */
+        client_collect(m);
+        atomic_store(&open_handles, 0);
+        for (int i = 0; i < 20; i++) {
+            wn_root(m, handle *, h, client_new(m, &handle_type));
+            h->open = true;
+            atomic_fetch_add(&open_handles, 1);
+            wn_external(m, h, 16 << 20);
+            wn_set(m, h, self, h);
+            wn_poll(m);
+        }
+        if (client_counts(&c) && !client_stressed()) assert_int_equal(open_handles, 20);
+        client_close(&c);
+    }
+}
+
 /* At most 9 % of the bytes in blocks that hold objects. */
 static void bookkeeping_is_at_most_nine_percent(void **state) {
     (void)state;
@@ -406,6 +443,7 @@ int main(void) {
         cmocka_unit_test(empty_memory_goes_back_to_the_system),
         cmocka_unit_test(external_bytes_count),
         cmocka_unit_test(external_bytes_start_collections),
+        cmocka_unit_test(a_few_objects_with_much_outside_are_enough),
         cmocka_unit_test(bookkeeping_is_at_most_nine_percent),
         cmocka_unit_test(large_pages_are_asked_for_when_wanted),
         cmocka_unit_test(without_memory_for_marking_nothing_is_lost),

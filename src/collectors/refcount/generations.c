@@ -140,23 +140,50 @@ static void compact_log(mutator *m) {
     log_ends_at(m, to);
 }
 
+/* Garbage that holds much memory outside the heap: its objects are few, so no count would ever say so. A full search
+ * costs as much as the heap is large, however much is outside: that much may be added before the next, and more than a
+ * limit leaves room for may not. */
+static bool external_is_due(const wn_heap *heap) {
+    size_t now = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
+    size_t before = __atomic_load_n(&wn_rc_of(heap)->external_before, __ATOMIC_RELAXED);
+    size_t most = ((size_t)32 << 20) + __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED);
+    if (heap->space.limit && most > heap->space.limit / 2) most = heap->space.limit / 2;
+    return now > before && now - before > most;
+}
+
 static int due_generation(const wn_heap *heap) {
     const wn_rc_heap *rc = wn_rc_of(heap);
     unsigned t[3];
     wn_get_threshold(heap, t);
-    /* Garbage that holds much memory outside the heap: its objects are few, so no count would ever say so. */
-    size_t external = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
-    if (external > 2 * __atomic_load_n(&rc->external_at_full, __ATOMIC_RELAXED) + ((size_t)32 << 20)) return 2;
+    if (external_is_due(heap)) return 2;
     if (rc->count2 > t[2] && rc->long_lived_pending >= rc->long_lived_total / 4) return 2;
     return rc->count1 > t[1] ? 1 : 0;
 }
 
 static wn_status collect(mutator *m, int generation, wn_collect_result *result, bool automatic);
 
+static bool may_collect(const mutator *m) {
+    return wn_may_collect(m) && __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED) != WN_NEVER &&
+           !__atomic_load_n(&wn_rc_of(m->heap)->collecting, __ATOMIC_RELAXED);
+}
+
+void wn_rc_external(mutator *m) {
+    wn_rc_heap *rc = wn_rc_of(m->heap);
+    size_t now = __atomic_load_n(&m->heap->external_bytes, __ATOMIC_RELAXED);
+    if (now < __atomic_load_n(&rc->external_before, __ATOMIC_RELAXED))
+        __atomic_store_n(&rc->external_before, now, __ATOMIC_RELAXED);
+    if (external_is_due(m->heap) && may_collect(m)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+}
+
+void wn_rc_collect_external(mutator *m) {
+    if (!external_is_due(m->heap) || !may_collect(m)) return;
+    wn_collect_result result = {0};
+    collect(m, 2, &result, true);
+}
+
 void wn_rc_young_full(mutator *m) {
     size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
-    if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) &&
-        !__atomic_load_n(&wn_rc_of(m->heap)->collecting, __ATOMIC_RELAXED)) {
+    if (wn_rc_young_count(m) > threshold && may_collect(m)) {
         wn_collect_result result = {0};
         collect(m, due_generation(m->heap), &result, true);
         return;
@@ -683,7 +710,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 
     if (generation == 2) {
         size_t external = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
-        __atomic_store_n(&rc->external_at_full, external, __ATOMIC_RELAXED);
+        __atomic_store_n(&rc->external_before, external, __ATOMIC_RELAXED);
     }
     result->freed_bytes = found.bytes;
     result->duration_ns = wn_os_now() - start;

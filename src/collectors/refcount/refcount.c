@@ -63,6 +63,7 @@ static void detach(mutator *m) {
 static void poll(mutator *m) {
     if (wn_rc_has_work(m)) wn_rc_reclaim_slice(m);
     wn_run_callbacks(m);
+    wn_rc_collect_external(m);
 }
 
 /* ---- freezing ---------------------------------------------------------------------------------------------------- */
@@ -201,6 +202,7 @@ const wn_collector wn_collector_refcount = {
     .get_count = get_count,
     .thresholds_changed = wn_rc_thresholds_changed,
     .track = track,
+    .external = wn_rc_external,
     .flush = wn_rc_flush,
     .is_live = is_live,
     .stats = stats,

@@ -80,11 +80,11 @@ typedef struct wn_rc_heap {
     bool young_lost;
     unsigned count1, count2; /* young collections since a middle one, middle ones since a full one; atomic */
     size_t long_lived_total, long_lived_pending;
-    size_t external_at_full; /* bytes outside the heap when the last full collection ended; atomic */
-    size_t frozen;           /* atomic */
-    size_t tracked;          /* atomic; without what mutators have not summed */
-    wn_cycles cycles;        /* for full collections */
-    wn_vector candidates;    /* for young ones */
+    size_t external_before; /* bytes outside the heap when the last full collection ended, or fewer since; atomic */
+    size_t frozen;          /* atomic */
+    size_t tracked;         /* atomic; without what mutators have not summed */
+    wn_cycles cycles;       /* for full collections */
+    wn_vector candidates;   /* for young ones */
     wn_vector reached;
     bool collecting; /* atomic: set with the world stopped, looked at before stopping it */
 } wn_rc_heap;
@@ -148,6 +148,9 @@ size_t wn_rc_young_count(const mutator *m);
 void wn_rc_set_counts(wn_rc_heap *rc, unsigned count1, unsigned count2);
 size_t wn_rc_tracked_since(const mutator *m); /* net, since the heap's `tracked` was last brought up to date */
 wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result);
+/* For wn_collector.external; and, at a safepoint, the collection that it may have found to be due. */
+void wn_rc_external(mutator *m);
+void wn_rc_collect_external(mutator *m);
 void wn_rc_thresholds_changed(wn_heap *heap); /* the world is stopped */
 
 #endif
