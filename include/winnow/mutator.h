@@ -17,7 +17,9 @@ WN_BEGIN
 /* Attaches the calling thread to a heap. WN_ERR_STATE when it already is, or when the heap is single-threaded and
  * another thread is; WN_ERR_MEMORY. */
 WN_API wn_status wn_attach(wn_heap *heap, wn_mutator **m);
-/* Detaches; the mutator is gone when this returns WN_OK. WN_ERR_STATE when roots of it are still declared. */
+/* Detaches; the mutator is gone when this returns WN_OK. WN_ERR_STATE when roots of it are still declared. Calls with a
+ * mutator that is gone do nothing and say so by their result (an error, NULL, false or 0), or only by wn_error_message
+ * where they have none, until another thread attaches and gets it. */
 WN_API wn_status wn_detach(wn_mutator *m);
 /* The calling thread's mutator for this heap, or NULL. */
 WN_API wn_mutator *wn_current(wn_heap *heap);

@@ -216,6 +216,9 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
 
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 
+/* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one. */
+bool wn_is_attached(const mutator *m, const char *what);
+
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 
 /* Makes every other mutator stand still and keeps new ones out; nests for the same thread. `me` is the calling thread's

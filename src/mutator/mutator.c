@@ -3,7 +3,8 @@
  * collector.
  *
  * A detached mutator is not freed but kept for the next thread that attaches, with empty buffers and no heap: a client
- * that goes on using it gets an error that says so instead of a crash.
+ * that goes on using it gets an error that says so instead of a crash, as long as no other thread has got it since.
+ * What has no way to return an error does nothing, and leaves the message.
  */
 #include "mutator/heap.h"
 #include "heap/mesh.h"
@@ -29,6 +30,12 @@ void wn_poll_own(void) {
 }
 
 wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
+
+bool wn_is_attached(const mutator *m, const char *what) {
+    if (WN_LIKELY(m->heap != NULL)) return true;
+    wn_fail(WN_ERR_STATE, "%s on a detached mutator: this thread has called wn_detach; wn_attach again first", what);
+    return false;
+}
 
 static mutator *take_spare(void) {
     pthread_mutex_lock(&spare_lock);
@@ -140,11 +147,7 @@ wn_status wn_detach(wn_mutator *fast) {
 
 /* Whether the calling thread may use m at all; in checked mode also whether it is the right one. */
 static bool usable(mutator *m, const char *what) {
-    if (WN_UNLIKELY(!m->heap)) {
-        wn_fail(WN_ERR_STATE, "%s on a detached mutator: this thread has called wn_detach; wn_attach again first",
-                what);
-        return false;
-    }
+    if (!wn_is_attached(m, what)) return false;
     if (WN_UNLIKELY(m->heap->options.check) && !pthread_equal(m->thread, pthread_self())) {
         wn_misuse("wrong-thread",
                   "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
@@ -185,6 +188,7 @@ void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
 }
 
 void wn_external(wn_mutator *fast, void *object, ptrdiff_t delta) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_external")) return;
     (void)object;
     mutator *m = wn_mutator_of(fast);
     __atomic_fetch_add(&m->heap->external_bytes, (size_t)delta, __ATOMIC_RELAXED);
@@ -376,6 +380,7 @@ static size_t lay_together(mutator *m) {
 }
 
 size_t wn_trim(wn_mutator *fast) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_trim")) return 0;
     mutator *m = wn_mutator_of(fast);
     stop_and_drop(m);
     if (m->heap->collector->trim) m->heap->collector->trim(m);
@@ -387,24 +392,29 @@ size_t wn_trim(wn_mutator *fast) {
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
 
 size_t wn_refcount(wn_mutator *fast, const void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_refcount")) return 0;
     mutator *m = wn_mutator_of(fast);
     if (m->heap->options.check && !wn_check_object(m, object, "wn_refcount", "object")) return 0;
     return m->heap->collector->refcount ? m->heap->collector->refcount(m, object) : 0;
 }
 
 void wn_make_immortal(wn_mutator *fast, void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_make_immortal")) return;
     mutator *m = wn_mutator_of(fast);
     m->heap->collector->make_immortal(m, object);
 }
 
 wn_status wn_pin(wn_mutator *fast, void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_pin")) return WN_ERR_STATE;
     /* Who pins may tell others the address, who write there while the world stands still. */
     __atomic_store_n(&wn_block_of(object)->pinned, 1, __ATOMIC_RELAXED);
     return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object);
 }
 void wn_unpin(wn_mutator *fast, void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_unpin")) return;
     wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object);
 }
 uintptr_t wn_identity(wn_mutator *fast, void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_identity")) return 0;
     return wn_mutator_of(fast)->heap->collector->identity(wn_mutator_of(fast), object);
 }
