@@ -5,6 +5,7 @@
  */
 #include "client/client.h"
 
+#include <locale.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -323,6 +324,26 @@ static void options_by_name(void **state) {
     assert_int_equal(wn_options_set(&o, "reclaim_slice", "all"), WN_OK);
     assert_true(o.reclaim_slice == WN_ALL);
     assert_int_equal(wn_options_set(&o, "growth", "1.5"), WN_OK);
+    assert_true(o.growth == 1.5);
+}
+
+static void options_are_read_alike_in_every_locale(void **state) {
+    (void)state;
+    char directory[] = "/tmp/winnow-locale-XXXXXX", line[200];
+    assert_non_null(mkdtemp(directory));
+    snprintf(line, sizeof line, "localedef -i de_DE -f UTF-8 %s/de_DE.UTF-8 >/dev/null 2>&1", directory);
+    bool made = system(line) == 0;
+    setenv("LOCPATH", directory, 1);
+    bool there = made && setlocale(LC_NUMERIC, "de_DE.UTF-8") && localeconv()->decimal_point[0] == ',';
+    wn_options o = wn_options_default();
+    wn_status point = wn_options_set(&o, "growth", "1.5"), comma = wn_options_set(&o, "growth", "1,7");
+    setlocale(LC_NUMERIC, "C");
+    unsetenv("LOCPATH");
+    snprintf(line, sizeof line, "rm -r %s", directory);
+    assert_int_equal(system(line), 0);
+    if (!there) skip();
+    assert_int_equal(point, WN_OK);
+    assert_int_equal(comma, WN_ERR_ARGUMENT);
     assert_true(o.growth == 1.5);
 }
 
@@ -689,6 +710,7 @@ int main(void) {
         cmocka_unit_test(unusual_but_right_type_tables),
         cmocka_unit_test(absurd_lengths),
         cmocka_unit_test(options_by_name),
+        cmocka_unit_test(options_are_read_alike_in_every_locale),
         cmocka_unit_test(the_table_of_options_is_complete),
         cmocka_unit_test(options_in_the_structure),
         cmocka_unit_test(options_in_the_environment),
