@@ -45,7 +45,10 @@ struct mutator {
     unsigned until_stress;
     uint64_t barrier_slow;
     wn_vector callbacks; /* weak references (owned) whose callbacks are due, in order */
-    bool in_callbacks;
+    size_t callback_at;  /* those before have been taken off to run */
+    /* Counting: those that are due after them, chained, because there was no memory for a place. */
+    struct wn_weakref *late_callbacks, *latest_callback;
+    unsigned in_callbacks;    /* callbacks running, one within the other */
     void *state_of_collector; /* the collector's own part */
 };
 

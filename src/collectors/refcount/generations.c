@@ -250,12 +250,12 @@ static WN_ALWAYS_INLINE size_t count_of(void *context, void *object) {
 
 /* The conditional references of ephemerons. An ephemeron's value counts as referenced while both it and its key are
  * alive; when references are subtracted, once, by the ephemeron if trial deletion looks at it (a candidate not marked
- * from the roots), else by its key. */
+ * from the roots), else by its key. One that could not let go of its value when the key died holds it. */
 static WN_NOINLINE void scan_weak(view *v, void *object, wn_visit_fn *visit, void *arg) {
     bool subtracting = visit == wn_cycles_subtract;
     if (wn_type_of(object)->flags & WN_TYPE_EPHEMERON) {
         wn_ephemeron *e = object;
-        bool key_alive = e->key && !(wn_cycles_has(v->cycles, e->key) && wn_cycles_is_garbage(v->cycles, e->key));
+        bool key_alive = !e->key || !(wn_cycles_has(v->cycles, e->key) && wn_cycles_is_garbage(v->cycles, e->key));
         if (e->value && (subtracting || key_alive)) visit(arg, e->value);
     }
     if (!(wn_meta_(object)[1] & WN_STATE_WEAK_)) return;
@@ -539,7 +539,10 @@ static void condemn(mutator *m, wn_vector *garbage, bool at_once) {
 
 static void dispose(mutator *m, wn_vector *garbage, bool care, bool at_once) {
     if (care) {
-        wn_run_callbacks(m);
+        if (m->in_callbacks)
+            wn_run_callbacks_first(m);
+        else
+            wn_run_callbacks(m);
         finalize_all(m, garbage);
         if (m->heap->options.save_all)
             for (size_t i = 0; i < garbage->n; i++) wn_count_down_(&m->fast, garbage->at[i]);
@@ -685,7 +688,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         if (found.no_clear) keep_uncollectable(m, &garbage, result);
         result->collected = garbage.n;
         if (found.weak) clear_weak(m, &garbage);
-        care = found.care || m->callbacks.n || wn_rc_of_mutator(m)->values.n;
+        care = found.care || wn_callbacks_are_due(m) || wn_rc_of_mutator(m)->values.n;
         if (care || heap->options.save_all) {
             set_scratch(&garbage, false);
             for (size_t i = 0; i < garbage.n; i++) wn_rc_count_up(m, garbage.at[i]); /* ours, until it is decided */

@@ -127,11 +127,7 @@ static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
     uint8_t *meta = wn_meta_(object);
     if (!t->finalize || (__atomic_fetch_or(&meta[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED) & WN_STATE_FINALIZED_))
         return false;
-    if (m->callbacks.n) { /* of the weak references to it: they come before (PEP 442) */
-        m->fast.nested++;
-        wn_run_callbacks(m);
-        m->fast.nested--;
-    }
+    wn_run_callbacks_first(m);                   /* of the weak references to it: they come before (PEP 442) */
     __atomic_store_n(meta, 1, __ATOMIC_RELAXED); /* the finalizer's own reference */
     m->fast.nested++;
     t->finalize(&m->fast, object);
@@ -296,7 +292,7 @@ void wn_rc_reclaim(mutator *m, size_t budget) {
     }
     if (wn_rc_has_work(m))
         __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
-    else if (m->callbacks.n && !m->fast.nested)
+    else if (wn_callbacks_are_due(m) && !m->fast.nested)
         wn_run_callbacks(m);
 }
 
