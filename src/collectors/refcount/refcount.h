@@ -24,6 +24,7 @@ enum {
     WN_RC_CACHE = 64,           /* freed slots a mutator keeps per size class, for its next allocations of that size */
     WN_RC_LOG_MOST = 1 << 20,   /* young objects a log holds before it gives up and leaves them to a walk of the heap */
     WN_RC_LOG_SHARED = 1 << 16, /* entries of a log that is compacted while other threads run */
+    WN_RC_FINALIZERS = 32,      /* run one within the other at most: as deep as any C stack bears */
     WN_RC_LONG = 1024,          /* items of an array that are dropped in one go */
     WN_RC_QUARANTINE = 8192     /* freed slots kept from reuse in checked mode */
 };
@@ -65,6 +66,7 @@ typedef struct wn_rc_mutator {
     wn_rc_long_dead *long_dead; /* a stack, the arrays being taken apart piece by piece */
     size_t long_dead_n, long_dead_room;
     bool reclaiming;
+    unsigned finalizing; /* finalizers of what lost its last reference that run, one within the other */
     wn_rc_condemned condemned;
     wn_vector values; /* what ephemerons let go of, for release */
     wn_vector quarantine;
