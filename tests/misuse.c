@@ -5,6 +5,7 @@
  */
 #include "client/client.h"
 
+#include <locale.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -62,6 +63,78 @@ static void allocating_when_detached(void **state) {
     says("detached", NULL);
     assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
     wn_release(c.m, client_pair(c.m, 1, NULL, NULL));
+    client_close(&c);
+}
+
+static bool see_nothing(void *object, void *data) { return (void)object, (void)data, true; }
+
+/* Each call that takes a mutator says that it is gone, in a message of its own. */
+static void any_call_when_detached(void **state) {
+    (void)state;
+    static void *global;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    pair *o = client_pair(m, 1, NULL, NULL);
+    wn_make_immortal(m, o); /* it is there for others when this thread has left */
+    wn_weakref *r = wn_weakref_new(m, o, NULL, NULL);
+    wn_ephemeron *e = wn_ephemeron_new(m, o, o);
+    wn_make_immortal(m, r);
+    wn_make_immortal(m, e);
+    assert_int_equal(wn_global(c.heap, &global), WN_OK);
+    wn_step_result step;
+    assert_int_equal(wn_detach(m), WN_OK);
+#define REFUSED(call, result)                \
+    do {                                     \
+        wn_attach(NULL, NULL);               \
+        assert_true((call) == (result));     \
+        says("detached", "wn_attach", NULL); \
+    } while (0)
+    REFUSED(wn_weakref_new(m, o, NULL, NULL), NULL);
+    REFUSED(wn_weakref_get(m, r), NULL);
+    REFUSED(wn_weakref_count(m, o), 0);
+    REFUSED(wn_ephemeron_new(m, o, o), NULL);
+    REFUSED(wn_ephemeron_key(m, e), NULL);
+    REFUSED(wn_ephemeron_value(m, e), NULL);
+    REFUSED((wn_ephemeron_set(m, e, o), 0), 0);
+    REFUSED((wn_external(m, o, 5), 0), 0);
+    REFUSED(wn_trim(m), 0);
+    REFUSED(wn_refcount(m, o), 0);
+    REFUSED((wn_block_begin(m), 0), 0);
+    REFUSED((wn_block_end(m), 0), 0);
+    REFUSED((wn_make_immortal(m, o), 0), 0);
+    REFUSED(wn_verify(m, NULL), 1);
+    REFUSED(wn_pin(m, o), WN_ERR_STATE);
+    REFUSED((wn_unpin(m, o), 0), 0);
+    REFUSED(wn_identity(m, o), 0);
+    REFUSED(wn_forget_global(m, &global), WN_ERR_STATE);
+    REFUSED(wn_collect_step(m, &step), WN_ERR_STATE);
+    REFUSED(wn_collect_for(m, 1000, &step), WN_ERR_STATE);
+    REFUSED(wn_freeze(m), WN_ERR_STATE);
+    REFUSED(wn_unfreeze(m), WN_ERR_STATE);
+    REFUSED(wn_each_object(m, see_nothing, NULL), WN_ERR_STATE);
+    REFUSED(wn_each_tracked(m, -1, see_nothing, NULL), WN_ERR_STATE);
+    REFUSED(wn_referrers(m, o, see_nothing, NULL), WN_ERR_STATE);
+    REFUSED(wn_referents(m, o, see_nothing, NULL), WN_ERR_STATE);
+    REFUSED(wn_is_tracked(m, o), false);
+    REFUSED(wn_is_finalized(m, o), false);
+    REFUSED(wn_is_frozen(m, o), false);
+    REFUSED(wn_generation(m, o), -1);
+    REFUSED(wn_is_object(m, o), false);
+    REFUSED(wn_size_of(m, o), 0);
+    REFUSED((wn_track(m, o), 0), 0);
+    REFUSED((wn_untrack(m, o), 0), 0);
+    REFUSED(wn_garbage_count(m), 0);
+    REFUSED(wn_garbage_get(m, 0), NULL);
+    REFUSED((wn_garbage_clear(m), 0), 0);
+    REFUSED(wn_heap_graph(m, stderr, (void *[]){o}, 1, 0), WN_ERR_STATE);
+    REFUSED((wn_store(m, o, &o->a, o), 0), 0);
+    REFUSED((wn_copy(m, o, &o->a, (void *[]){o}, 1), 0), 0);
+    wn_poll(m); /* nothing to say, and nothing to do */
+    wn_retain(m, o);
+    wn_release(m, o);
+#undef REFUSED
+    assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
+    assert_int_equal(wn_forget_global(c.m, &global), WN_OK);
     client_close(&c);
 }
 
@@ -307,6 +380,26 @@ static void options_by_name(void **state) {
     assert_int_equal(wn_options_set(&o, "reclaim_slice", "all"), WN_OK);
     assert_true(o.reclaim_slice == WN_ALL);
     assert_int_equal(wn_options_set(&o, "growth", "1.5"), WN_OK);
+    assert_true(o.growth == 1.5);
+}
+
+static void options_are_read_alike_in_every_locale(void **state) {
+    (void)state;
+    char directory[] = "/tmp/winnow-locale-XXXXXX", line[200];
+    assert_non_null(mkdtemp(directory));
+    snprintf(line, sizeof line, "localedef -i de_DE -f UTF-8 %s/de_DE.UTF-8 >/dev/null 2>&1", directory);
+    bool made = system(line) == 0;
+    setenv("LOCPATH", directory, 1);
+    bool there = made && setlocale(LC_NUMERIC, "de_DE.UTF-8") && localeconv()->decimal_point[0] == ',';
+    wn_options o = wn_options_default();
+    wn_status point = wn_options_set(&o, "growth", "1.5"), comma = wn_options_set(&o, "growth", "1,7");
+    setlocale(LC_NUMERIC, "C");
+    unsetenv("LOCPATH");
+    snprintf(line, sizeof line, "rm -r %s", directory);
+    assert_int_equal(system(line), 0);
+    if (!there) skip();
+    assert_int_equal(point, WN_OK);
+    assert_int_equal(comma, WN_ERR_ARGUMENT);
     assert_true(o.growth == 1.5);
 }
 
@@ -666,6 +759,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attaching_twice),
         cmocka_unit_test(allocating_when_detached),
+        cmocka_unit_test(any_call_when_detached),
         cmocka_unit_test(nothing_where_something_must_be),
         cmocka_unit_test(heaps_in_use_are_not_freed),
         cmocka_unit_test(detaching_in_the_middle),
@@ -673,6 +767,7 @@ int main(void) {
         cmocka_unit_test(unusual_but_right_type_tables),
         cmocka_unit_test(absurd_lengths),
         cmocka_unit_test(options_by_name),
+        cmocka_unit_test(options_are_read_alike_in_every_locale),
         cmocka_unit_test(the_table_of_options_is_complete),
         cmocka_unit_test(options_in_the_structure),
         cmocka_unit_test(options_in_the_environment),

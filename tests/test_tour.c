@@ -15,10 +15,10 @@
 static const char *command;
 static char output[1 << 18];
 
-/* Runs `winnow ARGUMENTS` with its stderr in the output too; returns its exit status. */
-static int run(const char *arguments) {
+/* Runs `winnow ARGUMENTS`; returns its exit status. */
+static int run_as_is(const char *arguments) {
     char line[1024];
-    snprintf(line, sizeof line, "%s %s 2>&1", command, arguments);
+    snprintf(line, sizeof line, "%s %s", command, arguments);
     FILE *pipe = popen(line, "r");
     assert_non_null(pipe);
     size_t n = fread(output, 1, sizeof output - 1, pipe);
@@ -26,6 +26,13 @@ static int run(const char *arguments) {
     int status = pclose(pipe);
     assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
+}
+
+/* The same with its stderr in the output too. */
+static int run(const char *arguments) {
+    char with_errors[900];
+    snprintf(with_errors, sizeof with_errors, "%s 2>&1", arguments);
+    return run_as_is(with_errors);
 }
 
 static void says(const char *what) {
@@ -72,6 +79,31 @@ static void test_mistakes_name_the_remedy(void **state) {
     says("heap_limit");
 }
 
+static void test_what_is_not_written_is_no_success(void **state) {
+    (void)state;
+    if (access("/dev/full", W_OK) != 0) skip();
+    static const char *const commands[] = {"options",
+                                           "--version",
+                                           "--help",
+                                           "bench --list",
+                                           "bench --help",
+                                           "bench --scale 0.001 --repetitions 1 --quiet cycles",
+                                           "bench --scale 0.001 --repetitions 1 --quiet --json - cycles"};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        char arguments[200];
+        snprintf(arguments, sizeof arguments, "%s 2>&1 >/dev/full", commands[i]);
+        if (run_as_is(arguments) != 1) fail_msg("winnow %s: a success", arguments);
+        says("could not be written");
+    }
+}
+
+static void test_options_that_change_what_holds(void **state) {
+    (void)state;
+    if (run("tour --collector refcount --option threshold0=100000") == 0) return;
+    says("DOES NOT HOLD");
+    says("default options");
+}
+
 static void test_json_lines(void **state) {
     (void)state;
     assert_int_equal(run("tour --json"), 0);
@@ -111,6 +143,7 @@ static void test_the_picture(void **state) {
 
     assert_int_equal(run("tour --svg /nowhere/at/all.svg"), 1);
     says("/nowhere/at/all.svg could not be written");
+    assert_null(strstr(output, "DOES NOT HOLD"));
     assert_null(strchr(output, '\033')); /* no colours in a pipe */
 }
 
@@ -121,6 +154,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_help_and_version),
         cmocka_unit_test(test_mistakes_name_the_remedy),
+        cmocka_unit_test(test_what_is_not_written_is_no_success),
+        cmocka_unit_test(test_options_that_change_what_holds),
         cmocka_unit_test(test_json_lines),
         cmocka_unit_test(test_the_picture),
     };

@@ -147,6 +147,56 @@ static void walks_of_any_pace(void **state) {
     }
 }
 
+/* ---- no memory ----------------------------------------------------------------------------------------------------
+ */
+
+static bool no_memory;
+void *__real_realloc(void *p, size_t n);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_realloc(void *p, size_t n) { return no_memory ? NULL : __real_realloc(p, n); }
+
+static unsigned calls, released;
+static void count_call(wn_mutator *m, wn_weakref *ref, void *data) {
+    (void)m, (void)ref;
+    assert_ptr_equal((char *)data, (char *)&calls + calls); /* in order */
+    calls++;
+}
+static void count_release(void *object) { (void)object, released++; }
+static const wn_type resource_type = WN_TYPE(thing, .release = count_release);
+
+/* The moment in which a key dies is a bad one for not finding memory: nothing is lost all the same. */
+static void a_death_without_memory(void **state) {
+    (void)state;
+    enum { MANY = 40 };
+    wn_heap *heap;
+    wn_mutator *m = open_heap(&heap);
+    calls = released = 0;
+    {
+        wn_root(m, thing *, key, wn_new(m, &thing_type));
+        wn_root(m, things *, refs, wn_new_array(m, &things_type, MANY));
+        wn_root(m, things *, pairs, wn_new_array(m, &things_type, MANY));
+        for (size_t i = 0; i < MANY; i++) {
+            wn_root(m, thing *, value, wn_new(m, &resource_type));
+            wn_move(m, pairs, at[i], wn_ephemeron_new(m, key, value));
+            wn_move(m, refs, at[MANY - 1 - i], wn_weakref_new(m, key, count_call, (char *)&calls + (MANY - 1 - i)));
+        }
+        no_memory = true;
+        wn_assign(m, key, NULL);
+        no_memory = false;
+        wn_poll(m);
+        assert_int_equal(calls, MANY);
+        for (size_t i = 0; i < MANY; i++) assert_null(wn_ephemeron_value(m, pairs->at[i]));
+        assert_int_equal(wn_collect(m, 2, NULL), WN_OK);
+        assert_int_equal(wn_verify(m, stderr), 0);
+        wn_assign(m, pairs, NULL);
+        assert_int_equal(wn_collect(m, 2, NULL), WN_OK);
+        assert_int_equal(released, MANY);
+        assert_int_equal(heap->weak.ephemerons, 0);
+    }
+    wn_detach(m);
+    wn_heap_free(heap);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_walk_sees_all_entries),
@@ -154,6 +204,7 @@ int main(void) {
         cmocka_unit_test(a_walk_that_is_outrun_begins_anew),
         cmocka_unit_test(a_walk_that_stands_still),
         cmocka_unit_test(walks_of_any_pace),
+        cmocka_unit_test(a_death_without_memory),
     };
     return cmocka_run_group_tests_name("weak", tests, NULL, NULL);
 }

@@ -60,7 +60,7 @@ static void version(void) {
     printf("\n");
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
     if (argc < 2) {
         usage(stderr);
         return WINNOW_EXIT_USAGE;
@@ -85,4 +85,12 @@ int main(int argc, char **argv) {
     if (command) return command->run(argc - 1, argv + 1);
     fprintf(stderr, "winnow: there is no command '%s'; `winnow --help` lists what there is\n", name);
     return WINNOW_EXIT_USAGE;
+}
+
+/* What was not written must not look like success. */
+int main(int argc, char **argv) {
+    int status = run(argc, argv);
+    if (!(fflush(stdout) | ferror(stdout))) return status;
+    fputs("winnow: standard output could not be written\n", stderr);
+    return status ? status : EXIT_FAILURE;
 }

@@ -45,8 +45,8 @@ WN_API wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, s
 
 /* Re-derives what is reachable by a second, simple method (a recursive-free search over a hash set, callbacks instead
  * of bitmaps), compares it with the collector's own view and checks every side table against every object. Writes what
- * is wrong to `report` (may be NULL) and returns how many things are: 0 is good. Slow. A safepoint; the world stands
- * still. */
+ * is wrong to `report` (may be NULL) and returns how many things are: 0 is good, and 1 says a mutator that is gone.
+ * Slow. A safepoint; the world stands still. */
 WN_API size_t wn_verify(wn_mutator *m, FILE *report);
 
 WN_END

@@ -18,7 +18,9 @@ WN_BEGIN
  * another thread is; WN_ERR_MEMORY. */
 WN_API wn_status wn_attach(wn_heap *heap, wn_mutator **m);
 /* Detaches; the mutator is gone when this returns WN_OK. WN_ERR_STATE when roots of it are still declared, inside a
- * no-collect scope, and in what a collection calls: finalizers, callbacks, listeners. */
+ * no-collect scope, and in what a collection calls: finalizers, callbacks, listeners. Calls with a mutator that is gone
+ * do nothing and say so by their result (an error, NULL, false or 0), or only by wn_error_message where they have none,
+ * until another thread attaches and gets it. */
 WN_API wn_status wn_detach(wn_mutator *m);
 /* The calling thread's mutator for this heap, or NULL. */
 WN_API wn_mutator *wn_current(wn_heap *heap);
@@ -50,8 +52,8 @@ static inline void *wn_new(wn_mutator *m, const wn_type *type) { return wn_new_i
 /* Makes an object with `length` items, all zero; as wn_new otherwise. */
 WN_API void *wn_new_array(wn_mutator *m, const wn_type *type, size_t length);
 
-/* Tells the collector that an object holds (delta > 0) or gave back (delta < 0) bytes outside the heap; they count
- * towards thresholds and limits. */
+/* Tells the collector that an object holds (delta > 0) or gave back (delta < 0) bytes outside the heap. Their growth
+ * brings the next collection nearer as that of the heap does; nothing is refused for it. No safepoint. */
 WN_API void wn_external(wn_mutator *m, void *object, ptrdiff_t delta);
 
 /* ---- references in objects --------------------------------------------------------------------------------------- */
@@ -83,7 +85,9 @@ static inline void wn_store_new(wn_mutator *m, void *holder, void *slot, void *v
     wn_store_inline_(m, holder, slot, value, true);
 }
 
-/* Copies n references (borrowed) into consecutive slots of holder; source and destination may overlap. */
+/* Copies n references (borrowed) into consecutive slots of holder; source and destination may overlap, and the values
+ * may have their only references in the slots: what is overwritten is released when all have been stored. A safepoint
+ * under counting. */
 WN_API void wn_copy(wn_mutator *m, void *holder, void *slots, const void *values, size_t n);
 
 /* Reads a field that another thread may be writing at this moment: a new reference. Under counting such a field must

@@ -16,7 +16,8 @@ typedef struct wn_weakref wn_weakref;
 typedef struct wn_ephemeron wn_ephemeron;
 
 /* Runs once after the target is gone, at a safepoint; may do everything a mutator may. Not called when the weak
- * reference itself died first. */
+ * reference itself died first. What becomes due within a callback waits for its end, unless, under counting, finalizers
+ * are to run there that it has to precede. */
 typedef void (*wn_weak_callback)(wn_mutator *m, wn_weakref *ref, void *data);
 
 /* A new collected object that refers to `target` without keeping it alive. callback may be NULL. A new reference, or

@@ -55,6 +55,13 @@ wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
         h->space.large_pages = options.large_pages;
         h->space.meshes = options.meshing && !options.conservative_stacks;
         status = h->collector->init(h);
+        if (!status && !wn_space_begin(&h->space)) {
+            h->collector->fini(h);
+            status = wn_fail(WN_ERR_MEMORY,
+                             "the system grants too few addresses for the first chunk of a heap, of %d MiB, "
+                             "and what a collection needs beside it: raise the process's limit (ulimit -v)",
+                             WN_CHUNK_SIZE >> 20);
+        }
     }
     if (status) {
         wn_space_fini(&h->space);
@@ -164,12 +171,18 @@ void wn_get_stats(wn_heap *heap, wn_stats *stats) {
 
 void *wn_out_of_memory(wn_heap *heap, size_t bytes) {
     wn_space *s = &heap->space;
-    if (s->limit)
+    pthread_mutex_lock(&s->lock);
+    bool refused = s->system_refused;
+    pthread_mutex_unlock(&s->lock);
+    if (s->limit && !refused)
         wn_fail(WN_ERR_MEMORY,
                 "no room for %zu bytes: the heap holds %zu of the %zu bytes that heap_limit (or the container) allows; "
                 "raise the limit or keep less alive",
                 bytes, __atomic_load_n(&s->block_bytes, __ATOMIC_RELAXED), s->limit);
     else
-        wn_fail(WN_ERR_MEMORY, "no room for %zu bytes: the system has no more memory to give", bytes);
+        wn_fail(WN_ERR_MEMORY,
+                "no room for %zu bytes: the system gives the process no more memory or addresses (ulimit -v); the heap "
+                "holds %zu bytes: keep less alive",
+                bytes, __atomic_load_n(&s->block_bytes, __ATOMIC_RELAXED));
     return NULL;
 }

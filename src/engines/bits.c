@@ -18,6 +18,8 @@ bool wn_bits_make(wn_bits *b) {
     return b->top != NULL;
 }
 
+size_t wn_bits_region_bytes(void) { return REGION_BYTES; }
+
 void wn_bits_trim(wn_bits *b) {
     for (wn_bits_region *r = b->first, *next; r; r = next) {
         next = r->next;

@@ -43,6 +43,8 @@ typedef struct wn_bits {
 /* False: no memory. A zeroed wn_bits may be dropped without having been made. */
 bool wn_bits_make(wn_bits *b);
 void wn_bits_drop(wn_bits *b);
+/* What a region takes, of addresses at least. */
+size_t wn_bits_region_bytes(void);
 /* The words of an address's region, made if need be; NULL: no memory, or not an address a bit can stand for. */
 uint64_t *wn_bits_region_for(wn_bits *b, uintptr_t address);
 /* Zeroes a plane; all of them, and what was touched, with `plane` -1. */

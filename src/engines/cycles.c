@@ -12,6 +12,12 @@ bool wn_cycles_make(wn_cycles *c) {
     return wn_bits_make(&c->bits);
 }
 
+size_t wn_cycles_most(size_t regions, size_t objects) {
+    /* A stack that held every object at once, whose slabs are up to twice as large because they double; beside it the
+     * counts. The list takes less than such a stack, and only of what was on none. */
+    return regions * wn_bits_region_bytes() + objects * (2 * sizeof(void *) + sizeof(uint32_t)) + (256 << 10);
+}
+
 static void drop_counts(wn_cycles *c) {
     if (c->counts) wn_os_release(c->counts, c->counts_bytes);
     c->counts = NULL;

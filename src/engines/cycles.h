@@ -48,6 +48,9 @@ typedef struct wn_cycles {
 typedef size_t wn_count_fn(void *context, void *object);
 
 bool wn_cycles_make(wn_cycles *c);
+/* The most bytes that a search takes for `objects` candidates in so many regions of wn_bits, whatever they look like,
+ * with a list of the garbage made after it. */
+size_t wn_cycles_most(size_t regions, size_t objects);
 void wn_cycles_drop(wn_cycles *c);
 /* Forgets all candidates; keeps the memory for the next time. wn_cycles_trim gives it back. */
 void wn_cycles_reset(wn_cycles *c);

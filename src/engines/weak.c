@@ -258,22 +258,35 @@ void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
 
 /* ---- deaths and moves -------------------------------------------------------------------------------------------- */
 
+/* What finds no place in the vector is chained by the link that the target's death has made free, if it is counted and
+ * so lives without being a root; else its callback does not run. */
+static void make_due(mutator *m, wn_weakref *r) {
+    if (!m->late_callbacks && wn_vector_push(&m->callbacks, r)) return;
+    if (!m->heap->collector->refcount) return;
+    if (m->late_callbacks)
+        m->latest_callback->next = r;
+    else
+        m->late_callbacks = r;
+    m->latest_callback = r;
+    __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+}
+
 void wn_weak_entry_died(mutator *m, wn_weak_entry *e, wn_weak_hold_fn *hold, void *context, wn_vector *values) {
     wn_heap *heap = m->heap;
     for (wn_weakref *r = e->refs, *next; r; r = next) {
         next = r->next;
         r->target = NULL;
         r->next = NULL;
-        if (r->callback && wn_vector_reserve(&m->callbacks, m->callbacks.n + 1) && hold(context, r))
-            wn_vector_push(&m->callbacks, r);
+        if (r->callback && hold(context, r)) make_due(m, r);
     }
     for (wn_ephemeron *p = e->ephemerons, *next; p; p = next) {
         next = p->next;
         p->key = NULL;
-        heap->weak.ephemerons--;
         p->next = NULL;
-        if (p->value) wn_vector_push(values, p->value);
+        /* Without memory for that the pair keeps its value, as it would any reference, until it dies itself. */
+        if (p->value && values && !wn_vector_push(values, p->value)) continue;
         p->value = NULL;
+        heap->weak.ephemerons--;
     }
     e->refs = NULL;
     e->ephemerons = NULL;
@@ -309,6 +322,8 @@ void *wn_weak_self_died(wn_heap *heap, void *object) {
             *at = p->next;
             heap->weak.ephemerons--;
             wn_weak_remove_if_empty(heap, e);
+        } else if (!p->key && p->value) {
+            heap->weak.ephemerons--;
         }
         value = p->value;
         p->key = p->value = NULL;
@@ -355,22 +370,47 @@ void wn_weak_moved(wn_heap *heap, void *const *moves, size_t n) {
     wn_weak_unlock(heap);
 }
 
-void wn_run_callbacks(mutator *m) {
-    if (m->in_callbacks || !m->callbacks.n) return;
-    m->in_callbacks = true;
-    /* A callback may make others due: they are appended and run in this same loop. */
-    for (size_t i = 0; i < m->callbacks.n; i++) {
-        wn_root(&m->fast, wn_weakref *, r, m->callbacks.at[i]);
-        m->callbacks.at[i] = NULL;
-        if (r && r->callback) r->callback(&m->fast, r, r->data);
+/* Takes off the next that is due; NULL: none. */
+static wn_weakref *next_callback(mutator *m) {
+    while (m->callback_at < m->callbacks.n) {
+        wn_weakref *r = m->callbacks.at[m->callback_at];
+        m->callbacks.at[m->callback_at++] = NULL;
+        if (r) return r;
     }
-    m->callbacks.n = 0;
-    m->in_callbacks = false;
+    wn_weakref *late = m->late_callbacks;
+    if (!late) return NULL;
+    m->late_callbacks = late->next;
+    late->next = NULL;
+    return late;
+}
+
+static void run_callbacks(mutator *m) {
+    m->in_callbacks++;
+    /* A callback may make others due: they are appended and run in this same loop. */
+    for (wn_weakref *next; (next = next_callback(m));) {
+        wn_root(&m->fast, wn_weakref *, r, next);
+        if (r->callback) r->callback(&m->fast, r, r->data);
+    }
+    m->callbacks.n = m->callback_at = 0;
+    m->in_callbacks--;
+}
+
+void wn_run_callbacks(mutator *m) {
+    if (!m->in_callbacks && wn_callbacks_are_due(m)) run_callbacks(m);
+}
+
+void wn_run_callbacks_first(mutator *m) {
+    enum { WITHIN_EACH_OTHER = 64 }; /* as deep as a C stack bears */
+    if (m->in_callbacks >= WITHIN_EACH_OTHER || !wn_callbacks_are_due(m)) return;
+    m->fast.nested++;
+    run_callbacks(m);
+    m->fast.nested--;
 }
 
 /* ---- the public calls -------------------------------------------------------------------------------------------- */
 
 wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callback, void *data) {
+    if (!wn_is_attached(wn_mutator_of(m), "wn_weakref_new")) return NULL;
     wn_heap *heap = wn_heap_of(m);
     if (heap->options.check && !wn_check_object(wn_mutator_of(m), target, "wn_weakref_new", "target")) return NULL;
     wn_borrow(m, void *, t, target);
@@ -402,6 +442,7 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
 }
 
 void *wn_weakref_get(wn_mutator *fast, wn_weakref *r) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_weakref_get")) return NULL;
     mutator *m = wn_mutator_of(fast);
     wn_weak_lock(m->heap);
     void *target = r->target ? m->heap->collector->weak_get(m, r->target) : NULL;
@@ -410,6 +451,7 @@ void *wn_weakref_get(wn_mutator *fast, wn_weakref *r) {
 }
 
 size_t wn_weakref_count(wn_mutator *m, const void *target) {
+    if (!wn_is_attached(wn_mutator_of(m), "wn_weakref_count")) return 0;
     wn_heap *heap = wn_heap_of(m);
     size_t n = 0;
     wn_weak_lock(heap);
@@ -420,6 +462,7 @@ size_t wn_weakref_count(wn_mutator *m, const void *target) {
 }
 
 wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
+    if (!wn_is_attached(wn_mutator_of(m), "wn_ephemeron_new")) return NULL;
     wn_heap *heap = wn_heap_of(m);
     if (heap->options.check && (!wn_check_object(wn_mutator_of(m), key, "wn_ephemeron_new", "key") ||
                                 !wn_check_object(wn_mutator_of(m), value, "wn_ephemeron_new", "value")))
@@ -449,6 +492,7 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
 }
 
 void *wn_ephemeron_key(wn_mutator *fast, wn_ephemeron *p) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_ephemeron_key")) return NULL;
     mutator *m = wn_mutator_of(fast);
     wn_weak_lock(m->heap);
     void *key = p->key ? m->heap->collector->weak_get(m, p->key) : NULL;
@@ -457,6 +501,7 @@ void *wn_ephemeron_key(wn_mutator *fast, wn_ephemeron *p) {
 }
 
 void *wn_ephemeron_value(wn_mutator *fast, wn_ephemeron *p) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_ephemeron_value")) return NULL;
     mutator *m = wn_mutator_of(fast);
     wn_weak_lock(m->heap);
     /* The key decides: a value may be alive for other reasons when the key is dead already. */

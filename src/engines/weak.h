@@ -26,7 +26,8 @@ struct wn_weakref {
 struct wn_ephemeron {
     wn_object head;
     void *key;          /* not traced, not counted; NULL once dead */
-    void *value;        /* counted; traced only by whoever knows that the key is alive */
+    void *value;        /* counted; traced only by whoever knows that the key is alive. With no key, see
+                           wn_weak_entry_died: an ordinary reference */
     wn_ephemeron *next; /* of the same key */
 };
 
@@ -64,8 +65,8 @@ bool wn_weak_settle(wn_heap *heap, size_t n);
 wn_weak_entry *wn_weak_find(wn_heap *heap, const void *target);
 
 /* The target is dead: its weak references are cleared, and those that have a callback and that `hold` says are alive
- * are appended to m->callbacks; where references are counted, `hold` has counted that one. Its ephemerons lose key and
- * value; the values are appended to `values` (the caller owns them then). */
+ * become due for m; where references are counted, `hold` has counted that one. Its ephemerons lose key and value; the
+ * values are appended to `values` (the caller owns them then; NULL: nobody does). */
 typedef bool wn_weak_hold_fn(void *context, void *ref);
 void wn_weak_target_died(mutator *m, void *target, wn_weak_hold_fn *hold, void *context, wn_vector *values);
 /* The same for an entry at hand, under the lock. */
@@ -84,7 +85,15 @@ void wn_weak_moved(wn_heap *heap, void *const *moves, size_t n);
     for (wn_weak_entry *e = (heap)->weak.entry, *e##_end = e ? e + (heap)->weak.size : e; e < e##_end; e++) \
         if (e->target && e->target != WN_WEAK_GONE)
 
-/* Runs the callbacks that are due for this thread, in the order in which they became due. A safepoint. */
+/* Whether there are callbacks that wn_run_callbacks would run. */
+static inline bool wn_callbacks_are_due(const mutator *m) {
+    return m->callback_at < m->callbacks.n || m->late_callbacks;
+}
+/* Runs the callbacks that are due for this thread, in the order in which they became due; within a callback, none. A
+ * safepoint. */
 void wn_run_callbacks(mutator *m);
+/* The same before finalizers run, which comes after the callbacks of weak references to what is finalized: also within
+ * a callback, but for more than 64 of them one within the other. */
+void wn_run_callbacks_first(mutator *m);
 
 #endif

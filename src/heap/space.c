@@ -35,6 +35,12 @@ bool wn_space_init(wn_space *space, size_t limit) {
     return space->known != NULL;
 }
 
+static void let_held(wn_space *space) {
+    if (space->held) wn_os_release(space->held, space->held_bytes);
+    space->held = NULL;
+    space->held_bytes = 0;
+}
+
 void wn_space_fini(wn_space *space) {
     wn_mesh_fini(space);
     for (wn_chunk *c = space->chunks, *next; c; c = next) {
@@ -43,6 +49,7 @@ void wn_space_fini(wn_space *space) {
     }
     while (wn_space_let_go(space, SIZE_MAX)) {
     }
+    let_held(space);
     free(space->known);
     pthread_mutex_destroy(&space->lock);
 }
@@ -112,7 +119,31 @@ void *wn_space_object_at(wn_space *space, const void *address, bool exact) {
 
 /* ---- chunks ------------------------------------------------------------------------------------------------------ */
 
-static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
+/* Under the lock. */
+static bool hold(wn_space *space) {
+    size_t bytes = space->holds ? space->holds(space) : 0, page = wn_os_page_size();
+    bytes = (bytes + page - 1) & ~(page - 1);
+    if (bytes <= space->held_bytes) return true;
+    let_held(space);
+    space->held = wn_os_reserve(bytes, page);
+    if (space->held) space->held_bytes = bytes;
+    return space->held != NULL;
+}
+
+void wn_space_let_held(wn_space *space) {
+    wn_os_lock_brief(&space->lock);
+    let_held(space);
+    pthread_mutex_unlock(&space->lock);
+}
+
+bool wn_space_hold(wn_space *space) {
+    wn_os_lock_brief(&space->lock);
+    bool held = hold(space);
+    pthread_mutex_unlock(&space->lock);
+    return held;
+}
+
+static wn_chunk *make_chunk(wn_space *space, size_t size, bool huge) {
     wn_chunk *c = wn_os_reserve(size, WN_CHUNK_SIZE);
     if (!c) return NULL;
     if (space->large_pages) wn_os_prefer_large_pages(c, size);
@@ -140,7 +171,25 @@ static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
     while (*at && *at < c) at = &(*at)->next;
     c->next = *at;
     *at = c;
+    if (hold(space)) return c;
+    *at = c->next;
+    forget(space, c);
+    wn_os_release(c, size);
+    hold(space); /* what was held before */
+    return NULL;
+}
+
+static wn_chunk *new_chunk(wn_space *space, size_t size, bool huge) {
+    wn_chunk *c = make_chunk(space, size, huge);
+    space->system_refused = !c;
     return c;
+}
+
+bool wn_space_begin(wn_space *space) {
+    wn_os_lock_brief(&space->lock);
+    bool begun = space->chunks || new_chunk(space, WN_CHUNK_SIZE, false);
+    pthread_mutex_unlock(&space->lock);
+    return begun;
 }
 
 /* The first run of n free blocks in a chunk, or 0. */
@@ -163,7 +212,9 @@ static unsigned find_run(const wn_chunk *c, size_t n) {
 static bool within_limit(wn_space *space, size_t more) {
     /* One sixteenth for the byte table and as much again for the bitmaps and descriptors of the blocks. */
     size_t all = wn_mesh_resident(space) + more;
-    return !space->limit || all + all / 12 <= space->limit;
+    bool within = !space->limit || all + all / 12 <= space->limit;
+    if (!within) space->system_refused = false;
+    return within;
 }
 
 static void count_blocks(wn_space *space, size_t more) {
@@ -202,8 +253,10 @@ static wn_block *take_run(wn_space *space, size_t n) {
         if (!at) return NULL;
     }
     if (at + n > c->committed && !(space->chunks->next && commit_upto(c, c->end)) &&
-        !commit_upto(c, (at + n + COMMIT_BLOCKS - 1) & ~(size_t)(COMMIT_BLOCKS - 1)))
+        !commit_upto(c, (at + n + COMMIT_BLOCKS - 1) & ~(size_t)(COMMIT_BLOCKS - 1))) {
+        space->system_refused = true;
         return NULL;
+    }
     for (size_t i = at; i < at + n; i++) __atomic_store_n(&c->block[i].era, space->era, __ATOMIC_RELEASE);
     mark_free(&c->block[at], n, false);
     count_blocks(space, n << WN_BLOCK_SHIFT);

@@ -99,7 +99,14 @@ typedef struct wn_space {
     wn_block
         *laid[WN_KINDS][WN_CLASSES_]; /* those on frames, which would need memory of their own: for want of others */
     size_t limit;                     /* bytes, side tables included; 0: none */
-    size_t block_bytes;               /* of blocks that are not free, huge objects page-rounded; atomic */
+    bool system_refused;              /* the last time there was no room: it was not for the limit */
+    /* Addresses held back from the heap and from everybody else, for what a collection notes aside: as many as `holds`
+     * says (NULL: none) that it may need for the chunks there are, and the space grows only if they can be had. Else,
+     * where the system grants the process so many addresses and no more, a full heap could not be collected. */
+    size_t (*holds)(const struct wn_space *space);
+    void *held;
+    size_t held_bytes;
+    size_t block_bytes; /* of blocks that are not free, huge objects page-rounded; atomic */
     size_t block_bytes_max;
     size_t live_bytes; /* of slots handed out; atomic */
     size_t live_bytes_max;
@@ -124,6 +131,12 @@ typedef struct wn_space {
 
 bool wn_space_init(wn_space *space, size_t limit);
 void wn_space_fini(wn_space *space);
+/* Makes the first chunk if there is none. */
+bool wn_space_begin(wn_space *space);
+/* Lets go of the addresses held back, for whoever needs them now, and holds them again; false: not to be had, and the
+ * space does not grow until they are. */
+void wn_space_let_held(wn_space *space);
+bool wn_space_hold(wn_space *space);
 
 /* ---- from address to tables -------------------------------------------------------------------------------------- */
 

@@ -175,6 +175,7 @@ static void check_counts(verifier *v, mutator *m) {
 }
 
 size_t wn_verify(wn_mutator *fast, FILE *report) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_verify")) return 1;
     mutator *m = wn_mutator_of(fast);
     wn_heap *heap = m->heap;
     verifier v = {.heap = heap, .report = report};

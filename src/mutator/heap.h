@@ -45,7 +45,10 @@ struct mutator {
     unsigned until_stress;
     uint64_t barrier_slow;
     wn_vector callbacks; /* weak references (owned) whose callbacks are due, in order */
-    bool in_callbacks;
+    size_t callback_at;  /* those before have been taken off to run */
+    /* Counting: those that are due after them, chained, because there was no memory for a place. */
+    struct wn_weakref *late_callbacks, *latest_callback;
+    unsigned in_callbacks;    /* callbacks running, one within the other */
     void *state_of_collector; /* the collector's own part */
 };
 
@@ -137,6 +140,9 @@ struct wn_collector {
     void *(*allocate)(mutator *m, const wn_type *type, size_t bytes);
     /* The barrier's slow path (every store in checked mode). */
     void (*store)(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+    /* Borrowed references into consecutive slots of one holder; both may overlap. NULL: the same as a store for each.
+     */
+    void (*copy)(mutator *m, void **slots, void *const *values, size_t n);
     /* Counting; NULL otherwise. */
     void (*count_up)(mutator *m, void *object);
     void (*count_down)(mutator *m, void *object);
@@ -214,6 +220,9 @@ static inline void *wn_heap_object_at(wn_heap *heap, const void *address, bool e
 bool wn_check_object(mutator *m, const void *o, const char *what, const char *role);
 
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
+
+/* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one. */
+bool wn_is_attached(const mutator *m, const char *what);
 
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 

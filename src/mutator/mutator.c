@@ -3,7 +3,8 @@
  * collector.
  *
  * A detached mutator is not freed but kept for the next thread that attaches, with empty buffers and no heap: a client
- * that goes on using it gets an error that says so instead of a crash.
+ * that goes on using it gets an error that says so instead of a crash, as long as no other thread has got it since.
+ * What has no way to return an error does nothing, and leaves the message.
  */
 #include "mutator/heap.h"
 #include "heap/mesh.h"
@@ -29,6 +30,12 @@ void wn_poll_own(void) {
 }
 
 wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
+
+bool wn_is_attached(const mutator *m, const char *what) {
+    if (WN_LIKELY(m->heap != NULL)) return true;
+    wn_fail(WN_ERR_STATE, "%s on a detached mutator: this thread has called wn_detach; wn_attach again first", what);
+    return false;
+}
 
 static mutator *take_spare(void) {
     pthread_mutex_lock(&spare_lock);
@@ -143,11 +150,7 @@ wn_status wn_detach(wn_mutator *fast) {
 
 /* Whether the calling thread may use m at all; in checked mode also whether it is the right one. */
 static bool usable(mutator *m, const char *what) {
-    if (WN_UNLIKELY(!m->heap)) {
-        wn_fail(WN_ERR_STATE, "%s on a detached mutator: this thread has called wn_detach; wn_attach again first",
-                what);
-        return false;
-    }
+    if (!wn_is_attached(m, what)) return false;
     if (WN_UNLIKELY(m->heap->options.check) && !pthread_equal(m->thread, pthread_self())) {
         wn_misuse("wrong-thread",
                   "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
@@ -188,6 +191,7 @@ void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
 }
 
 void wn_external(wn_mutator *fast, void *object, ptrdiff_t delta) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_external")) return;
     (void)object;
     mutator *m = wn_mutator_of(fast);
     __atomic_fetch_add(&m->heap->external_bytes, (size_t)delta, __ATOMIC_RELAXED);
@@ -228,18 +232,20 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
     return true;
 }
 
+static bool check_store(mutator *m, const void *holder, const void *slot, const void *value) {
+    if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return false;
+    if ((const char *)slot >= (const char *)holder && (const char *)slot < (const char *)holder + wn_bytes_of(holder))
+        return true;
+    wn_misuse("wrong-slot", "wn_set: the slot %p does not lie in the holder %p (%s)", slot, holder,
+              wn_type_of(holder)->name);
+    return false;
+}
+
 void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, bool takes_over) {
     mutator *m = wn_mutator_of(fast);
     if (!usable(m, "wn_set")) return;
     __atomic_store_n(&m->barrier_slow, m->barrier_slow + 1, __ATOMIC_RELAXED); /* others may read it */
-    if (m->heap->options.check) {
-        if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return;
-        if ((char *)slot < (char *)holder || (char *)slot >= (char *)holder + wn_bytes_of(holder)) {
-            wn_misuse("wrong-slot", "wn_set: the slot %p does not lie in the holder %p (%s)", slot, holder,
-                      wn_type_of(holder)->name);
-            return;
-        }
-    }
+    if (m->heap->options.check && !check_store(m, holder, slot, value)) return;
     m->heap->collector->store(m, holder, slot, value, takes_over);
 }
 
@@ -253,13 +259,19 @@ void wn_root_slow_(wn_mutator *fast, void *slot, void *value) {
     m->heap->collector->store(m, NULL, slot, value, true); /* no object holds it */
 }
 
-void wn_copy(wn_mutator *m, void *holder, void *slots, const void *values, size_t n) {
+void wn_copy(wn_mutator *fast, void *holder, void *slots, const void *values, size_t n) {
     wn_slot_ *to = (wn_slot_ *)slots;
     const wn_slot_ *from = (const wn_slot_ *)values;
-    if ((uintptr_t)to <= (uintptr_t)from)
-        for (size_t i = 0; i < n; i++) wn_store(m, holder, &to[i], from[i]);
-    else
-        for (size_t i = n; i-- > 0;) wn_store(m, holder, &to[i], from[i]);
+    mutator *m = wn_mutator_of(fast);
+    if (m->heap && m->heap->collector->copy) {
+        for (size_t i = 0; i < n && m->heap->options.check; i++)
+            if (!usable(m, "wn_copy") || !check_store(m, holder, &to[i], from[i])) return;
+        m->heap->collector->copy(m, (void **)slots, (void *const *)values, n);
+    } else if ((uintptr_t)to <= (uintptr_t)from) {
+        for (size_t i = 0; i < n; i++) wn_store(fast, holder, &to[i], from[i]);
+    } else {
+        for (size_t i = n; i-- > 0;) wn_store(fast, holder, &to[i], from[i]);
+    }
 }
 
 void *wn_load_(wn_mutator *m, const void *slot) {
@@ -371,6 +383,7 @@ static size_t lay_together(mutator *m) {
 }
 
 size_t wn_trim(wn_mutator *fast) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_trim")) return 0;
     mutator *m = wn_mutator_of(fast);
     stop_and_drop(m);
     if (m->heap->collector->trim) m->heap->collector->trim(m);
@@ -382,24 +395,29 @@ size_t wn_trim(wn_mutator *fast) {
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
 
 size_t wn_refcount(wn_mutator *fast, const void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_refcount")) return 0;
     mutator *m = wn_mutator_of(fast);
     if (m->heap->options.check && !wn_check_object(m, object, "wn_refcount", "object")) return 0;
     return m->heap->collector->refcount ? m->heap->collector->refcount(m, object) : 0;
 }
 
 void wn_make_immortal(wn_mutator *fast, void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_make_immortal")) return;
     mutator *m = wn_mutator_of(fast);
     m->heap->collector->make_immortal(m, object);
 }
 
 wn_status wn_pin(wn_mutator *fast, void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_pin")) return WN_ERR_STATE;
     /* Who pins may tell others the address, who write there while the world stands still. */
     __atomic_store_n(&wn_block_of(object)->pinned, 1, __ATOMIC_RELAXED);
     return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object);
 }
 void wn_unpin(wn_mutator *fast, void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_unpin")) return;
     wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object);
 }
 uintptr_t wn_identity(wn_mutator *fast, void *object) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_identity")) return 0;
     return wn_mutator_of(fast)->heap->collector->identity(wn_mutator_of(fast), object);
 }

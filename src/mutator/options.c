@@ -4,7 +4,6 @@
  */
 #include "mutator/heap.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -117,11 +116,25 @@ static const unit sizes[] = {{"", 1},
 static const unit times[] = {{"", 1}, {"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {NULL, 0}};
 static const unit plain[] = {{"", 1}, {NULL, 0}};
 
+/* The digits at *text, behind which it moves, appended to a number; returns how many. */
+static int read_digits(const char **text, double *number) {
+    int n = 0;
+    for (; **text >= '0' && **text <= '9'; ++*text, n++) *number = *number * 10 + (**text - '0');
+    return n;
+}
+
+/* Not strtod, which takes a comma for the point where the program's locale has one. */
 static bool parse_number(const char *text, const unit *units, double *value) {
-    char *end;
-    errno = 0;
-    double v = strtod(text, &end);
-    if (end == text || errno || !(v >= 0)) return false;
+    const char *end = text;
+    double v = 0, tenths = 1;
+    int whole = read_digits(&end, &v), behind = 0;
+    if (*end == '.') {
+        end++;
+        behind = read_digits(&end, &v);
+    }
+    if (whole + behind == 0 || whole + behind > 18) return false;
+    while (behind--) tenths *= 10;
+    v /= tenths;
     for (; units->suffix; units++)
         if (strcasecmp(end, units->suffix) == 0) {
             *value = v * units->factor;

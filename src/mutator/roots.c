@@ -31,6 +31,7 @@ wn_status wn_global(wn_heap *heap, void *variable) {
 }
 
 wn_status wn_forget_global(wn_mutator *m, void *variable) {
+    if (!wn_is_attached(wn_mutator_of(m), "wn_forget_global")) return WN_ERR_STATE;
     wn_heap *heap = wn_heap_of(m);
     pthread_mutex_lock(&heap->roots_lock);
     wn_vector *g = &heap->globals;

@@ -156,6 +156,7 @@ void wn_poll_slow_(wn_mutator *fast) {
 }
 
 void wn_block_begin(wn_mutator *fast) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_block_begin")) return;
     mutator *m = wn_mutator_of(fast);
     wn_world_spill(m);
     pthread_mutex_lock(&m->heap->world);
@@ -165,6 +166,7 @@ void wn_block_begin(wn_mutator *fast) {
 }
 
 void wn_block_end(wn_mutator *fast) {
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_block_end")) return;
     mutator *m = wn_mutator_of(fast);
     pthread_mutex_lock(&m->heap->world);
     while (m->heap->stopped && m->heap->stopper != m) pthread_cond_wait(&m->heap->world_changed, &m->heap->world);

@@ -502,6 +502,56 @@ static void on_a_thread_of_their_own(void **state) {
     client_close(&c);
 }
 
+/* Under a limit that holds a fraction of them. */
+static size_t made_in_finalizer;
+static void make_and_drop(wn_mutator *m, mortal *self) {
+    (void)self;
+    for (size_t i = 0; i < client_scaled(2000000); i++) {
+        void *o = wn_new(m, &pair_type);
+        if (!o) return;
+        wn_release(m, o);
+        made_in_finalizer++;
+    }
+}
+static void a_finalizer_gets_back_what_it_drops(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.heap_limit = 16 << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    if (client_counts(&c)) { /* the others would have to collect */
+        made_in_finalizer = 0;
+        wn_root(m, mortal *, p, client_mortal(m, 1, NULL, NULL));
+        p->will = make_and_drop;
+        wn_take(m, p, NULL);
+        assert_int_equal(client_finalized[1], 1);
+        assert_int_equal(made_in_finalizer, client_scaled(2000000));
+    }
+    client_close(&c);
+}
+
+static void drop_the_next(wn_mutator *m, mortal *self) {
+    wn_set(m, self, a, NULL);
+    wn_release(m, client_pair(m, 0, NULL, NULL));
+}
+/* Each the last reference to the next, which its finalizer drops: no chain of them is too long for the C stack. */
+static void finalizers_that_drop_what_is_finalized(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    long n = (long)client_scaled(CLIENT_IDS - 1);
+    {
+        wn_root(m, mortal *, list, NULL);
+        for (long i = 0; i < n; i++) {
+            wn_take(m, list, client_mortal(m, i, list, NULL));
+            list->will = drop_the_next;
+        }
+    }
+    for (int i = 0; i < 3; i++) client_collect(m);
+    for (long i = 0; i < n; i++) assert_int_equal(client_finalized[i], 1);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(once_then_released),
@@ -521,6 +571,8 @@ int main(void) {
         cmocka_unit_test(many_that_die_together),
         cmocka_unit_test(on_a_thread_of_their_own),
         cmocka_unit_test(the_end_of_the_heap_releases_but_does_not_finalize),
+        cmocka_unit_test(a_finalizer_gets_back_what_it_drops),
+        cmocka_unit_test(finalizers_that_drop_what_is_finalized),
     };
     return CLIENT_MAIN("finalizers", tests);
 }

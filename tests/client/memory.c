@@ -170,6 +170,43 @@ static void external_bytes_start_collections(void **state) {
     assert_int_equal(open_handles, 0);
 }
 
+/* So few that no count of objects would ever be looked at. */
+static void a_few_objects_with_much_outside_are_enough(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.heap_limit = 64u << 20;
+    for (int limited = 0; limited < 2; limited++) {
+        client c = client_open(limited ? &o : NULL);
+        wn_mutator *m = c.m;
+        size_t most = 0;
+        atomic_store(&open_handles, 0);
+        for (int i = 0; i < 500; i++) {
+            wn_root(m, handle *, h, client_new(m, &handle_type));
+            h->open = true;
+            size_t now = atomic_fetch_add(&open_handles, 1) + 1;
+            if (now > most) most = now;
+            wn_external(m, h, 16 << 20);
+            wn_set(m, h, self, h);
+            wn_poll(m);
+        }
+        if (client_counts(&c) && most > 4) fail_msg("%zu handles of 16 MiB each were open at a time", most);
+        wn_disable(c.heap);
+        client_collect(m); /* twice, where finalizers come first */
+        client_collect(m);
+        atomic_store(&open_handles, 0);
+        for (int i = 0; i < 20; i++) {
+            wn_root(m, handle *, h, client_new(m, &handle_type));
+            h->open = true;
+            atomic_fetch_add(&open_handles, 1);
+            wn_external(m, h, 16 << 20);
+            wn_set(m, h, self, h);
+            wn_poll(m);
+        }
+        if (client_counts(&c) && !client_stressed()) assert_int_equal(open_handles, 20);
+        client_close(&c);
+    }
+}
+
 /* At most 9 % of the bytes in blocks that hold objects. */
 static void bookkeeping_is_at_most_nine_percent(void **state) {
     (void)state;
@@ -259,11 +296,13 @@ static vector *fans(wn_mutator *m) {
 }
 
 static struct rlimit loose;
-static void allow_no_more_memory(void) {
+static void allow_memory_upto(size_t bytes) {
     assert_int_equal(getrlimit(RLIMIT_AS, &loose), 0);
-    struct rlimit tight = {mapped(), loose.rlim_max};
+    struct rlimit tight = {bytes, loose.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
 }
+/* Far below what is mapped, or what is given back meanwhile could be had again. */
+static void allow_no_more_memory(void) { allow_memory_upto(1 << 20); }
 static void allow_memory(void) { assert_int_equal(setrlimit(RLIMIT_AS, &loose), 0); }
 
 static void count_what_is_gone(wn_mutator *m, mortal *self) {
@@ -297,6 +336,63 @@ static void without_memory_for_marking_nothing_is_lost(void **state) {
     assert_int_equal(client_total(EVENT_OTHER), 0);
     for (long id = 0; id < FAN * DEPTH; id++)
         assert_int_equal(client_released[id], id % FAN != FAN / 2 || id == FAN / 2);
+    client_close(&c);
+}
+
+/* Until the system has no more to give, with garbage that only a search can find: that must still have its memory. */
+static void a_heap_full_to_the_systems_limit_is_collected(void **state) {
+    (void)state;
+    if (client_sanitized() || client_stressed() || !mapped()) skip();
+    enum { ROUNDS = 2, MOST = 10000000 };
+    static const size_t grants[] = {100 << 20, 180 << 20};
+    for (size_t g = 0; g < sizeof grants / sizeof *grants; g++) {
+        long made[ROUNDS] = {0};
+        wn_status collected[ROUNDS];
+        char message[200] = "";
+        allow_memory_upto(mapped() + grants[g]);
+        client c = client_open(NULL);
+        wn_mutator *m = c.m;
+        if (client_moves(&c)) { /* its search needs no memory, but the last of a heap comes in very small steps */
+            allow_memory();
+            client_close(&c);
+            return;
+        }
+        for (int round = 0; round < ROUNDS; round++) {
+            wn_root(m, pair *, list, NULL);
+            for (pair *p; made[round] < MOST && (p = wn_new(m, &pair_type)); made[round]++) {
+                wn_set(m, p, b, p);
+                wn_move(m, p, a, wn_give(m, list));
+                wn_take(m, list, p);
+            }
+            snprintf(message, sizeof message, "%s", wn_error_message());
+            wn_assign(m, list, NULL);
+            collected[round] = wn_collect(m, 2, NULL);
+            wn_release(m, client_new(m, &pair_type));
+        }
+        allow_memory();
+        for (int round = 0; round < ROUNDS; round++) {
+            assert_int_equal(collected[round], WN_OK);
+            assert_in_range(made[round], (grants[g] >> 20) * 4000, MOST - 1);
+        }
+        if (client_counts(&c) && !strstr(message, "system")) fail_msg("who refused? \"%s\"", message);
+        client_collect(m);
+        assert_int_equal(client_alive(m), 0);
+        client_close(&c);
+    }
+}
+
+static void a_heap_is_made_with_its_first_chunk_or_not_at_all(void **state) {
+    (void)state;
+    if (client_sanitized() || !mapped()) skip();
+    wn_heap *heap = (wn_heap *)state;
+    allow_memory_upto(mapped() + (16 << 20));
+    wn_status status = wn_heap_new(NULL, &heap);
+    allow_memory();
+    assert_int_equal(status, WN_ERR_MEMORY);
+    assert_null(heap);
+    assert_true(strlen(wn_error_message()) > 20);
+    client c = client_open(NULL); /* and no harm is done */
+    wn_release(c.m, client_pair(c.m, 1, NULL, NULL));
     client_close(&c);
 }
 
@@ -347,9 +443,12 @@ int main(void) {
         cmocka_unit_test(empty_memory_goes_back_to_the_system),
         cmocka_unit_test(external_bytes_count),
         cmocka_unit_test(external_bytes_start_collections),
+        cmocka_unit_test(a_few_objects_with_much_outside_are_enough),
         cmocka_unit_test(bookkeeping_is_at_most_nine_percent),
         cmocka_unit_test(large_pages_are_asked_for_when_wanted),
         cmocka_unit_test(without_memory_for_marking_nothing_is_lost),
+        cmocka_unit_test(a_heap_full_to_the_systems_limit_is_collected),
+        cmocka_unit_test(a_heap_is_made_with_its_first_chunk_or_not_at_all),
         cmocka_unit_test(who_waits_for_a_collection_that_fails_goes_on),
     };
     return CLIENT_MAIN("memory", tests);

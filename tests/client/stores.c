@@ -176,6 +176,81 @@ static void computed_slots_and_loads(void **state) {
     client_close(&c);
 }
 
+/* A finalizer that changes what is being copied. */
+static vector *copied;
+static void empty_the_source(wn_mutator *m, mortal *self) {
+    (void)self;
+    for (size_t i = 0; copied && i < copied->length; i++) wn_set(m, copied, items[i], NULL);
+}
+
+/* wn_copy of borrowed values whose only references are in the slots, as a sort writes back what it has put in order. */
+static void an_array_may_be_permuted(void **state) {
+    (void)state;
+    enum { N = 300 };
+    for (int checked = 0; checked < 2; checked++) {
+        wn_options o = wn_options_default();
+        o.check = checked;
+        client c = client_open(&o);
+        wn_mutator *m = c.m;
+        {
+            wn_root(m, vector *, v, client_new_array(m, &vector_type, N));
+            for (long i = 0; i < N; i++) wn_move(m, v, items[i], client_relic(m, i, NULL, NULL));
+            void *values[N];
+            for (size_t i = 0; i < N; i++) values[i] = v->items[N - 1 - i];
+            wn_copy(m, v, v->items, values, N);
+            for (long i = 0; i < N; i++) wn_release(m, client_pair(m, -1, NULL, NULL)); /* in place of what was freed */
+            for (long i = 0; i < N; i++) {
+                assert_int_equal(((mortal *)v->items[i])->id, N - 1 - i);
+                if (client_counts(&c)) assert_int_equal(wn_refcount(m, v->items[i]), 1);
+            }
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), 0);
+            wn_copy(m, v, &v->items[1], v->items, N - 1); /* overlapping, either way */
+            wn_copy(m, v, v->items, &v->items[1], N - 1);
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), 1);
+            assert_int_equal(client_released[0], 1); /* the last one */
+            for (long i = 0; i < N - 1; i++) assert_int_equal(((mortal *)v->items[i])->id, N - 1 - i);
+            assert_ptr_equal(v->items[N - 1], v->items[N - 2]);
+            if (client_counts(&c)) assert_int_equal(wn_refcount(m, v->items[N - 1]), 2);
+        }
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), N);
+        client_close(&c);
+    }
+}
+
+static void what_dies_of_a_copy_finds_it_done(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, v, client_new_array(m, &vector_type, 3));
+        wn_root(m, vector *, source, client_new_array(m, &vector_type, 3));
+        for (long i = 0; i < 3; i++) {
+            wn_root(m, mortal *, old, client_mortal(m, i, NULL, NULL));
+            old->will = empty_the_source;
+            wn_set(m, v, items[i], old);
+            wn_move(m, source, items[i], client_relic(m, i + 10, NULL, NULL));
+        }
+        if (client_counts(&c)) copied = source; /* the others do not finalize here, and objects may move meanwhile */
+        wn_copy(m, v, v->items, source->items, 3);
+        client_collect(m);
+        copied = NULL;
+        for (long i = 0; i < 3; i++) {
+            assert_int_equal(client_finalized[i], 1);
+            assert_int_equal(((mortal *)v->items[i])->id, i + 10);
+            if (client_counts(&c)) {
+                assert_null(source->items[i]);
+                assert_int_equal(wn_refcount(m, v->items[i]), 1);
+            }
+        }
+    }
+    client_collect(m);
+    for (long i = 0; i < 3; i++) assert_int_equal(client_released[i + 10], 1);
+    client_close(&c);
+}
+
 /* Counts beyond what a byte holds, up and down again, by every kind of reference. */
 static void counts_are_exact_far_beyond_a_byte(void **state) {
     (void)state;
@@ -216,6 +291,8 @@ int main(void) {
         cmocka_unit_test(the_new_value_survives_the_death_of_the_old),
         cmocka_unit_test(old_objects_hold_young_ones),
         cmocka_unit_test(computed_slots_and_loads),
+        cmocka_unit_test(an_array_may_be_permuted),
+        cmocka_unit_test(what_dies_of_a_copy_finds_it_done),
         cmocka_unit_test(counts_are_exact_far_beyond_a_byte),
     };
     return CLIENT_MAIN("stores", tests);

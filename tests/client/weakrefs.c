@@ -459,6 +459,46 @@ static void a_callback_may_collect(void **state) {
     client_close(&c);
 }
 
+static mortal *watched;
+static void drop_the_watched(wn_mutator *m, wn_weakref *ref, void *data) {
+    (void)ref, (void)data;
+    client_note(EVENT_CALLBACK, 1);
+    wn_assign(m, watched, NULL);
+}
+static void drop_and_collect(wn_mutator *m, wn_weakref *ref, void *data) {
+    drop_the_watched(m, ref, data);
+    wn_collect(m, 2, NULL);
+}
+
+/* What dies in a callback is called back before it is finalized, like everything else. */
+static void callbacks_precede_finalizers_within_a_callback(void **state) {
+    (void)state;
+    for (int cyclic = 0; cyclic < 2; cyclic++) {
+        client c;
+        open_with_last(&c);
+        wn_mutator *m = c.m;
+        watched = NULL;
+        assert_int_equal(wn_global(c.heap, &watched), WN_OK);
+        {
+            wn_root(m, mortal *, x, client_mortal(m, 2, NULL, NULL));
+            wn_root(m, wn_weakref *, to_x, weak_to(m, x, 2));
+            wn_assign(m, watched, x);
+            if (cyclic && client_counts(&c)) wn_set(m, x, a, x);
+            wn_assign(m, x, NULL);
+            wn_root(m, pair *, y, client_pair(m, 1, NULL, NULL));
+            wn_root(m, wn_weakref *, to_y,
+                    wn_weakref_new(m, y, cyclic && client_counts(&c) ? drop_and_collect : drop_the_watched, NULL));
+            wn_assign(m, y, NULL);
+            for (int i = 0; i < 3; i++) client_collect(m);
+            assert_int_equal(client_total(EVENT_CALLBACK), 2);
+            assert_int_equal(client_finalized[2], 1);
+            assert_true(client_when(EVENT_FINALIZE, 2) > client_when(EVENT_CALLBACK, 2));
+        }
+        assert_int_equal(wn_forget_global(m, &watched), WN_OK);
+        close_with_last(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_weak_reference_does_not_keep_alive),
@@ -475,6 +515,7 @@ int main(void) {
         cmocka_unit_test(old_and_young),
         cmocka_unit_test(many_weak_references_to_many_dead),
         cmocka_unit_test(both_die_at_once),
+        cmocka_unit_test(callbacks_precede_finalizers_within_a_callback),
     };
     return CLIENT_MAIN("weakrefs", tests);
 }

@@ -47,13 +47,10 @@ static void draw(tour *t, wn_mutator *m, wn_dict *obj_1, wn_dict *obj_2) {
         char name[4096];
         if (status == 0)
             tour_text(t, "and dot made of them", "%s", svg);
-        else if (!save_dot(graph, svg, name, sizeof name))
-            drawn = false;
-        else if (status == 127)
+        else if (status == 127 && save_dot(graph, svg, name, sizeof name))
             tour_text(t, "no picture", "Graphviz is not installed (apt install graphviz); then: dot -Tsvg %s", name);
         else
-            drawn = false;
-        if (!drawn) tour_text(t, "no picture", "%s could not be written; name another file", svg);
+            tour_unwritten(t, svg);
     }
     tour_claim(t, drawn && bytes > 0, "The heap itself confirms that this is a cycle%s.",
                svg ? "" : "; --svg FILE draws it");

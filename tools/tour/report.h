@@ -10,7 +10,7 @@ struct tour {
     wn_options options;
     wn_collector_id collector;
     const char *svg;
-    bool json, color;
+    bool json, color, unwritten;
 
     unsigned claims, failed;
     const char *chapter;

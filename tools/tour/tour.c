@@ -20,7 +20,8 @@ static void usage(FILE *out) {
           "      --svg FILE           draw the cycle of two dicts into FILE (needs Graphviz)\n"
           "      --json               one JSON object per claim and line instead of text\n"
           "  -h, --help               this text\n\n"
-          "The exit status is 0 when every claim holds, 1 when one does not, 2 for a mistake in the arguments.\n",
+          "The exit status is 0 when every claim holds, 1 when one does not or a file could not be written, 2 for a\n"
+          "mistake in the arguments.\n",
           out);
 }
 
@@ -52,6 +53,11 @@ bool tour_counts(const tour *t) { return t->collector == WN_COLLECTOR_REFCOUNT; 
 bool tour_moves(const tour *t) { return t->collector == WN_COLLECTOR_INCREMENTAL; }
 const char *tour_collector(const tour *t) { return wn_collector_name(t->collector); }
 const char *tour_svg(const tour *t) { return t->svg; }
+void tour_unwritten(tour *t, const char *file) {
+    t->unwritten = true;
+    fflush(stdout);
+    fprintf(stderr, "winnow tour: %s could not be written; name another file\n", file);
+}
 
 bool tour_is_instrumented(void) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -129,6 +135,7 @@ int winnow_tour_main(int argc, char **argv) {
                                                  {"help", no_argument, NULL, 'h'},
                                                  {NULL, 0, NULL, 0}};
     tour t = {.options = wn_options_default()};
+    bool options_given = false;
     t.options.check =
         false; /* checking keeps dead objects back for a while, which would show in every count of bytes */
     optind = 1;
@@ -139,6 +146,7 @@ int winnow_tour_main(int argc, char **argv) {
             break;
         case 'o':
             if (!set_option(&t.options, optarg)) return WINNOW_EXIT_USAGE;
+            options_given = true;
             break;
         case SVG: t.svg = optarg; break;
         case JSON: t.json = true; break;
@@ -168,9 +176,9 @@ int winnow_tour_main(int argc, char **argv) {
         printf(t.failed ? "%u of which do not hold.\n" : "all of which hold.\n", t.failed);
         printf("The same tour on the others: winnow tour --collector refcount | incremental | concurrent\n");
     }
-    if (fflush(stdout) || ferror(stdout)) {
-        fputs("winnow tour: writing the report failed\n", stderr);
-        return EXIT_FAILURE;
-    }
-    return t.failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    if (t.failed && (options_given || getenv("WINNOW_OPTIONS")))
+        fputs("winnow tour: the claims are made for the default options; --option and WINNOW_OPTIONS change what "
+              "happens when, and with it what holds\n",
+              stderr);
+    return t.failed || t.unwritten ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -49,6 +49,8 @@ bool tour_is_instrumented(void);
 size_t tour_scale(size_t n);
 /* Where the picture goes, or NULL. */
 const char *tour_svg(const tour *t);
+/* A file could not be written: says so, and the tour fails without a claim that would. */
+void tour_unwritten(tour *t, const char *file);
 
 /* ---- reporting --------------------------------------------------------------------------------------------------- */
 

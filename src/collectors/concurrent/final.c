@@ -43,13 +43,13 @@ static void wake_somebody(wn_cc *cc);
 
 typedef struct clearing {
     wn_cc_worker *w;
-    wn_vector values; /* dead like their keys, or alive for reasons of their own */
 } clearing;
 
 static void clear_entry(void *context, wn_weak_entry *e) {
     clearing *c = context;
     if (!wn_cc_is_marked(e->target)) {
-        wn_weak_entry_died(&c->w->me, e, is_marked, NULL, &c->values);
+        wn_weak_entry_died(&c->w->me, e, is_marked, NULL,
+                           NULL); /* values: dead like their keys, or alive for reasons of their own */
         return;
     }
     prune(c->w->cc->heap, e);
@@ -66,16 +66,14 @@ static void make_callbacks_due(wn_cc *cc, wn_vector *callbacks) {
 
 /* What is entered meanwhile refers to what is alive. */
 static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
-    clearing c = {w, {0}};
+    clearing c = {w};
     bool more = true;
     wn_weak_walk_reset(cc->heap);
     while (more && wn_cc_pause(cc, w)) {
         more = wn_weak_walk(cc->heap, ENTRIES, clear_entry, &c);
-        c.values.n = 0;
         make_callbacks_due(cc, &w->me.callbacks);
     }
     wn_weak_walk_reset(cc->heap);
-    wn_vector_free(&c.values);
     return !more && wn_cc_pause(cc, w);
 }
 

@@ -147,7 +147,7 @@ static void minor(mutator *m, size_t *died) {
  * ran. */
 static size_t run_due(mutator *m, uint64_t deadline) {
     incremental *inc = inc_of(m->heap);
-    size_t n = m->callbacks.n;
+    size_t n = m->callbacks.n - m->callback_at;
     mutator *nobody = NULL;
     wn_run_callbacks(m);
     if (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) != FINALIZING ||
@@ -200,7 +200,7 @@ static size_t external_growth(incremental *inc) {
 static void pace(mutator *m, size_t bytes) {
     incremental *inc = inc_of(m->heap);
     if (m->fast.nested) return;
-    if (m->callbacks.n) wn_run_callbacks(m);
+    if (wn_callbacks_are_due(m)) wn_run_callbacks(m);
     if (WN_LIKELY(!goes_on(inc))) {
         if (WN_LIKELY(wn_inc_major_used(inc) < inc->threshold) || !wn_may_collect(m)) return;
         wn_world_stop(m->heap, m);
@@ -346,7 +346,7 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
                                 ? inc->freed_objects - objects
                                 : 0;
     result->freed_bytes = result->freed_objects ? inc->freed_bytes - bytes : 0;
-    if (m->callbacks.n) wn_run_callbacks(m);
+    wn_run_callbacks(m);
     tell_majors(m);
     result->duration_ns = wn_os_now() - since;
     return WN_OK;
@@ -642,7 +642,6 @@ static void fini(wn_heap *heap) {
     wn_inc_stack_free(&inc->due);
     wn_inc_stack_free(&inc->written);
     wn_vector_free(&inc->kept);
-    wn_vector_free(&inc->values);
     wn_vector_free(&inc->weak_moves);
     pthread_mutex_destroy(&inc->lock);
     free(inc);

@@ -141,7 +141,6 @@ typedef struct incremental {
     size_t frozen;
     void *weak_entries; /* the table that weak_at refers to */
     size_t weak_at;
-    wn_vector values; /* of ephemerons that lost their keys; of no interest here */
     wn_chunk *sweep_chunk;
     unsigned sweep_block;
 

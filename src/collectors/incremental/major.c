@@ -236,9 +236,8 @@ static bool clear_weak(incremental *inc, mutator *m) {
     for (unsigned i = 0; i < FEW && inc->weak_at < t->size; i++) {
         void *target = t->entry[inc->weak_at++].target;
         if (target && target != WN_WEAK_GONE && is_found_dead(inc, target))
-            wn_weak_target_died(m, target, weakref_is_alive, inc, &inc->values);
+            wn_weak_target_died(m, target, weakref_is_alive, inc, NULL);
     }
-    inc->values.n = 0;
     return inc->weak_at < t->size;
 }
 

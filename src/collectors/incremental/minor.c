@@ -257,7 +257,7 @@ static void bury(incremental *inc, mutator *m) {
             if (!bytes[j] || bytes[j] & STATE_STAYS) continue;
             uint8_t state = bytes[j];
             void *o = inc->nursery + ((j - 1) << WN_GRANULE_SHIFT_);
-            if (state & WN_STATE_WEAK_) wn_weak_target_died(m, o, weakref_is_alive, inc, &inc->values);
+            if (state & WN_STATE_WEAK_) wn_weak_target_died(m, o, weakref_is_alive, inc, NULL);
             if (state & STATE_SHADOWED) {
                 map_entry *e = wn_inc_map_find(&inc->shadows, o);
                 wn_inc_old_unreserve(inc, (void *)e->value);
@@ -266,7 +266,6 @@ static void bury(incremental *inc, mutator *m) {
             bytes[j] = 0;
         }
     }
-    inc->values.n = 0;
 }
 
 /* Takes the buffers away; returns how much of them was not used. */

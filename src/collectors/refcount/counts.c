@@ -191,6 +191,28 @@ void wn_rc_store(mutator *m, void *holder, void **slot, void *value, bool takes_
     if (old) wn_count_down_(&m->fast, old);
 }
 
+/* Each value may have its only reference in a slot that is overwritten before its own turn comes: all are counted
+ * first. What dies waits until all are stored, because finalizers could change what is copied. Where nothing dies, no
+ * other death is worked off either: a client that copies into a new array relies on it. */
+void wn_rc_copy(mutator *m, void **slots, void *const *values, size_t n) {
+    wn_slot_ *to = (wn_slot_ *)slots;
+    const wn_slot_ *from = (const wn_slot_ *)values;
+    for (size_t i = 0; i < n; i++)
+        if (from[i]) wn_count_up_(&m->fast, from[i]);
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    bool was = r->reclaiming, down = (uintptr_t)to > (uintptr_t)from;
+    size_t dead = r->dead.n;
+    r->reclaiming = true; /* deaths only go on the list */
+    for (size_t k = 0; k < n; k++) {
+        size_t i = down ? n - 1 - k : k;
+        void *old = to[i];
+        to[i] = from[i];
+        if (old) wn_count_down_(&m->fast, old);
+    }
+    r->reclaiming = was;
+    if (!was && r->dead.n > dead) wn_rc_reclaim_slice(m);
+}
+
 void wn_rc_make_immortal(mutator *m, void *object) {
     uint8_t *byte = wn_meta_(object);
     uint8_t c = __atomic_exchange_n(byte, WN_COUNT_IMMORTAL_, __ATOMIC_RELAXED);

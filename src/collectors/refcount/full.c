@@ -37,6 +37,18 @@ static uint64_t candidates_of_eight(const uint8_t *meta) {
 
 static size_t words_of(const wn_block *b) { return b->state == WN_BLOCK_LARGE ? 1 : WN_BLOCK_WORDS; }
 
+size_t wn_rc_full_needs(const wn_space *space) {
+    size_t regions = 0, objects = 0;
+    uintptr_t last = 0;
+    for (const wn_chunk *c = space->chunks; c; c = c->next) { /* in address order */
+        uintptr_t region = (uintptr_t)c >> WN_BITS_REGION;
+        regions += region != last;
+        last = region;
+        objects += c->huge ? 1 : (WN_CHUNK_SIZE - WN_CHUNK_HEADER) / WN_SLOT_MIN_;
+    }
+    return wn_cycles_most(regions, objects);
+}
+
 size_t wn_rc_full_begin(wn_heap *heap) {
     size_t n = 0;
     WN_EACH_BLOCK(&heap->space, chunk, b) {

@@ -139,23 +139,50 @@ static void compact_log(mutator *m) {
     log_ends_at(m, to);
 }
 
+/* Garbage that holds much memory outside the heap: its objects are few, so no count would ever say so. A full search
+ * costs as much as the heap is large, however much is outside: that much may be added before the next, and more than a
+ * limit leaves room for may not. */
+static bool external_is_due(const wn_heap *heap) {
+    size_t now = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
+    size_t before = __atomic_load_n(&wn_rc_of(heap)->external_before, __ATOMIC_RELAXED);
+    size_t most = ((size_t)32 << 20) + __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED);
+    if (heap->space.limit && most > heap->space.limit / 2) most = heap->space.limit / 2;
+    return now > before && now - before > most;
+}
+
 static int due_generation(const wn_heap *heap) {
     const wn_rc_heap *rc = wn_rc_of(heap);
     unsigned t[3];
     wn_get_threshold(heap, t);
-    /* Garbage that holds much memory outside the heap: its objects are few, so no count would ever say so. */
-    size_t external = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
-    if (external > 2 * __atomic_load_n(&rc->external_at_full, __ATOMIC_RELAXED) + ((size_t)32 << 20)) return 2;
+    if (external_is_due(heap)) return 2;
     if (rc->count2 > t[2] && rc->long_lived_pending >= rc->long_lived_total / 4) return 2;
     return rc->count1 > t[1] ? 1 : 0;
 }
 
 static wn_status collect(mutator *m, int generation, wn_collect_result *result, bool automatic);
 
+static bool may_collect(const mutator *m) {
+    return wn_may_collect(m) && __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED) != WN_NEVER &&
+           !wn_rc_of_mutator(m)->collecting;
+}
+
+void wn_rc_external(mutator *m) {
+    wn_rc_heap *rc = wn_rc_of(m->heap);
+    size_t now = __atomic_load_n(&m->heap->external_bytes, __ATOMIC_RELAXED);
+    if (now < __atomic_load_n(&rc->external_before, __ATOMIC_RELAXED))
+        __atomic_store_n(&rc->external_before, now, __ATOMIC_RELAXED);
+    if (external_is_due(m->heap) && may_collect(m)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+}
+
+void wn_rc_collect_external(mutator *m) {
+    if (!external_is_due(m->heap) || !may_collect(m)) return;
+    wn_collect_result result = {0};
+    collect(m, 2, &result, true);
+}
+
 void wn_rc_young_full(mutator *m) {
     size_t threshold = __atomic_load_n(&m->heap->threshold[0], __ATOMIC_RELAXED);
-    if (wn_rc_young_count(m) > threshold && threshold != WN_NEVER && wn_may_collect(m) &&
-        !wn_rc_of_mutator(m)->collecting) {
+    if (wn_rc_young_count(m) > threshold && may_collect(m)) {
         wn_collect_result result = {0};
         aim_log(m); /* room for what a listener makes when it hears of the start */
         collect(m, due_generation(m->heap), &result, true);
@@ -223,12 +250,12 @@ static WN_ALWAYS_INLINE size_t count_of(void *context, void *object) {
 
 /* The conditional references of ephemerons. An ephemeron's value counts as referenced while both it and its key are
  * alive; when references are subtracted, once, by the ephemeron if trial deletion looks at it (a candidate not marked
- * from the roots), else by its key. */
+ * from the roots), else by its key. One that could not let go of its value when the key died holds it. */
 static WN_NOINLINE void scan_weak(view *v, void *object, wn_visit_fn *visit, void *arg) {
     bool subtracting = visit == wn_cycles_subtract;
     if (wn_type_of(object)->flags & WN_TYPE_EPHEMERON) {
         wn_ephemeron *e = object;
-        bool key_alive = e->key && !(wn_cycles_has(v->cycles, e->key) && wn_cycles_is_garbage(v->cycles, e->key));
+        bool key_alive = !e->key || !(wn_cycles_has(v->cycles, e->key) && wn_cycles_is_garbage(v->cycles, e->key));
         if (e->value && (subtracting || key_alive)) visit(arg, e->value);
     }
     if (!(wn_meta_(object)[1] & WN_STATE_WEAK_)) return;
@@ -565,7 +592,10 @@ static void condemn(mutator *m, wn_vector *garbage, bool at_once) {
 
 static void dispose(mutator *m, wn_vector *garbage, bool care, bool at_once, wn_collect_result *result) {
     if (care) {
-        wn_run_callbacks(m);
+        if (m->in_callbacks)
+            wn_run_callbacks_first(m);
+        else
+            wn_run_callbacks(m);
         finalize_all(m, garbage, result);
         if (m->heap->options.save_all)
             for (size_t i = 0; i < garbage->n; i++) wn_count_down_(&m->fast, garbage->at[i]);
@@ -673,6 +703,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         view v = {.heap = heap, .cycles = c};
         wn_cycles_reset(c);
         if (generation == 2) {
+            wn_space_let_held(&heap->space);
             ok = search_all(heap, &v, middle, &candidates);
         } else {
             each_gathered(heap, middle, add_candidate, c);
@@ -718,7 +749,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         if (found.no_clear) keep_uncollectable(m, &garbage, result);
         result->collected = garbage.n;
         if (found.weak) clear_weak(m, &garbage);
-        care = found.care || m->callbacks.n || wn_rc_of_mutator(m)->values.n;
+        care = found.care || wn_callbacks_are_due(m) || wn_rc_of_mutator(m)->values.n;
         if (care || heap->options.save_all) {
             set_scratch(&garbage, false);
             for (size_t i = 0; i < garbage.n; i++) wn_rc_count_up(m, garbage.at[i]); /* ours, until it is decided */
@@ -739,8 +770,9 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
 
     if (generation == 2) {
         trim_search(rc);
+        wn_space_hold(&heap->space);
         size_t external = __atomic_load_n(&heap->external_bytes, __ATOMIC_RELAXED);
-        __atomic_store_n(&rc->external_at_full, external, __ATOMIC_RELAXED);
+        __atomic_store_n(&rc->external_before, external, __ATOMIC_RELAXED);
     }
     if (heap->options.save_all) result->freed_bytes = 0;
     result->duration_ns = wn_os_now() - start;

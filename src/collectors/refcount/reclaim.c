@@ -4,7 +4,8 @@
  * The talk's "cascading effect": the last reference to a list of a million nodes goes, and the program stops until all
  * are freed. Here an object whose count reached zero goes on its mutator's list of the dead; the list is worked off at
  * once up to a budget, and whatever is left at the following safepoints, before any new memory is taken. So a drop
- * costs at most a slice, and memory cannot grow while dead objects wait.
+ * costs at most a slice, and memory cannot grow while dead objects wait. What a finalizer drops is worked off within
+ * it; only where finalizers run one within the other WN_RC_FINALIZERS deep does it wait for their end.
  */
 #include "collectors/refcount/refcount.h"
 
@@ -127,14 +128,16 @@ static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
     uint8_t *meta = wn_meta_(object);
     if (!t->finalize || (__atomic_fetch_or(&meta[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED) & WN_STATE_FINALIZED_))
         return false;
-    if (m->callbacks.n) { /* of the weak references to it: they come before (PEP 442) */
-        m->fast.nested++;
-        wn_run_callbacks(m);
-        m->fast.nested--;
-    }
+    wn_run_callbacks_first(m);                   /* of the weak references to it: they come before (PEP 442) */
     __atomic_store_n(meta, 1, __ATOMIC_RELAXED); /* the finalizer's own reference */
     m->fast.nested++;
+    wn_rc_mutator *r = wn_rc_of_mutator(m);
+    bool was = r->reclaiming;
+    r->reclaiming = r->finalizing == WN_RC_FINALIZERS; /* no list is being gone through: what dies here goes at once */
+    r->finalizing++;
     t->finalize(&m->fast, object);
+    r->finalizing--;
+    r->reclaiming = was;
     m->fast.nested--;
     /* The reference goes again; what remains was stored by the finalizer. */
     uint8_t c = __atomic_load_n(meta, __ATOMIC_RELAXED);
@@ -318,7 +321,7 @@ void wn_rc_reclaim(mutator *m, size_t budget) {
     }
     if (wn_rc_has_work(m))
         __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
-    else if (m->callbacks.n && !m->fast.nested)
+    else if (wn_callbacks_are_due(m) && !m->fast.nested)
         wn_run_callbacks(m);
 }
 

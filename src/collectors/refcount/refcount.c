@@ -10,6 +10,7 @@ static wn_status init(wn_heap *heap) {
         return wn_fail(WN_ERR_MEMORY, "no memory for the reference counting collector");
     }
     heap->state = rc;
+    heap->space.holds = wn_rc_full_needs;
     return WN_OK;
 }
 
@@ -71,6 +72,7 @@ static void detach(mutator *m) {
 static void poll(mutator *m) {
     if (wn_rc_has_work(m)) wn_rc_reclaim_slice(m);
     wn_run_callbacks(m);
+    wn_rc_collect_external(m);
 }
 
 /* ---- freezing ---------------------------------------------------------------------------------------------------- */
@@ -212,6 +214,7 @@ const wn_collector wn_collector_refcount = {
     .detach = detach,
     .allocate = wn_rc_allocate,
     .store = wn_rc_store,
+    .copy = wn_rc_copy,
     .count_up = wn_rc_count_up,
     .count_down = wn_rc_count_down,
     .refcount = wn_rc_refcount,
@@ -231,6 +234,7 @@ const wn_collector wn_collector_refcount = {
     .get_count = get_count,
     .thresholds_changed = wn_rc_thresholds_changed,
     .track = track,
+    .external = wn_rc_external,
     .flush = wn_rc_flush,
     .is_live = is_live,
     .stats = stats,

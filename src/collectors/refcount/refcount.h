@@ -29,6 +29,7 @@ enum {
     WN_RC_CACHE = 64,           /* freed slots a mutator keeps per size class, for its next allocations of that size */
     WN_RC_LOG_MOST = 1 << 20,   /* young objects a log holds before it gives up and leaves them to a walk of the heap */
     WN_RC_LOG_SHARED = 1 << 16, /* entries of a log that is compacted while other threads run */
+    WN_RC_FINALIZERS = 32,      /* run one within the other at most: as deep as any C stack bears */
     WN_RC_LONG = 1024,          /* items of an array that are dropped in one go */
     WN_RC_QUARANTINE = 8192     /* freed slots kept from reuse in checked mode */
 };
@@ -71,6 +72,7 @@ typedef struct wn_rc_mutator {
     size_t long_dead_n, long_dead_room;
     bool reclaiming;
     unsigned collecting; /* collections of this thread: more than one when a callback asks for one */
+    unsigned finalizing; /* finalizers of what lost its last reference that run, one within the other */
     wn_rc_condemned condemned;
     wn_vector values; /* what ephemerons let go of, for release */
     wn_vector quarantine;
@@ -87,11 +89,11 @@ typedef struct wn_rc_heap {
     bool young_lost;
     unsigned count1, count2; /* young collections since a middle one, middle ones since a full one; atomic */
     size_t long_lived_total, long_lived_pending;
-    size_t external_at_full; /* bytes outside the heap when the last full collection ended; atomic */
-    size_t frozen;           /* atomic */
-    size_t tracked;          /* atomic; without what mutators have not summed */
-    wn_cycles cycles;        /* for full collections */
-    wn_vector candidates;    /* for young ones */
+    size_t external_before; /* bytes outside the heap when the last full collection ended, or fewer since; atomic */
+    size_t frozen;          /* atomic */
+    size_t tracked;         /* atomic; without what mutators have not summed */
+    wn_cycles cycles;       /* for full collections */
+    wn_vector candidates;   /* for young ones */
     wn_vector reached;
     bool track_anew;  /* atomic: something has become tracked that immutable objects may have been untracked for */
     wn_vector anew;   /* the immutable objects that the full collection under way tracks again */
@@ -117,6 +119,7 @@ size_t wn_rc_refcount(mutator *m, const void *object);
 void wn_rc_make_immortal(mutator *m, void *object);
 void *wn_rc_weak_get(mutator *m, void *target);
 void wn_rc_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+void wn_rc_copy(mutator *m, void **slots, void *const *values, size_t n);
 bool wn_rc_overflow_init(wn_rc_overflow *o);
 void wn_rc_overflow_fini(wn_rc_overflow *o);
 /* Forgets a count that was kept in the overflow table. */
@@ -149,6 +152,8 @@ void wn_rc_flush(mutator *m);
 bool wn_rc_search_young(void *const *candidates, size_t n, wn_vector *reached);
 
 /* ---- full.c ---- */
+/* For wn_space.holds: the addresses that a search of all these chunks may need. */
+size_t wn_rc_full_needs(const wn_space *space);
 /* Makes every tracked object a candidate that is neither frozen nor condemned; returns how many there are. */
 size_t wn_rc_full_begin(wn_heap *heap);
 /* Takes out what the roots reach. False: no memory, and nothing may be taken for garbage. Ephemerons are not known. */
@@ -167,6 +172,9 @@ void wn_rc_set_counts(wn_rc_heap *rc, unsigned count1, unsigned count2);
 void wn_rc_sum_tracked(mutator *m);           /* brings it up to date; before the log or its counters are changed */
 size_t wn_rc_tracked_since(const mutator *m); /* net, since the heap's `tracked` was last brought up to date */
 wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result);
+/* For wn_collector.external; and, at a safepoint, the collection that it may have found to be due. */
+void wn_rc_external(mutator *m);
+void wn_rc_collect_external(mutator *m);
 void wn_rc_thresholds_changed(wn_heap *heap); /* the world is stopped */
 
 #endif
