@@ -675,7 +675,9 @@ static void before_fork(wn_heap *heap) {
     incremental *inc = inc_of(heap);
     wn_inc_old_retire(inc, true); /* nobody could for the threads that the child does not have */
     pthread_mutex_lock(&inc->lock);
-    inc->alone_at_fork = heap->mutator_count <= 1;
+    inc->alone_at_fork = true;
+    for (const mutator *m = heap->mutators; m; m = m->next)
+        if (!pthread_equal(m->thread, pthread_self())) inc->alone_at_fork = false;
 }
 
 static void after_fork(wn_heap *heap, bool child) {

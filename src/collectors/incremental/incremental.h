@@ -114,7 +114,7 @@ typedef struct incremental {
     bool remembered_lost;  /* no memory for the remembered set: the next minor looks at every old object */
     size_t immortal_young; /* heap->immortals from here on may be young */
     bool keep_all;         /* everything young is moved, reached or not: before a freeze */
-    bool alone_at_fork;
+    bool alone_at_fork;    /* no mutator is another thread's than the one that forks */
     uint64_t minors;
 
     /* tenure.c */
