@@ -1,6 +1,8 @@
 /* identity.c - wn_identity and wn_pin: what stays the same although objects move; immortal objects. */
 #include "client.h"
 
+#include <pthread.h>
+
 static int compare(const void *a, const void *b) {
     uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
     return x < y ? -1 : x > y;
@@ -222,6 +224,61 @@ static void pinned_immortals_are_not_forgotten(void **state) {
     client_close(&c);
 }
 
+/* ---- two threads ------------------------------------------------------------------------------------------------- */
+
+/* What one thread notes about an object must not undo what another notes at the same time. */
+static wn_heap *shared_heap;
+static pair *shared;
+static wn_weakref *to_shared;
+static _Atomic size_t asked, answered;
+static size_t rounds;
+
+static void *note_beside(void *data) {
+    wn_mutator *m;
+    if (wn_attach(shared_heap, &m)) return NULL;
+    for (size_t k = 1; k <= rounds; k++) {
+        while (atomic_load(&asked) != k) wn_poll(m);
+        if (k % 2)
+            wn_identity(m, shared);
+        else if (wn_pin(m, shared) == WN_OK)
+            wn_unpin(m, shared);
+        atomic_store(&answered, k);
+    }
+    wn_detach(m);
+    return data;
+}
+
+static void two_threads_may_note_something_at_once(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    shared_heap = c.heap;
+    rounds = client_stressed() ? 200 : client_scaled(100000);
+    atomic_store(&asked, 0);
+    atomic_store(&answered, 0);
+    assert_int_equal(wn_global(c.heap, &shared), WN_OK);
+    assert_int_equal(wn_global(c.heap, &to_shared), WN_OK);
+    pthread_t other;
+    assert_int_equal(pthread_create(&other, NULL, note_beside, c.heap), 0);
+    for (size_t k = 1; k <= rounds; k++) {
+        wn_take(m, shared, client_pair(m, (long)k, NULL, NULL));
+        atomic_store(&asked, k);
+        wn_take(m, to_shared, wn_weakref_new(m, shared, NULL, NULL));
+        while (atomic_load(&answered) != k) wn_poll(m);
+        if (k % 8 == 0) wn_collect(m, 0, NULL);
+        wn_root(m, pair *, got, wn_weakref_get(m, to_shared));
+        assert_ptr_equal(got, shared);
+    }
+    wn_block_begin(m);
+    void *result = NULL;
+    pthread_join(other, &result);
+    wn_block_end(m);
+    assert_non_null(result);
+    assert_int_equal(wn_forget_global(m, &shared), WN_OK);
+    assert_int_equal(wn_forget_global(m, &to_shared), WN_OK);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(identities_are_stable_and_unique),
@@ -230,6 +287,7 @@ int main(void) {
         cmocka_unit_test(the_pin_limit_is_reported),
         cmocka_unit_test(immortals_never_die_and_are_never_counted),
         cmocka_unit_test(pinned_immortals_are_not_forgotten),
+        cmocka_unit_test(two_threads_may_note_something_at_once),
     };
     return CLIENT_MAIN("identity", tests);
 }

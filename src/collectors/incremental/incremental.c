@@ -452,6 +452,9 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
 
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
 
+/* Atomic, while the world runs: the table of weak references changes the same byte under a lock of its own. */
+static void set_state(void *object, uint8_t bits) { __atomic_fetch_or(&wn_meta_(object)[1], bits, __ATOMIC_RELAXED); }
+
 static wn_status pin(mutator *m, void *object) {
     incremental *inc = inc_of(m->heap);
     wn_status status = WN_OK;
@@ -466,7 +469,7 @@ static wn_status pin(mutator *m, void *object) {
         status = wn_fail(WN_ERR_MEMORY, "no memory for the table of pins");
     if (!status && e->value++ == 0 && young) {
         inc->pinned_young++;
-        wn_meta_(object)[1] |= WN_STATE_PINNED_;
+        set_state(object, WN_STATE_PINNED_);
     }
     pthread_mutex_unlock(&inc->lock);
     return status;
@@ -485,7 +488,7 @@ static void unpin(mutator *m, void *object) {
         wn_inc_map_remove(&inc->pins, e);
         if (is_young(inc, object)) {
             inc->pinned_young--;
-            wn_meta_(object)[1] &= (uint8_t)~WN_STATE_PINNED_;
+            __atomic_fetch_and(&wn_meta_(object)[1], (uint8_t)~WN_STATE_PINNED_, __ATOMIC_RELAXED);
         }
     }
     pthread_mutex_unlock(&inc->lock);
@@ -505,7 +508,7 @@ static uintptr_t identity(mutator *m, void *object) {
     e = place ? wn_inc_map_enter(&inc->shadows, object) : NULL;
     if (e && !e->value) {
         e->value = (uintptr_t)place;
-        wn_meta_(object)[1] |= STATE_SHADOWED;
+        set_state(object, STATE_SHADOWED);
         place = NULL;
     }
     id = e ? e->value : (uintptr_t)object;
