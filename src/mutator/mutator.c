@@ -180,7 +180,8 @@ void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
         return NULL;
     }
     void *o = allocate(m, type, bytes);
-    if (o) *(size_t *)((char *)o + type->length_at) = length;
+    /* A collector that lets other threads walk what this one makes has set it already, and they read it. */
+    if (o && wn_length_of(o, type) != length) *(size_t *)((char *)o + type->length_at) = length;
     return o;
 }
 

@@ -445,7 +445,9 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     }
     if (!o) o = young_slot(m, slot, true);
     if (!o) return born_old(m, type, bytes, false);
-    o->type = type;
+    if (type->item_size) /* all of it is small: the narrower division is the cheaper one */
+        *(size_t *)((char *)o + type->length_at) = (uint32_t)(bytes - type->size) / type->item_size;
+    __atomic_store_n(&o->type, type, __ATOMIC_RELEASE);
     if (WN_UNLIKELY(m->all_slow)) wn_inc_nursery_note(o);
     return o;
 }
