@@ -119,7 +119,7 @@ typedef struct wn_step_result {
 } wn_step_result;
 
 /* Runs one step of a major collection, starting one if none is under way (PyPy's gc.collect_step). Collectors that
- * have no steps run a whole collection and say so by major_is_done. */
+ * have no steps run a whole collection and say so by major_is_done. A safepoint, as the next. */
 WN_API wn_status wn_collect_step(wn_mutator *m, wn_step_result *result);
 /* Works on collection for about `budget_ns`, then returns; stops early when a major collection is done. */
 WN_API wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *result);

@@ -1,6 +1,10 @@
 /* events.c - results of collections, listeners, statistics, histograms, steps. */
 #include "client.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
 typedef struct heard {
     unsigned starts, stops, open, minors, steps, slices;
     size_t collected, uncollectable;
@@ -207,6 +211,59 @@ static void steps_lead_to_the_end(void **state) {
     client_close(&c);
 }
 
+/* Another thread is in the middle of a finalizer, and will wait for this one to stand still. */
+static wn_heap *of_both;
+static _Atomic bool finalizing, stepping;
+
+static void take_a_while(wn_mutator *m, mortal *self) {
+    (void)self;
+    wn_block_begin(m);
+    atomic_store(&finalizing, true);
+    while (!atomic_load(&stepping)) sched_yield();
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    wn_block_end(m);
+}
+
+static void *die_and_collect(void *data) {
+    wn_mutator *m;
+    if (wn_attach(of_both, &m)) return NULL;
+    {
+        wn_root(m, mortal *, p, wn_new(m, &mortal_type));
+        if (p) p->will = take_a_while;
+    }
+    wn_status s = wn_collect(m, 2, NULL);
+    wn_detach(m);
+    return s ? NULL : data;
+}
+
+static void steps_lead_to_the_end_beside_a_finalizer(void **state) {
+    (void)state;
+    for (int timed = 0; timed < 2; timed++) {
+        client c = client_open(NULL);
+        wn_mutator *m = c.m;
+        of_both = c.heap;
+        atomic_store(&finalizing, false);
+        atomic_store(&stepping, false);
+        pthread_t other;
+        assert_int_equal(pthread_create(&other, NULL, die_and_collect, &c), 0);
+        wn_block_begin(m);
+        while (!atomic_load(&finalizing)) sched_yield();
+        wn_block_end(m);
+        atomic_store(&stepping, true);
+        wn_step_result r = {0};
+        for (int steps = 0; !r.major_is_done; steps++) {
+            assert_int_equal(timed ? wn_collect_for(m, 1000000, &r) : wn_collect_step(m, &r), WN_OK);
+            assert_true(steps < (timed ? 10000 : 10000000));
+        }
+        wn_block_begin(m);
+        void *result = NULL;
+        pthread_join(other, &result);
+        wn_block_end(m);
+        assert_non_null(result);
+        client_close(&c);
+    }
+}
+
 static void histograms_answer_within_six_percent(void **state) {
     (void)state;
     static wn_histogram h, all;
@@ -274,6 +331,7 @@ int main(void) {
         cmocka_unit_test(listeners_hear_start_and_stop),
         cmocka_unit_test(statistics_add_up),
         cmocka_unit_test(steps_lead_to_the_end),
+        cmocka_unit_test(steps_lead_to_the_end_beside_a_finalizer),
         cmocka_unit_test(histograms_answer_within_six_percent),
         cmocka_unit_test(names_are_names),
     };

@@ -312,7 +312,10 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result) 
 static void client_step(mutator *m, uint64_t deadline, size_t owed) {
     incremental *inc = inc_of(m->heap);
     if (inc->phase == FINALIZING) {
+        /* The thread that runs them may wait for this one to stand still. */
+        wn_poll(&m->fast);
         run_due(m, deadline);
+        if (__atomic_load_n(&inc->finalizer, __ATOMIC_RELAXED)) wn_stand_aside(m);
         return;
     }
     if (inc->phase == IDLE) {
