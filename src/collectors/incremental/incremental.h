@@ -135,8 +135,9 @@ typedef struct incremental {
     stack finalizable; /* old objects whose finalizers have not run; NULL: struck out */
     stack_at finalizable_at;
     stack_segment **drop_at;
-    stack due;     /* whose finalizers run next, last first */
-    stack written; /* frozen objects that were written since */
+    stack due;         /* whose finalizers run next, last first */
+    stack written;     /* frozen objects that were written since */
+    bool written_lost; /* no memory for one of those: the next major has to search for them */
     stack_at written_at;
     size_t frozen;
     void *weak_entries; /* the table that weak_at refers to */
@@ -321,6 +322,11 @@ void wn_inc_sweep_forget_marks(const wn_block *b);
 
 void wn_inc_freeze_all(incremental *inc, mutator *m);
 void wn_inc_freeze_undo(incremental *inc, mutator *m);
+/* Notes a frozen object that was written, for majors. */
+void wn_inc_freeze_written(incremental *inc, void *frozen);
+/* After written_lost: calls `found` for each object that is not frozen and that a frozen one refers to, and notes the
+ * latter. */
+void wn_inc_freeze_search(incremental *inc, void (*found)(incremental *inc, void *object));
 
 /* ---- conservative.c; the world is stopped ------------------------------------------------------------------------ */
 

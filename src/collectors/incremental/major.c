@@ -123,6 +123,7 @@ void wn_inc_major_start(incremental *inc) {
     inc->tell_start = true;
     __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
     inc->phase = SCANNING;
+    if (WN_UNLIKELY(inc->written_lost)) wn_inc_freeze_search(inc, shade_found);
     wn_inc_barrier_adjust(inc);
 }
 

@@ -154,10 +154,7 @@ static void scan_holder(incremental *inc, void *holder, bool marking) {
     uint8_t *meta = wn_meta_(holder);
     if (meta[0] != OLD_REMEMBERED) return; /* recorded by two threads, and seen */
     meta[0] = WN_OLD_CLEAN_;
-    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) {
-        meta[1] |= STATE_WRITTEN;
-        stack_push(&inc->written, holder);
-    }
+    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) wn_inc_freeze_written(inc, holder);
     inc->met_young = false;
     drag_all(inc, holder, marking && is_marked(holder));
     if (WN_UNLIKELY(inc->met_young)) remember_again(inc, holder);
@@ -172,10 +169,7 @@ static void scan_card(incremental *inc, char *start, void *holder, bool marking)
     uint8_t *card = card_of(holder, low >> shift), *meta = wn_meta_(holder);
     if (!*card) return; /* recorded by two threads, and seen */
     *card = 0;
-    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) {
-        meta[1] |= STATE_WRITTEN;
-        stack_push(&inc->written, holder);
-    }
+    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) wn_inc_freeze_written(inc, holder);
     size_t from = low <= t->size ? 0 : (low - t->size) / t->item_size;
     size_t to = high <= t->size ? 0 : (high - t->size + t->item_size - 1) / t->item_size;
     if (to > length) to = length;
