@@ -6,6 +6,8 @@
  */
 #include "client/client.h"
 
+#include "collectors/incremental/stack.h"
+
 #include <sys/mman.h>
 
 enum { ANY = 1 };
@@ -83,9 +85,72 @@ static void what_frozen_objects_refer_to_lives(void **state) {
     }
 }
 
+/* The search for what finalizers need has no memory, so nothing is freed; what a finalizer then makes that is born old
+ * is looked at by the next major like anything else. */
+static pair *made;
+enum { MADE = 2000 };
+
+static void make_what_stays(wn_mutator *m, mortal *self) {
+    static const wn_type fixed_type = {
+        .name = "fixed", .size = sizeof(pair), WN_REFS(pair, a, b), .flags = WN_TYPE_PINNED};
+    (void)self;
+    feed();
+    for (long i = 0; i < MADE; i++) {
+        wn_root(m, pair *, p, client_new(m, &fixed_type));
+        wn_set(m, p, b, made);
+        wn_assign(m, made, p);
+        wn_move(m, made, a, client_pair(m, i, NULL, NULL));
+    }
+}
+
+static void what_is_made_after_a_search_that_failed_is_marked(void **state) {
+    (void)state;
+    enum { N = 5000 };
+    static const wn_type filler_type = {
+        .name = "filler", .size = sizeof(pair), WN_REFS(pair, a, b), .flags = WN_TYPE_PINNED};
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    assert_int_equal(wn_global(c.heap, &made), WN_OK);
+    wn_release(m, client_mortal(m, 1, NULL, NULL));
+    client_collect(m); /* the list of what is due has a segment */
+    {
+        wn_root(m, vector *, sparse, client_new_array(m, &vector_type, N));
+        for (size_t i = 0; i < 2 * N; i++) { /* blocks with room in them */
+            wn_root(m, pair *, p, client_new(m, &filler_type));
+            if (i % 2) wn_set(m, sparse, items[i / 2], p);
+        }
+        client_collect(m);
+        {
+            wn_root(m, mortal *, owner, client_mortal(m, 2, NULL, NULL));
+            wn_move(m, owner, a, client_new_array(m, &vector_type, N));
+            for (long i = 0; i < N; i++) wn_move(m, (vector *)owner->a, items[i], client_pair(m, i, NULL, NULL));
+        }
+        {
+            wn_root(m, mortal *, found, client_mortal(m, 3, NULL, NULL)); /* before there is too much to search */
+            found->will = make_what_stays;
+        }
+        starve(sizeof(stack_segment));
+        wn_collect(m, 2, NULL);
+        assert_true(feed() > 0);
+        assert_int_equal(client_finalized[3], 1);
+        for (int i = 0; i < 2; i++) {
+            client_collect(m);
+            long left = MADE;
+            for (pair *p = made; p; p = p->b) {
+                assert_true(wn_is_object(m, p->a));
+                assert_int_equal(((pair *)p->a)->id, --left);
+            }
+            assert_int_equal(left, 0);
+        }
+    }
+    assert_int_equal(wn_forget_global(m, &made), WN_OK);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
+        cmocka_unit_test(what_is_made_after_a_search_that_failed_is_marked),
     };
     return CLIENT_MAIN("starved", tests);
 }

@@ -387,9 +387,23 @@ void wn_inc_major_finish(incremental *inc) {
 void wn_inc_major_abort(incremental *inc) {
     wn_mark_drop(&inc->marker);
     while (inc->slices.n) stack_pop(&inc->slices);
-    WN_EACH_BLOCK(&inc->heap->space, c, b) wn_inc_sweep_forget_marks(b);
+    WN_EACH_BLOCK(&inc->heap->space, c, b) {
+        wn_inc_sweep_forget_marks(b);
+        b->epoch = inc->epoch; /* white as after a sweep, and so is what is born in it */
+    }
     inc->phase = IDLE;
     wn_inc_barrier_adjust(inc);
+}
+
+/* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
+static void give_up_search(incremental *inc) {
+    while (inc->search.n) stack_pop(&inc->search);
+    inc->drop_at = NULL;
+    wn_inc_major_abort(inc);
+    inc->bytes_at_sweep = wn_inc_major_used(inc);
+    inc->freed_objects = inc->freed_bytes = 0;
+    inc->phase = FINALIZING;
+    if (!inc->due.n) wn_inc_major_finish(inc);
 }
 
 static void pay(incremental *inc, size_t bytes) {
@@ -422,8 +436,11 @@ void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all
             }
             paid = FEW * OBJECT_BYTES;
             break;
-        case RESURRECTING:
-            if (!resurrect_some(inc)) {
+        case RESURRECTING: {
+            bool more = resurrect_some(inc);
+            if (WN_UNLIKELY(inc->marker.failed)) {
+                give_up_search(inc);
+            } else if (!more) {
                 inc->drop_at = NULL;
                 forget_dead_holders(inc);
                 inc->phase = SWEEPING;
@@ -432,15 +449,9 @@ void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all
                 if (inc->heap->space.expected < inc->blocks_at_sweep) inc->heap->space.expected = inc->blocks_at_sweep;
                 wn_inc_sweep_begin(inc);
             }
-            if (WN_UNLIKELY(inc->marker.failed)) {
-                /* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
-                while (inc->search.n) stack_pop(&inc->search);
-                wn_inc_major_abort(inc);
-                inc->phase = FINALIZING;
-                if (!inc->due.n) wn_inc_major_finish(inc);
-            }
             paid = FEW * OBJECT_BYTES;
             break;
+        }
         case SWEEPING:
             paid = wn_inc_sweep_next(inc);
             if (!paid) {
