@@ -9,6 +9,7 @@
 #include "collectors/incremental/stack.h"
 
 #include <sys/mman.h>
+#include <winnow/inspect.h>
 
 enum { ANY = 1 };
 static size_t refused;            /* calls for so many bytes get nothing; ANY: all calls */
@@ -147,10 +148,45 @@ static void what_is_made_after_a_search_that_failed_is_marked(void **state) {
     client_close(&c);
 }
 
+/* A long array's entry in a remembered set is two words, of which only one finds room. */
+static void a_remembered_card_is_whole_or_none(void **state) {
+    (void)state;
+    enum { PINS = 40 };
+    for (size_t room = 16; room <= 64; room *= 2) {
+        client c = open_quiet();
+        wn_mutator *m = c.m;
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, 5000));
+            wn_root(m, pair *, odd, client_pair(m, -1, NULL, NULL)); /* its entry is one word */
+            client_collect(m);
+            wn_move(m, odd, a, client_pair(m, -2, NULL, NULL));
+            assert_int_equal(wn_pin(m, odd->a), WN_OK);
+            for (long i = 0; i < PINS; i++) {
+                wn_move(m, all, items[i * 100], client_pair(m, i, NULL, NULL));
+                assert_int_equal(wn_pin(m, all->items[i * 100]), WN_OK);
+            }
+            wn_step_result r;
+            assert_int_equal(wn_collect_step(m, &r), WN_OK);
+            starve(2 * room * sizeof(void *));
+            do assert_int_equal(wn_collect_step(m, &r), WN_OK);
+            while (!r.major_is_done);
+            assert_true(feed() > 0);
+            assert_int_equal(wn_verify(m, stderr), 0);
+            for (long i = 0; i < PINS; i++) wn_unpin(m, all->items[i * 100]);
+            wn_unpin(m, odd->a);
+            client_collect(m);
+            for (long i = 0; i < PINS; i++) assert_int_equal(((pair *)all->items[i * 100])->id, i);
+            assert_int_equal(((pair *)odd->a)->id, -2);
+        }
+        client_close(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
         cmocka_unit_test(what_is_made_after_a_search_that_failed_is_marked),
+        cmocka_unit_test(a_remembered_card_is_whole_or_none),
     };
     return CLIENT_MAIN("starved", tests);
 }

@@ -672,8 +672,10 @@ static wn_status attach(mutator *m) {
 static void detach(mutator *m) {
     incremental *inc = inc_of(m->heap);
     wn_vector *r = remembered_of(m);
-    for (size_t i = 0; i < r->n; i++)
-        if (!wn_vector_push(&inc->kept, r->at[i])) inc->remembered_lost = true;
+    if (!wn_vector_reserve(&inc->kept, inc->kept.n + r->n))
+        inc->remembered_lost = true;
+    else
+        for (size_t i = 0; i < r->n; i++) wn_vector_push(&inc->kept, r->at[i]);
     wn_vector_free(r);
     free(own_of(m));
     m->state_of_collector = NULL;

@@ -107,7 +107,7 @@ typedef struct incremental {
     void **grey, **grey_top; /* moved, not yet scanned for young references; has room for a whole nursery */
     void **stayed;           /* young objects reached that could not move; as large */
     size_t stayed_n;
-    wn_vector kept;        /* remembered set of what refers to young objects that stayed */
+    wn_vector kept;        /* remembered set of what refers to young objects that stayed; entries as in `remembered` */
     bool met_young;        /* the object being scanned refers to one of those */
     bool no_room;          /* an object stayed because no old slot was to be had */
     wn_vector weak_moves;  /* of the minor going on: pairs, from where to where a weakly referenced object moved */

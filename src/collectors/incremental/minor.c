@@ -183,8 +183,12 @@ static void scan_card(incremental *inc, char *start, void *holder, bool marking)
         wn_each_item_ref(holder, t, from, to, drag_only, inc);
     if (WN_UNLIKELY(inc->met_young)) {
         *card = 1;
-        if (!wn_vector_push(&inc->kept, (void *)((uintptr_t)start | 1)) || !wn_vector_push(&inc->kept, holder))
+        if (wn_vector_reserve(&inc->kept, inc->kept.n + 2)) { /* never half of an entry */
+            wn_vector_push(&inc->kept, (void *)((uintptr_t)start | 1));
+            wn_vector_push(&inc->kept, holder);
+        } else {
             inc->remembered_lost = true;
+        }
     }
     scan_new(inc, marking);
 }
@@ -335,7 +339,7 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
 
     wn_vector kept = inc->kept; /* what has to be kept again goes into a new one */
     inc->kept = (wn_vector){0};
-    bool lost = inc->remembered_lost; /* then an entry of the sets may be half of one */
+    bool lost = inc->remembered_lost;
     inc->remembered_lost = false;
     if (WN_UNLIKELY(lost))
         scan_everything(inc, marking);
