@@ -70,6 +70,85 @@ static void collect_says_what_it_did(void **state) {
     client_close(&c);
 }
 
+/* What is pinned does not move, and is alive all the same; what dies young has taken bytes as well. */
+static void only_what_dies_is_counted(void **state) {
+    (void)state;
+    if (client_stressed()) skip();
+    enum { N = 1000, PINNED = 100 };
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_disable(c.heap);
+    wn_collect_result r;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, PINNED));
+        client_collect(m);
+        for (long i = 0; i < PINNED; i++) {
+            wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
+            assert_int_equal(wn_pin(m, all->items[i]), WN_OK);
+        }
+        for (int generation = 0; generation <= 2; generation++) {
+            assert_int_equal(wn_collect(m, generation, &r), WN_OK);
+            assert_int_equal(r.collected, 0);
+        }
+        for (long i = 0; i < PINNED; i++) wn_unpin(m, all->items[i]);
+        assert_int_equal(wn_collect(m, 2, &r), WN_OK);
+        assert_int_equal(r.collected, 0);
+        for (int generation = 0; generation <= 2 && client_moves(&c); generation += 2) {
+            for (long i = 0; i < N; i++) wn_release(m, client_pair(m, i, NULL, NULL));
+            assert_int_equal(wn_collect(m, generation, &r), WN_OK);
+            assert_int_equal(r.collected, N);
+            assert_int_equal(r.freed_bytes, N * sizeof(pair));
+        }
+    }
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
+static void nap(wn_mutator *m, mortal *self) {
+    (void)m, (void)self;
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+/* Steps tell what each has freed, and together what the collection has: also when finalizers take steps of their own.
+ */
+static void steps_add_up(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.pause_budget_ns = 200000; /* so that sweeping takes several */
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    if (!client_moves(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    wn_disable(c.heap);
+    for (int timed = 0; timed < 2; timed++) {
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, client_scaled(200000)));
+            for (size_t i = 0; i < all->length; i++) wn_move(m, all, items[i], client_pair(m, (long)i, NULL, NULL));
+            wn_collect(m, 0, NULL);
+        }
+        for (long i = 0; i < 5; i++) {
+            wn_root(m, mortal *, p, client_mortal(m, i, NULL, NULL));
+            p->will = nap;
+        }
+        wn_stats before, after;
+        wn_get_stats(c.heap, &before);
+        wn_step_result r = {0};
+        size_t objects = 0, bytes = 0;
+        do {
+            assert_int_equal(timed ? wn_collect_for(m, 200000, &r) : wn_collect_step(m, &r), WN_OK);
+            objects += r.freed_objects;
+            bytes += r.freed_bytes;
+        } while (!r.major_is_done);
+        wn_get_stats(c.heap, &after);
+        assert_int_equal(objects, after.generation[2].collected - before.generation[2].collected);
+        assert_true(bytes >= objects * sizeof(pair) || !objects);
+    }
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
 static void younger_collections_leave_older_garbage(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -327,6 +406,8 @@ static void names_are_names(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(collect_says_what_it_did),
+        cmocka_unit_test(only_what_dies_is_counted),
+        cmocka_unit_test(steps_add_up),
         cmocka_unit_test(younger_collections_leave_older_garbage),
         cmocka_unit_test(listeners_hear_start_and_stop),
         cmocka_unit_test(statistics_add_up),

@@ -60,8 +60,8 @@ static void tell_majors(mutator *m) {
     if (__atomic_exchange_n(&inc->tell_stop, false, __ATOMIC_RELAXED)) {
         wn_event e = {.kind = WN_EVENT_COLLECT_STOP,
                       .generation = 2,
-                      .result = {.collected = inc->freed_objects,
-                                 .freed_bytes = inc->freed_bytes,
+                      .result = {.collected = inc->freed_objects - inc->freed_objects_before,
+                                 .freed_bytes = inc->freed_bytes - inc->freed_bytes_before,
                                  .duration_ns = wn_os_now() - inc->started_at},
                       .bytes_before = inc->bytes_at_start,
                       .bytes_after = wn_inc_major_used(inc),
@@ -71,7 +71,7 @@ static void tell_majors(mutator *m) {
         s->majors++;
         s->collections++;
         s->generation[2].collections++;
-        s->generation[2].collected += inc->freed_objects;
+        s->generation[2].collected += e.result.collected;
         uint64_t number = s->majors;
         pthread_mutex_unlock(&m->heap->stats_lock);
         if (m->heap->options.trace)
@@ -79,7 +79,7 @@ static void tell_majors(mutator *m) {
                     "gc %llu incremental: %.1f -> %.1f MB in use, next at %.1f MB, %zu objects freed, %.1f ms from "
                     "start to end, %llu minors so far\n",
                     (unsigned long long)number, (double)e.bytes_before / 1e6, (double)e.bytes_after / 1e6,
-                    (double)inc->threshold / 1e6, inc->freed_objects, (double)e.result.duration_ns / 1e6,
+                    (double)inc->threshold / 1e6, e.result.collected, (double)e.result.duration_ns / 1e6,
                     (unsigned long long)inc->minors);
         wn_tell(m, &e);
         wn_after_collection(m);
@@ -111,8 +111,19 @@ static void adapt_window(incremental *inc, uint64_t ns, size_t handed) {
     inc->window = w < inc->nursery_size ? w : inc->nursery_size;
 }
 
-/* A minor, unless another thread ran one while this one waited for the world. `died`: how many objects, if not NULL. */
-static void minor(mutator *m, size_t *died) {
+/* With the world stopped: a minor that counts what it leaves behind. */
+static void counting_minor(mutator *m, wn_collect_result *result) {
+    incremental *inc = inc_of(m->heap);
+    inc->count_all = true;
+    wn_inc_minor_run(inc, m);
+    inc->count_all = false;
+    result->collected += inc->dead_objects;
+    result->freed_bytes += inc->dead_bytes;
+}
+
+/* A minor, unless another thread ran one while this one waited for the world. `result`: counts what died, unless NULL.
+ */
+static void minor(mutator *m, wn_collect_result *result) {
     incremental *inc = inc_of(m->heap);
     uint64_t seen = inc->minors, since = wn_os_now();
     wn_world_stop(m->heap, m);
@@ -120,11 +131,11 @@ static void minor(mutator *m, size_t *died) {
         wn_world_start(m->heap, m);
         return;
     }
-    inc->count_all = died != NULL;
     size_t handed = inc->handed;
-    wn_inc_minor_run(inc, m);
-    inc->count_all = false;
-    if (died && inc->young_objects > inc->moved_objects) *died = inc->young_objects - inc->moved_objects;
+    if (result)
+        counting_minor(m, result);
+    else
+        wn_inc_minor_run(inc, m);
     uint64_t ns = wn_os_now() - since;
     if (inc->phase == MARKING) {
         __atomic_fetch_add(&inc->owed, 2 * inc->moved_bytes, __ATOMIC_RELAXED);
@@ -258,10 +269,8 @@ static void full(mutator *m, wn_collect_result *result) {
             wn_inc_major_work(inc, m, UINT64_MAX, true);
         }
         if (inc->phase == IDLE) {
-            inc->count_all = true;
-            wn_inc_minor_run(inc, m);
-            inc->count_all = false;
-            result->collected += inc->young_objects - inc->moved_objects;
+            counting_minor(m, result);
+            size_t objects = inc->freed_objects, bytes = inc->freed_bytes;
             wn_inc_major_start(inc);
             for (;;) {
                 wn_inc_major_work(inc, m, UINT64_MAX, true);
@@ -270,8 +279,8 @@ static void full(mutator *m, wn_collect_result *result) {
                 wn_inc_major_try_to_end_marking(inc, UINT64_MAX);
                 if (inc->phase == IDLE) break; /* given up for want of memory */
             }
-            result->collected += inc->freed_objects;
-            result->freed_bytes += inc->freed_bytes;
+            result->collected += inc->freed_objects - objects;
+            result->freed_bytes += inc->freed_bytes - bytes;
         }
         note(inc, since, true, true);
         wn_world_start(heap, m);
@@ -293,7 +302,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result) 
         return WN_OK;
     }
     uint64_t since = wn_os_now();
-    minor(m, &result->collected);
+    minor(m, result);
     if (m->heap->options.stress && wn_may_collect(m)) {
         /* Under stress every chance is taken: a major is always under way, a short step at a time. */
         wn_world_stop(m->heap, m);
@@ -333,7 +342,6 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
     uint64_t since = wn_os_now();
     result->before = public_phase(inc->phase);
     size_t objects = inc->freed_objects, bytes = inc->freed_bytes;
-    if (inc->phase != SWEEPING) objects = bytes = 0; /* they count from zero when sweeping begins */
     if (!budget) {
         client_step(m, since + inc->target_ns, inc->heap->options.step_bytes);
     } else {
@@ -345,10 +353,8 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
     }
     result->after = public_phase(inc->phase);
     result->major_is_done = inc->phase == IDLE;
-    result->freed_objects = inc->phase == SWEEPING || result->before == WN_PHASE_SWEEPING || inc->phase == IDLE
-                                ? inc->freed_objects - objects
-                                : 0;
-    result->freed_bytes = result->freed_objects ? inc->freed_bytes - bytes : 0;
+    result->freed_objects = inc->freed_objects - objects;
+    result->freed_bytes = inc->freed_bytes - bytes;
     if (m->callbacks.n) wn_run_callbacks(m);
     tell_majors(m);
     result->duration_ns = wn_os_now() - since;

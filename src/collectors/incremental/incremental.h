@@ -157,7 +157,8 @@ typedef struct incremental {
     mutator *finalizer;    /* the thread that runs finalizers at this moment; atomic */
 
     /* what happened, for events, results and statistics; changed with the world stopped */
-    size_t freed_objects, freed_bytes; /* by this major's sweep so far */
+    size_t freed_objects, freed_bytes;               /* by all sweeps so far */
+    size_t freed_objects_before, freed_bytes_before; /* ... when this major's began */
     size_t bytes_at_start;
     size_t bytes_at_sweep; /* in use when sweeping began: what lives is that less what is freed */
     size_t blocks_at_sweep;
@@ -166,7 +167,7 @@ typedef struct incremental {
     bool tell_start, tell_stop;
     size_t live_max;                   /* in old slots and the nursery, before a minor */
     size_t moved_objects, moved_bytes; /* by the last minor */
-    size_t young_objects;              /* in the nursery before it, when `count_all` */
+    size_t dead_objects, dead_bytes;   /* that it left behind in the nursery, when `count_all` */
     bool count_all;
     uint64_t pieces_seen;
     uint64_t walked_objects, walked_bytes; /* of the pieces that were counted one by one */

@@ -359,9 +359,9 @@ static void set_threshold(incremental *inc) {
     const wn_options *o = &inc->heap->options;
     /* What was allocated while the sweep went on is not taken for live, or it would raise the threshold, and a higher
      * threshold makes for a longer sweep. */
-    size_t now = wn_inc_major_used(inc), lives = inc->bytes_at_sweep - inc->freed_bytes;
-    double used = (double)(inc->bytes_at_sweep > inc->freed_bytes && lives < now ? lives : now),
-           t = used * o->major_factor;
+    size_t now = wn_inc_major_used(inc), freed = inc->freed_bytes - inc->freed_bytes_before;
+    size_t lives = inc->bytes_at_sweep - freed;
+    double used = (double)(inc->bytes_at_sweep > freed && lives < now ? lives : now), t = used * o->major_factor;
     if (t > used + (double)o->max_delta) t = used + (double)o->max_delta;
     /* Bounded growth keeps a heap that was large for a moment from staying so; but not below what is in use anyway. */
     double from = used > (double)inc->threshold ? used : (double)inc->threshold;
@@ -401,7 +401,8 @@ static void give_up_search(incremental *inc) {
     inc->drop_at = NULL;
     wn_inc_major_abort(inc);
     inc->bytes_at_sweep = wn_inc_major_used(inc);
-    inc->freed_objects = inc->freed_bytes = 0;
+    inc->freed_objects_before = inc->freed_objects;
+    inc->freed_bytes_before = inc->freed_bytes;
     inc->phase = FINALIZING;
     if (!inc->due.n) wn_inc_major_finish(inc);
 }

@@ -283,7 +283,6 @@ static size_t close_pieces(incremental *inc) {
 static void count_pieces(incremental *inc, size_t unused) {
     size_t bytes = (size_t)0 - unused;
     bool telling = wn_inc_tenure_is_telling(inc);
-    inc->young_objects = 0;
     for (size_t i = inc->first_new; i < inc->pieces.n; i++) {
         stretch p = inc->pieces.at[i];
         bytes += (size_t)(p.end - p.start);
@@ -291,7 +290,6 @@ static void count_pieces(incremental *inc, size_t unused) {
         if (sampling && inc->pieces_seen % 16) continue;
         uint64_t objects = inc->walked_objects, walked = inc->walked_bytes;
         wn_inc_tenure_sample(inc, p, !telling ? 0 : sampling ? 16 : 1);
-        inc->young_objects += inc->walked_objects - objects;
         inc->nursery_objects += (double)(inc->walked_objects - objects);
         inc->nursery_bytes += (double)(inc->walked_bytes - walked);
         bytes -= inc->walked_bytes - walked;
@@ -300,6 +298,24 @@ static void count_pieces(incremental *inc, size_t unused) {
     if (!inc->count_all && inc->pieces_seen > 256 && (ptrdiff_t)bytes > 0) {
         inc->nursery_bytes += (double)bytes;
         inc->nursery_objects += (double)bytes * (double)inc->walked_objects / (double)inc->walked_bytes;
+    }
+}
+
+/* Counts what did not move and does not stay, for who wants to know. */
+static void count_dead(incremental *inc) {
+    inc->dead_objects = inc->dead_bytes = 0;
+    for (size_t i = 0; i < inc->pieces.n; i++) {
+        stretch p = inc->pieces.at[i];
+        for (char *o = p.start; o < p.end && *(uintptr_t *)o;) {
+            uintptr_t word = *(uintptr_t *)o;
+            bool moved = word & FORWARDED;
+            size_t slot = wn_slot_size_(wn_bytes_of(moved ? (void *)(word & ~(uintptr_t)FORWARDED) : o));
+            if (!moved && !(wn_meta_(o)[1] & STATE_STAYS)) {
+                inc->dead_objects++;
+                inc->dead_bytes += slot;
+            }
+            o += slot;
+        }
     }
 }
 
@@ -362,6 +378,7 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     inc->moved_bytes_total += inc->moved_bytes;
     inc->moved_objects_total += inc->moved_objects;
     count_pieces(inc, unused);
+    if (inc->count_all) count_dead(inc);
     if (!inc->keep_all) wn_inc_tenure_judge(inc);
     wn_inc_nursery_reset(inc);
     inc->minors++;
