@@ -206,6 +206,49 @@ static void listeners_hear_start_and_stop(void **state) {
     client_close(&c);
 }
 
+/* Each start is followed by one stop, also when what was begun is thrown away: for a full collection, which begins it
+ * anew, or for a freeze. */
+static void what_starts_stops(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    heard h = {0};
+    if (client_stressed() || wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT) { /* a cycle may be under way */
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, client_scaled(200000)));
+        for (size_t i = 0; i < all->length; i++) wn_move(m, all, items[i], client_pair(m, (long)i, NULL, NULL));
+        client_collect(m);
+        wn_disable(c.heap);
+        assert_int_equal(wn_add_listener(c.heap, listen, &h), WN_OK);
+        wn_stats before, after;
+        wn_get_stats(c.heap, &before);
+        for (int i = 0; i < 6; i++) {
+            wn_step_result r;
+            assert_int_equal(wn_collect_step(m, &r), WN_OK);
+            if (i % 3 == 1) {
+                assert_int_equal(wn_freeze(m), WN_OK);
+                assert_int_equal(wn_unfreeze(m), WN_OK);
+            }
+            if (i % 3 < 2) client_collect(m);
+            if (i % 3 == 2)
+                while (!r.major_is_done) assert_int_equal(wn_collect_step(m, &r), WN_OK);
+            assert_int_equal(h.open, 0);
+            assert_false(h.bad);
+        }
+        wn_get_stats(c.heap, &after);
+        assert_true(h.starts >= 6);
+        assert_int_equal(h.starts, h.stops);
+        assert_int_equal(h.collected, after.generation[2].collected - before.generation[2].collected);
+        if (client_moves(&c)) assert_int_equal(after.majors - before.majors, h.stops);
+        assert_int_equal(wn_remove_listener(c.heap, listen, &h), WN_OK);
+        wn_enable(c.heap);
+    }
+    client_close(&c);
+}
+
 static void statistics_add_up(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -410,6 +453,7 @@ int main(void) {
         cmocka_unit_test(steps_add_up),
         cmocka_unit_test(younger_collections_leave_older_garbage),
         cmocka_unit_test(listeners_hear_start_and_stop),
+        cmocka_unit_test(what_starts_stops),
         cmocka_unit_test(statistics_add_up),
         cmocka_unit_test(steps_lead_to_the_end),
         cmocka_unit_test(steps_lead_to_the_end_beside_a_finalizer),

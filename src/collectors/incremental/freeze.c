@@ -14,7 +14,7 @@
 /* A major that is under way is brought to a point where no colour means anything. */
 static void settle(incremental *inc, mutator *m) {
     if (inc->phase == SCANNING || inc->phase == MARKING)
-        wn_inc_major_abort(inc);
+        wn_inc_major_abort(inc, true);
     else
         wn_inc_major_work(inc, m, UINT64_MAX, true);
 }

@@ -47,17 +47,15 @@ static void note(incremental *inc, uint64_t since, bool minor, bool step) {
     wn_note_pause(heap, ns);
 }
 
-/* With the world running: tells listeners that a major has started or ended. */
-static void tell_majors(mutator *m) {
+static void tell_turn(mutator *m, bool start) {
     incremental *inc = inc_of(m->heap);
-    if (__atomic_exchange_n(&inc->tell_start, false, __ATOMIC_RELAXED)) {
+    if (start) {
         wn_event e = {.kind = WN_EVENT_COLLECT_START,
                       .generation = 2,
                       .after = WN_PHASE_SCANNING,
                       .bytes_before = inc->bytes_at_start};
         wn_tell(m, &e);
-    }
-    if (__atomic_exchange_n(&inc->tell_stop, false, __ATOMIC_RELAXED)) {
+    } else {
         wn_event e = {.kind = WN_EVENT_COLLECT_STOP,
                       .generation = 2,
                       .result = {.collected = inc->freed_objects - inc->freed_objects_before,
@@ -84,6 +82,15 @@ static void tell_majors(mutator *m) {
         wn_tell(m, &e);
         wn_after_collection(m);
     }
+}
+
+/* With the world running: tells listeners which majors have started and ended since this was asked last. */
+static void tell_majors(mutator *m) {
+    incremental *inc = inc_of(m->heap);
+    uint64_t told = __atomic_load_n(&inc->told, __ATOMIC_RELAXED);
+    while (WN_UNLIKELY(told != __atomic_load_n(&inc->turns, __ATOMIC_RELAXED)))
+        if (__atomic_compare_exchange_n(&inc->told, &told, told + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            tell_turn(m, told++ % 2 == 0);
 }
 
 /* ---- minors ------------------------------------------------------------------------------------------------------ */
@@ -255,17 +262,18 @@ static void full(mutator *m, wn_collect_result *result) {
     incremental *inc = inc_of(m->heap);
     wn_heap *heap = m->heap;
     uint64_t begun = wn_os_now();
+    tell_majors(m); /* of one that a freeze has ended */
     for (int pass = 0; pass < FINALIZE_PASSES; pass++) {
         uint64_t since = wn_os_now();
         wn_world_stop(heap, m);
-        if (is_marking(inc)) wn_inc_major_abort(inc);
+        if (is_marking(inc)) wn_inc_major_abort(inc, false);
         wn_inc_major_work(inc, m, UINT64_MAX, true);
         while (inc->phase == FINALIZING) {
             wn_world_start(heap, m);
             end_finalizing(m);
             tell_majors(m);
             wn_world_stop(heap, m);
-            if (is_marking(inc)) wn_inc_major_abort(inc); /* another thread has begun the next one already */
+            if (is_marking(inc)) wn_inc_major_abort(inc, false); /* another thread has begun the next one already */
             wn_inc_major_work(inc, m, UINT64_MAX, true);
         }
         if (inc->phase == IDLE) {

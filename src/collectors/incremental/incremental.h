@@ -163,8 +163,9 @@ typedef struct incremental {
     size_t bytes_at_sweep; /* in use when sweeping began: what lives is that less what is freed */
     size_t blocks_at_sweep;
     uint64_t started_at;
-    size_t pinned_at_stop; /* young objects that were pinned when the last major ended */
-    bool tell_start, tell_stop;
+    size_t pinned_at_stop;             /* young objects that were pinned when the last major ended */
+    uint64_t turns;                    /* beginnings and ends of majors: odd while one is under way; atomic */
+    uint64_t told;                     /* ... of which listeners have heard; atomic */
     size_t live_max;                   /* in old slots and the nursery, before a minor */
     size_t moved_objects, moved_bytes; /* by the last minor */
     size_t dead_objects, dead_bytes;   /* that it left behind in the nursery, when `count_all` */
@@ -301,8 +302,9 @@ void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all
 bool wn_inc_major_waits_for_minor(const incremental *inc);
 /* Right after a minor: ends marking unless more is left than can be marked before the deadline. */
 void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline);
-/* Forgets marking that has not ended: all is white again. */
-void wn_inc_major_abort(incremental *inc);
+/* Forgets what is marked: all is white again. The major is over, or else goes on: the caller begins marking anew, or
+ * has finalizers run. */
+void wn_inc_major_abort(incremental *inc, bool over);
 /* The finalizers that were due have run. */
 void wn_inc_major_finish(incremental *inc);
 /* A key becomes black: so do the values of its black ephemerons. */

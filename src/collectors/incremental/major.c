@@ -114,13 +114,18 @@ static void shade_roots(incremental *inc) {
     if (heap->options.conservative_stacks) wn_inc_conservative_scan(inc, shade_found);
 }
 
+/* A major begins or ends. */
+static void turn(incremental *inc) { __atomic_store_n(&inc->turns, inc->turns + 1, __ATOMIC_RELAXED); }
+
 void wn_inc_major_start(incremental *inc) {
     if (++inc->epoch == 0) inc->epoch = 2; /* 0 is that of a block that was just taken */
     wn_inc_old_retire(inc, true);          /* runs taken from here on are black */
     inc->written_at = (stack_at){inc->written.top, inc->written.top ? inc->written.top->n : 0};
-    inc->bytes_at_start = wn_inc_major_used(inc);
-    inc->started_at = wn_os_now();
-    inc->tell_start = true;
+    if (inc->turns % 2 == 0) {
+        turn(inc);
+        inc->bytes_at_start = wn_inc_major_used(inc);
+        inc->started_at = wn_os_now();
+    }
     __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
     inc->phase = SCANNING;
     if (WN_UNLIKELY(inc->written_lost)) wn_inc_freeze_search(inc, shade_found);
@@ -215,7 +220,7 @@ void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
         if (wn_os_now() >= deadline && !wn_inc_major_waits_for_minor(inc)) return;
     }
     if (inc->marker.failed) {
-        wn_inc_major_abort(inc); /* no memory for the marker's stack; nothing is freed before the next try */
+        wn_inc_major_abort(inc, true); /* no memory for the marker's stack; nothing is freed before the next try */
         return;
     }
     inc->weak_entries = NULL;
@@ -381,10 +386,10 @@ void wn_inc_major_finish(incremental *inc) {
     set_threshold(inc); /* now, because finalizers may have given back what their objects held outside the heap */
     inc->phase = IDLE;
     inc->pinned_at_stop = inc->pinned_young;
-    inc->tell_stop = true;
+    turn(inc);
 }
 
-void wn_inc_major_abort(incremental *inc) {
+void wn_inc_major_abort(incremental *inc, bool over) {
     wn_mark_drop(&inc->marker);
     while (inc->slices.n) stack_pop(&inc->slices);
     WN_EACH_BLOCK(&inc->heap->space, c, b) {
@@ -393,16 +398,19 @@ void wn_inc_major_abort(incremental *inc) {
     }
     inc->phase = IDLE;
     wn_inc_barrier_adjust(inc);
+    inc->freed_objects_before = inc->freed_objects;
+    inc->freed_bytes_before = inc->freed_bytes;
+    if (!over) return;
+    inc->pinned_at_stop = inc->pinned_young;
+    turn(inc);
 }
 
 /* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
 static void give_up_search(incremental *inc) {
     while (inc->search.n) stack_pop(&inc->search);
     inc->drop_at = NULL;
-    wn_inc_major_abort(inc);
+    wn_inc_major_abort(inc, false);
     inc->bytes_at_sweep = wn_inc_major_used(inc);
-    inc->freed_objects_before = inc->freed_objects;
-    inc->freed_bytes_before = inc->freed_bytes;
     inc->phase = FINALIZING;
     if (!inc->due.n) wn_inc_major_finish(inc);
 }
