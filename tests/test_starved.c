@@ -182,11 +182,52 @@ static void a_remembered_card_is_whole_or_none(void **state) {
     }
 }
 
+/* A full collection without memory for marking says so, and counts nothing that an earlier one has freed. */
+static void a_collection_without_memory_is_an_error(void **state) {
+    (void)state;
+    enum { FAN = 1000, DEPTH = 200, DEAD = 300 };
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    wn_collect_result r;
+    {
+        {
+            wn_root(m, vector *, dead, client_new_array(m, &vector_type, DEAD));
+            for (long i = 0; i < DEAD; i++) wn_move(m, dead, items[i], client_pair(m, i, NULL, NULL));
+            wn_collect(m, 0, NULL);
+        }
+        assert_int_equal(wn_collect(m, 2, &r), WN_OK);
+        assert_int_equal(r.collected, DEAD + 1);
+        wn_root(m, vector *, first, client_new_array(m, &vector_type, FAN));
+        wn_root(m, vector *, last, NULL);
+        wn_assign(m, last, first);
+        for (int i = 0; i < DEPTH; i++) { /* which needs more than a marker's stack begins with */
+            for (long k = 1; k < FAN; k++) {
+                wn_move(m, last, items[k], client_new_array(m, &vector_type, 1));
+                wn_move(m, (vector *)last->items[k], items[0], client_pair(m, k, NULL, NULL));
+            }
+            wn_move(m, last, items[0], client_new_array(m, &vector_type, FAN));
+            wn_assign(m, last, last->items[0]);
+        }
+        wn_collect(m, 0, NULL);
+        starve(ANY);
+        wn_status status = wn_collect(m, 2, &r);
+        assert_true(feed() > 0);
+        assert_int_equal(status, WN_ERR_MEMORY);
+        assert_non_null(strstr(wn_error_message(), "memory"));
+        assert_int_equal(r.collected, 0);
+        assert_int_equal(r.freed_bytes, 0);
+        assert_int_equal(wn_collect(m, 2, &r), WN_OK);
+        assert_int_equal(r.collected, 0);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
         cmocka_unit_test(what_is_made_after_a_search_that_failed_is_marked),
         cmocka_unit_test(a_remembered_card_is_whole_or_none),
+        cmocka_unit_test(a_collection_without_memory_is_an_error),
     };
     return CLIENT_MAIN("starved", tests);
 }

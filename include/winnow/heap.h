@@ -98,7 +98,8 @@ typedef struct wn_collect_result {
 /* Collects. `generation` 0, 1, 2 as in CPython's gc.collect(); the youngest, the young and the whole heap. Collectors
  * without that many take: below the highest, a minor collection (or nothing); the highest, everything reachable only
  * from garbage is freed when the call returns (with finalizer_thread, but for what waits for a finalizer). `result` may
- * be NULL. A safepoint; runs finalizers and callbacks. */
+ * be NULL. A safepoint; runs finalizers and callbacks. WN_ERR_MEMORY: there was no memory to find out what is
+ * unreachable, and the older generations are as they were. */
 WN_API wn_status wn_collect(wn_mutator *m, int generation, wn_collect_result *result);
 
 /* The states of an incremental major collection. */

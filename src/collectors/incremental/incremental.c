@@ -257,11 +257,13 @@ static bool end_finalizing(mutator *m) {
     return any;
 }
 
-/* Everything unreachable goes: a major from start to end, with its finalizers, as often as those make new garbage. */
-static void full(mutator *m, wn_collect_result *result) {
+/* Everything unreachable goes: a major from start to end, with its finalizers, as often as those make new garbage.
+ * WN_ERR_MEMORY, without a text: there was none for that, and what is old and unreachable is still there. */
+static wn_status full(mutator *m, wn_collect_result *result) {
     incremental *inc = inc_of(m->heap);
     wn_heap *heap = m->heap;
     uint64_t begun = wn_os_now();
+    wn_status status = WN_OK;
     tell_majors(m); /* of one that a freeze has ended */
     for (int pass = 0; pass < FINALIZE_PASSES; pass++) {
         uint64_t since = wn_os_now();
@@ -289,6 +291,7 @@ static void full(mutator *m, wn_collect_result *result) {
             }
             result->collected += inc->freed_objects - objects;
             result->freed_bytes += inc->freed_bytes - bytes;
+            status = inc->gave_up ? WN_ERR_MEMORY : WN_OK;
         }
         note(inc, since, true, true);
         wn_world_start(heap, m);
@@ -299,6 +302,7 @@ static void full(mutator *m, wn_collect_result *result) {
         if (!ran) break;
     }
     result->duration_ns = wn_os_now() - begun;
+    return status;
 }
 
 static wn_status collect(mutator *m, int generation, wn_collect_result *result) {
@@ -306,8 +310,10 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result) 
     wn_collect_result ignored = {0};
     if (!result) result = &ignored;
     if (generation == 2) {
-        full(m, result);
-        return WN_OK;
+        if (!full(m, result)) return WN_OK;
+        return wn_fail(WN_ERR_MEMORY,
+                       "no memory for marking: only what was young has been collected; give back some, and "
+                       "collect again");
     }
     uint64_t since = wn_os_now();
     minor(m, result);

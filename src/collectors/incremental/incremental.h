@@ -136,6 +136,7 @@ typedef struct incremental {
     stack_at finalizable_at;
     stack_segment **drop_at;
     stack due;         /* whose finalizers run next, last first */
+    bool gave_up;      /* the last major ended early for want of memory, and freed nothing */
     stack written;     /* frozen objects that were written since */
     bool written_lost; /* no memory for one of those: the next major has to search for them */
     stack_at written_at;

@@ -127,6 +127,7 @@ void wn_inc_major_start(incremental *inc) {
         inc->started_at = wn_os_now();
     }
     __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
+    inc->gave_up = false;
     inc->phase = SCANNING;
     if (WN_UNLIKELY(inc->written_lost)) wn_inc_freeze_search(inc, shade_found);
     wn_inc_barrier_adjust(inc);
@@ -220,6 +221,7 @@ void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
         if (wn_os_now() >= deadline && !wn_inc_major_waits_for_minor(inc)) return;
     }
     if (inc->marker.failed) {
+        inc->gave_up = true;
         wn_inc_major_abort(inc, true); /* no memory for the marker's stack; nothing is freed before the next try */
         return;
     }
@@ -407,6 +409,7 @@ void wn_inc_major_abort(incremental *inc, bool over) {
 
 /* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
 static void give_up_search(incremental *inc) {
+    inc->gave_up = true;
     while (inc->search.n) stack_pop(&inc->search);
     inc->drop_at = NULL;
     wn_inc_major_abort(inc, false);
