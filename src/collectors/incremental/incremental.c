@@ -34,15 +34,15 @@ static wn_phase public_phase(phase p) {
 
 /* ---- telling ----------------------------------------------------------------------------------------------------- */
 
-/* With the world stopped: counts a pause and notes what happened. */
-static void note(incremental *inc, uint64_t since, bool minor, bool step) {
+/* With the world stopped: counts a pause and notes what happened in it. */
+static void note(incremental *inc, uint64_t since, uint64_t minors, bool step) {
     wn_heap *heap = inc->heap;
     uint64_t ns = wn_os_now() - since;
     pthread_mutex_lock(&heap->stats_lock);
-    heap->stats.minors += minor;
+    heap->stats.minors += minors;
     heap->stats.steps += step;
-    heap->stats.generation[0].collections += minor;
-    heap->stats.collections += minor;
+    heap->stats.generation[0].collections += minors;
+    heap->stats.collections += minors;
     pthread_mutex_unlock(&heap->stats_lock);
     wn_note_pause(heap, ns);
 }
@@ -129,8 +129,8 @@ static void counting_minor(mutator *m, wn_collect_result *result) {
 }
 
 /* A minor, unless another thread ran one while this one waited for the world. `result`: counts what died, unless NULL.
- */
-static void minor(mutator *m, wn_collect_result *result) {
+ * `major`: one that waits for a minor goes on. */
+static void minor(mutator *m, wn_collect_result *result, bool major) {
     incremental *inc = inc_of(m->heap);
     uint64_t seen = inc->minors, since = wn_os_now();
     wn_world_stop(m->heap, m);
@@ -146,7 +146,7 @@ static void minor(mutator *m, wn_collect_result *result) {
     uint64_t ns = wn_os_now() - since;
     if (inc->phase == MARKING) {
         __atomic_fetch_add(&inc->owed, 2 * inc->moved_bytes, __ATOMIC_RELAXED);
-        wn_inc_major_try_to_end_marking(inc, since + inc->target_ns);
+        if (major) wn_inc_major_try_to_end_marking(inc, since + inc->target_ns);
     }
     adapt_window(inc, ns, handed);
     wn_event e = {.kind = WN_EVENT_MINOR,
@@ -154,7 +154,7 @@ static void minor(mutator *m, wn_collect_result *result) {
                   .bytes_after = wn_inc_major_used(inc),
                   .bytes_before = wn_inc_major_used(inc) - inc->moved_bytes,
                   .pinned = inc->pinned_young};
-    note(inc, since, true, false);
+    note(inc, since, 1, false);
     wn_world_start(m->heap, m);
     wn_tell(m, &e);
 }
@@ -202,7 +202,7 @@ static void step(mutator *m, uint64_t deadline, bool all) {
     e.after = public_phase(inc->phase);
     e.bytes_after = wn_inc_major_used(inc);
     e.result.duration_ns = wn_os_now() - since;
-    note(inc, since, false, true);
+    note(inc, since, 0, true);
     wn_world_start(m->heap, m);
     wn_tell(m, &e);
 }
@@ -238,7 +238,7 @@ static void pace(mutator *m, size_t bytes) {
         } else if (owed >= inc->heap->options.step_bytes) {
             /* A nursery's worth was allocated elsewhere: what is born old must not put the end of marking off. */
             __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
-            minor(m, NULL);
+            minor(m, NULL, wn_may_collect(m));
         }
     }
     tell_majors(m);
@@ -268,6 +268,7 @@ static wn_status full(mutator *m, wn_collect_result *result) {
     for (int pass = 0; pass < FINALIZE_PASSES; pass++) {
         uint64_t since = wn_os_now();
         wn_world_stop(heap, m);
+        uint64_t minors = inc->minors;
         if (is_marking(inc)) wn_inc_major_abort(inc, false);
         wn_inc_major_work(inc, m, UINT64_MAX, true);
         while (inc->phase == FINALIZING) {
@@ -293,9 +294,10 @@ static wn_status full(mutator *m, wn_collect_result *result) {
             result->freed_bytes += inc->freed_bytes - bytes;
             status = inc->gave_up ? WN_ERR_MEMORY : WN_OK;
         }
-        note(inc, since, true, true);
+        minors = inc->minors - minors;
+        note(inc, since, minors, true);
         wn_world_start(heap, m);
-        wn_tell(m, &(wn_event){.kind = WN_EVENT_MINOR});
+        while (minors--) wn_tell(m, &(wn_event){.kind = WN_EVENT_MINOR});
         wn_tell(m, &(wn_event){.kind = WN_EVENT_STEP, .generation = 2, .after = public_phase(inc->phase)});
         bool ran = end_finalizing(m);
         tell_majors(m);
@@ -316,7 +318,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result) 
                        "collect again");
     }
     uint64_t since = wn_os_now();
-    minor(m, result);
+    minor(m, result, wn_may_collect(m));
     if (m->heap->options.stress && wn_may_collect(m)) {
         /* Under stress every chance is taken: a major is always under way, a short step at a time. */
         wn_world_stop(m->heap, m);
@@ -346,7 +348,7 @@ static void client_step(mutator *m, uint64_t deadline, size_t owed) {
         if (inc->phase == IDLE) wn_inc_major_start(inc);
         wn_world_start(m->heap, m);
     }
-    if (wn_inc_major_waits_for_minor(inc)) minor(m, NULL);
+    if (wn_inc_major_waits_for_minor(inc)) minor(m, NULL, true);
     __atomic_store_n(&inc->owed, owed, __ATOMIC_RELAXED);
     step(m, deadline, false);
 }
@@ -356,6 +358,7 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
     uint64_t since = wn_os_now();
     result->before = public_phase(inc->phase);
     size_t objects = inc->freed_objects, bytes = inc->freed_bytes;
+    size_t owed = __atomic_load_n(&inc->owed, __ATOMIC_RELAXED);
     if (!budget) {
         client_step(m, since + inc->target_ns, inc->heap->options.step_bytes);
     } else {
@@ -365,6 +368,8 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
             client_step(m, deadline, (size_t)-1);
         } while (inc->phase != IDLE && wn_os_now() < deadline);
     }
+    /* What this was to do and did not is not owed by whoever allocates next. */
+    if (__atomic_load_n(&inc->owed, __ATOMIC_RELAXED) > owed) __atomic_store_n(&inc->owed, owed, __ATOMIC_RELAXED);
     result->after = public_phase(inc->phase);
     result->major_is_done = inc->phase == IDLE;
     result->freed_objects = inc->freed_objects - objects;
@@ -378,7 +383,7 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
 static void poll(mutator *m) {
     incremental *inc = inc_of(m->heap);
     if (m->fast.nested) return;
-    if (remembered_of(m)->n >= inc->remembered_max) minor(m, NULL);
+    if (remembered_of(m)->n >= inc->remembered_max) minor(m, NULL, wn_may_collect(m));
     run_due(m, wn_os_now() + inc->target_ns);
     tell_majors(m);
 }
@@ -456,7 +461,7 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     if ((size_t)(b->limit - b->cursor) < slot) pace(m, PIECE);
     o = young_slot(m, slot, false);
     if (!o && !m->fast.nested) {
-        minor(m, NULL);
+        minor(m, NULL, wn_may_collect(m));
         run_due(m, wn_os_now() + inc->target_ns);
         tell_majors(m);
         o = young_slot(m, slot, false);
