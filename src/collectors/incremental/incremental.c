@@ -524,27 +524,37 @@ static void unpin(mutator *m, void *object) {
     pthread_mutex_unlock(&inc->lock);
 }
 
-/* An old object's address; a young one's future address, which is reserved for it. */
+/* Under the lock: the identity of a young object that has one, else 0. */
+static uintptr_t known_identity(incremental *inc, void *young) {
+    map_entry *e = wn_inc_map_find(&inc->shadows, young);
+    if (e) return e->value;
+    return __atomic_load_n(&wn_meta_(young)[1], __ATOMIC_RELAXED) & STATE_SHADOWED ? (uintptr_t)young : 0;
+}
+
+/* An old object's address; a young one's future address, which is reserved for it. Without memory for that it is the
+ * address it has, where it stays from then on. */
 static uintptr_t identity(mutator *m, void *object) {
     incremental *inc = inc_of(m->heap);
     if (!is_young(inc, object)) return (uintptr_t)object;
     pthread_mutex_lock(&inc->lock);
-    map_entry *e = wn_inc_map_find(&inc->shadows, object);
-    uintptr_t id = e ? e->value : 0;
+    uintptr_t id = known_identity(inc, object);
     pthread_mutex_unlock(&inc->lock);
     if (id) return id;
     void *place = wn_inc_old_reserve(inc, wn_bytes_of(object));
     pthread_mutex_lock(&inc->lock);
-    e = place ? wn_inc_map_enter(&inc->shadows, object) : NULL;
-    if (e && !e->value) {
-        e->value = (uintptr_t)place;
+    id = known_identity(inc, object);
+    if (!id) {
+        map_entry *e = place ? wn_inc_map_enter(&inc->shadows, object) : NULL;
+        if (e) {
+            e->value = (uintptr_t)place;
+            place = NULL;
+        } else {
+            inc->settled++;
+        }
         set_state(object, STATE_SHADOWED);
-        place = NULL;
+        id = known_identity(inc, object);
     }
-    id = e ? e->value : (uintptr_t)object;
     pthread_mutex_unlock(&inc->lock);
-    /* Without memory the object stays where it is from now on. */
-    if (!e) pin(m, object);
     if (place) wn_inc_old_unreserve(inc, place);
     return id;
 }

@@ -36,7 +36,8 @@ enum {
     STATE_WRITTEN = WN_STATE_TRACKED_,
     /* state byte: a young object that stays where it is in the minor going on, and was reached */
     STATE_STAYS = WN_STATE_SCRATCH_,
-    /* state byte: a young object that has a shadow */
+    /* state byte: a young object that has a shadow; or, if it is not on the list of those, its address is its identity,
+     * and it stays there */
     STATE_SHADOWED = WN_STATE_OWN_,
     REMEMBERED_NS = 150, /* what scanning an entry of a remembered set may cost: the object is a cache miss */
     /* block flags: some of its slots are frozen */
@@ -99,7 +100,8 @@ typedef struct incremental {
     bool asked;       /* some alloc bits of the nursery are set */
     map pins;         /* how often an object is pinned */
     size_t pinned_young;
-    map shadows; /* where a young object whose identity was asked for will be moved */
+    map shadows;    /* where a young object whose identity was asked for will be moved */
+    size_t settled; /* young objects whose address is their identity */
 
     /* minor.c */
     wn_buffer_ room[WN_KINDS][WN_CLASSES_]; /* old slots, the next to be taken */

@@ -8,8 +8,8 @@
  * (step Minor of the model). New old objects are black because the runs of slots they are taken from were blackened
  * when they were taken (old.c).
  *
- * An object that cannot move, because it is pinned or because no old slot is to be had, stays, is scanned where it is,
- * and whatever old object refers to it stays in the remembered set.
+ * An object that cannot move, because it is pinned, because its address is its identity or because no old slot is to
+ * be had, stays, is scanned where it is, and whatever old object refers to it stays in the remembered set.
  */
 #include "incremental.h"
 
@@ -71,6 +71,7 @@ static WN_NOINLINE void *move_noted(incremental *inc, void *o, const wn_type *t,
     void *to;
     if (meta[1] & STATE_SHADOWED) {
         map_entry *e = wn_inc_map_find(&inc->shadows, o);
+        if (!e) return met(inc, o);
         to = (void *)e->value;
         wn_inc_map_remove(&inc->shadows, e);
         /* It may have been reserved before marking began. */
@@ -258,8 +259,12 @@ static void bury(incremental *inc, mutator *m) {
             if (state & WN_STATE_WEAK_) wn_weak_target_died(m, o, weakref_is_alive, inc, &inc->values);
             if (state & STATE_SHADOWED) {
                 map_entry *e = wn_inc_map_find(&inc->shadows, o);
-                wn_inc_old_unreserve(inc, (void *)e->value);
-                wn_inc_map_remove(&inc->shadows, e);
+                if (e) {
+                    wn_inc_old_unreserve(inc, (void *)e->value);
+                    wn_inc_map_remove(&inc->shadows, e);
+                } else {
+                    inc->settled--;
+                }
             }
             bytes[j] = 0;
         }
@@ -374,7 +379,7 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
         }
     weak_moved(inc, inc->weak_moves.at, inc->weak_moves.n / 2);
     inc->weak_moves.n = 0;
-    if (heap->weak.live || inc->shadows.n) bury(inc, m);
+    if (heap->weak.live || inc->shadows.n || inc->settled) bury(inc, m);
     inc->moved_bytes_total += inc->moved_bytes;
     inc->moved_objects_total += inc->moved_objects;
     count_pieces(inc, unused);
