@@ -264,6 +264,8 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out);
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
 void wn_tell(mutator *m, const wn_event *event);
+/* Whether the calling thread is calling listeners of the heap. */
+bool wn_is_telling(const wn_heap *heap);
 /* Adds one pause to the statistics. */
 void wn_note_pause(wn_heap *heap, uint64_t ns);
 

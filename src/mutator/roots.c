@@ -80,8 +80,10 @@ wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data) {
     return s ? WN_OK : wn_fail(WN_ERR_MEMORY, "no memory to add a listener");
 }
 
-/* Whether this thread is calling listeners of the heap. */
+/* The heap whose listeners this thread is calling. */
 static _Thread_local const wn_heap *telling;
+
+bool wn_is_telling(const wn_heap *heap) { return telling == heap; }
 
 wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data) {
     wn_status status = WN_ERR_STATE;

@@ -206,6 +206,37 @@ static void listeners_hear_start_and_stop(void **state) {
     client_close(&c);
 }
 
+/* A collection asked for in the middle of one is refused. */
+static void ask_again(wn_mutator *m, const wn_event *event, void *data) {
+    unsigned *refused = data;
+    if (event->kind != WN_EVENT_COLLECT_START && event->kind != WN_EVENT_COLLECT_STOP) return;
+    wn_step_result r;
+    if (wn_collect(m, 2, NULL) == WN_ERR_STATE && wn_collect_step(m, &r) == WN_ERR_STATE) ++*refused;
+}
+
+static void listeners_ask_for_no_collection(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (client_stressed() || wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT) { /* not on a thread of its own */
+        client_close(&c);
+        skip();
+    }
+    unsigned refused = 0;
+    heard h = {0};
+    client_collect(m);
+    assert_int_equal(wn_add_listener(c.heap, listen, &h), WN_OK);
+    assert_int_equal(wn_add_listener(c.heap, ask_again, &refused), WN_OK);
+    client_collect(m);
+    assert_true(refused > 0);
+    assert_int_equal(refused, h.starts + h.stops);
+    assert_false(h.bad);
+    assert_int_equal(wn_remove_listener(c.heap, ask_again, &refused), WN_OK);
+    client_collect(m);
+    assert_int_equal(wn_remove_listener(c.heap, listen, &h), WN_OK);
+    client_close(&c);
+}
+
 /* Each start is followed by one stop, also when what was begun is thrown away: for a full collection, which begins it
  * anew, or for a freeze. */
 static void what_starts_stops(void **state) {
@@ -490,6 +521,7 @@ int main(void) {
         cmocka_unit_test(steps_add_up),
         cmocka_unit_test(younger_collections_leave_older_garbage),
         cmocka_unit_test(listeners_hear_start_and_stop),
+        cmocka_unit_test(listeners_ask_for_no_collection),
         cmocka_unit_test(what_starts_stops),
         cmocka_unit_test(statistics_add_up),
         cmocka_unit_test(steps_lead_to_the_end),

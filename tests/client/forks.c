@@ -168,7 +168,8 @@ static void fork_while_other_threads_run(void **state) {
     client_close(&c);
 }
 
-/* The one thread that is attached has written to what is old, and does not fork: another does, which is not attached. */
+/* The one thread that is attached has written to what is old, and does not fork: another does, which is not attached.
+ */
 static wn_heap *of_writer;
 static vector *written;
 static _Atomic bool has_written, may_end;

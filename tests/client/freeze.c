@@ -120,6 +120,24 @@ static void weak_references_and_finalizers_over_a_freeze(void **state) {
     client_close(&c);
 }
 
+/* It would move what is young. */
+static void no_freeze_in_a_no_collect_scope(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_no_collect_begin(m);
+    pair *undeclared = client_new(m, &pair_type);
+    undeclared->id = 1;
+    assert_int_equal(wn_freeze(m), WN_ERR_STATE);
+    assert_non_null(strstr(wn_error_message(), "wn_freeze"));
+    assert_true(wn_is_object(m, undeclared));
+    assert_int_equal(undeclared->id, 1);
+    wn_release(m, undeclared);
+    wn_no_collect_end(m);
+    assert_int_equal(wn_frozen_count(c.heap), 0);
+    client_close(&c);
+}
+
 static void freezing_again_adds(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -149,6 +167,7 @@ int main(void) {
         cmocka_unit_test(references_from_frozen_objects_are_roots),
         cmocka_unit_test(counting_goes_on_in_frozen_objects),
         cmocka_unit_test(weak_references_and_finalizers_over_a_freeze),
+        cmocka_unit_test(no_freeze_in_a_no_collect_scope),
         cmocka_unit_test(freezing_again_adds),
     };
     return CLIENT_MAIN("freeze", tests);

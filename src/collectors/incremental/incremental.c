@@ -623,6 +623,7 @@ static void stats(wn_heap *heap, wn_stats *s) {
 
 /* ---- a heap's and a thread's beginning and end ------------------------------------------------------------------- */
 
+/* One range of one chunk: the option's range sees to that. */
 static size_t nursery_size(const wn_heap *heap) {
     size_t n = heap->options.nursery;
     if (!n) {
@@ -630,8 +631,6 @@ static size_t nursery_size(const wn_heap *heap) {
         if (n < 512 << 10) n = 512 << 10;
         if (n > 4 << 20) n = 4 << 20;
     }
-    size_t most = WN_CHUNK_SIZE - WN_CHUNK_HEADER; /* one range of one chunk */
-    if (n > most) n = most;
     if (heap->options.heap_limit && n > heap->options.heap_limit / 8) n = heap->options.heap_limit / 8;
     if (n < 2 * PIECE) n = 2 * PIECE;
     return n & ~(size_t)(WN_BLOCK_SIZE - 1);
