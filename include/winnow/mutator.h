@@ -138,7 +138,7 @@ WN_API wn_status wn_global(wn_heap *heap, void *variable);
 WN_API wn_status wn_forget_global(wn_mutator *m, void *variable);
 
 /* Adds a scanner that a collection calls to learn the references of a runtime's own stack or tables: it calls
- * wn_visit(tracer, &slot) for each. Called while the mutators stand still; it declares and removes no root itself.
+ * wn_visit(tracer, &slot) for each. Called while the mutators stand still; it calls nothing else of the library.
  * Under counting, each such reference must also have been counted (wn_retain), and the scanner serves only to find
  * cycles faster. Any thread adds and removes; when the latter returns, no collection is calling the scanner any more.
  */

@@ -325,6 +325,57 @@ static void statistics_add_up(void **state) {
     client_close(&c);
 }
 
+/* Statistics are read by a thread of no heap while objects are made, move and die. */
+static _Atomic bool over;
+static _Atomic unsigned wrong;
+
+static void *read_statistics(void *heap) {
+    uint64_t objects = 0, bytes = 0;
+    do {
+        wn_stats s;
+        wn_get_stats(heap, &s);
+        if (s.allocated_objects > 1u << 30 || s.allocated_bytes > (uint64_t)1 << 40) atomic_fetch_or(&wrong, 1);
+        if (s.heap_bytes > s.heap_bytes_max) atomic_fetch_or(&wrong, 2);
+        if (s.live_bytes > s.live_bytes_max) atomic_fetch_or(&wrong, 4);
+        if (s.nursery_used > s.nursery_bytes) atomic_fetch_or(&wrong, 8);
+        /* What was handed out to a thread and not used may be taken back. */
+        if (s.allocated_objects + 8192 < objects || s.allocated_bytes + (512 << 10) < bytes)
+            atomic_fetch_or(&wrong, 16);
+        objects = s.allocated_objects;
+        bytes = s.allocated_bytes;
+    } while (!atomic_load(&over));
+    return heap;
+}
+
+static void statistics_are_read_meanwhile(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.nursery = 1 << 20;
+    for (int round = 0; round < (client_stressed() ? 1 : 20); round++) {
+        client c = client_open(&o);
+        wn_mutator *m = c.m;
+        atomic_store(&over, false);
+        atomic_store(&wrong, 0);
+        pthread_t reader;
+        assert_int_equal(pthread_create(&reader, NULL, read_statistics, c.heap), 0);
+        {
+            wn_root(m, pair *, list, NULL);
+            for (size_t i = 0; i < (client_stressed() ? 100 : client_scaled(60000)); i++)
+                wn_take(m, list, client_pair(m, (long)i, list, NULL));
+            if (round % 4 == 0) {
+                assert_int_equal(wn_freeze(m), WN_OK);
+                assert_int_equal(wn_unfreeze(m), WN_OK);
+            }
+            client_collect(m);
+            atomic_store(&over, true);
+            pthread_join(reader, NULL);
+            for (pair *next; list; wn_take(m, list, next)) next = wn_keep(m, list->a); /* not all at once */
+        }
+        assert_int_equal(wrong, 0);
+        client_close(&c);
+    }
+}
+
 static void steps_lead_to_the_end(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -524,6 +575,7 @@ int main(void) {
         cmocka_unit_test(listeners_ask_for_no_collection),
         cmocka_unit_test(what_starts_stops),
         cmocka_unit_test(statistics_add_up),
+        cmocka_unit_test(statistics_are_read_meanwhile),
         cmocka_unit_test(steps_lead_to_the_end),
         cmocka_unit_test(time_given_once_is_not_owed),
         cmocka_unit_test(steps_lead_to_the_end_beside_a_finalizer),

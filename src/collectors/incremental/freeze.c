@@ -31,7 +31,7 @@ void wn_inc_freeze_all(incremental *inc, mutator *m) {
             if (is_frozen(o) || wn_type_of(o) == &wn_inc_shadow_type) continue;
             wn_meta_(o)[1] |= WN_STATE_GENERATION_;
             set_mark(o);
-            inc->frozen++;
+            __atomic_fetch_add(&inc->frozen, 1, __ATOMIC_RELAXED);
             b->flags |= BLOCK_FROZEN;
         }
     }
@@ -96,6 +96,6 @@ void wn_inc_freeze_undo(incremental *inc, mutator *m) {
     }
     while (inc->written.n) stack_pop(&inc->written);
     inc->written_lost = false;
-    inc->frozen = 0;
+    __atomic_store_n(&inc->frozen, 0, __ATOMIC_RELAXED);
     wn_inc_barrier_adjust(inc);
 }

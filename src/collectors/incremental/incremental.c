@@ -115,7 +115,9 @@ static void adapt_window(incremental *inc, uint64_t ns, size_t handed) {
     double most = 2 * (double)inc->target_ns / inc->ns_per_byte;
     if ((double)w > most) w = (size_t)most;
     if (w < WINDOW_MIN) w = WINDOW_MIN;
+    pthread_mutex_lock(&inc->counts_lock);
     inc->window = w < inc->nursery_size ? w : inc->nursery_size;
+    pthread_mutex_unlock(&inc->counts_lock);
 }
 
 /* With the world stopped: a minor that counts what it leaves behind. */
@@ -594,27 +596,34 @@ static wn_status unfreeze(mutator *m) {
     wn_inc_freeze_undo(inc_of(m->heap), m);
     return WN_OK;
 }
-static size_t frozen(const wn_heap *heap) { return inc_of(heap)->frozen; }
+static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&inc_of(heap)->frozen, __ATOMIC_RELAXED); }
 
 static void flush(mutator *m) { wn_inc_old_retire(inc_of(m->heap), false); }
 static void trim(mutator *m) { wn_inc_old_retire(inc_of(m->heap), true); }
 
 static void stats(wn_heap *heap, wn_stats *s) {
     incremental *inc = inc_of(heap);
+    const wn_space *space = &heap->space;
+    pthread_mutex_lock(&inc->counts_lock);
     pthread_mutex_lock(&inc->lock);
-    /* Moving takes slots as allocation does, but makes no object. */
-    s->allocated_objects += (uint64_t)inc->nursery_objects - inc->moved_objects_total;
-    s->allocated_bytes += (uint64_t)inc->nursery_bytes - inc->moved_bytes_total;
+    /* Moving takes slots as allocation does, but makes no object. All are read between two minors. */
+    s->allocated_objects = __atomic_load_n(&space->allocated_objects, __ATOMIC_RELAXED) +
+                           (uint64_t)inc->nursery_objects - inc->moved_objects_total;
+    s->allocated_bytes = __atomic_load_n(&space->allocated_bytes, __ATOMIC_RELAXED) + (uint64_t)inc->nursery_bytes -
+                         inc->moved_bytes_total;
     /* The nursery has an entry of its own; here only what is used of it counts. */
     s->heap_bytes -= inc->nursery_size - inc->handed;
     s->heap_bytes_max -= inc->nursery_size - inc->window;
+    if (s->heap_bytes_max < s->heap_bytes)
+        s->heap_bytes_max = s->heap_bytes; /* more than the window may be handed out */
     s->nursery_bytes = inc->nursery_size;
     s->nursery_used = inc->handed;
-    s->frozen = inc->frozen;
+    s->frozen = frozen(heap);
     s->live_bytes += inc->handed;
     if (s->live_bytes_max < inc->live_max) s->live_bytes_max = inc->live_max;
     if (s->live_bytes_max < s->live_bytes) s->live_bytes_max = s->live_bytes;
     pthread_mutex_unlock(&inc->lock);
+    pthread_mutex_unlock(&inc->counts_lock);
     pthread_mutex_lock(&heap->world);
     for (const mutator *m = heap->mutators; m; m = m->next)
         s->barrier_slow += __atomic_load_n(&m->barrier_slow, __ATOMIC_RELAXED);
@@ -642,13 +651,17 @@ static wn_status init(wn_heap *heap) {
     inc->heap = heap;
     heap->state = inc;
     pthread_mutex_init(&inc->lock, NULL);
+    pthread_mutex_init(&inc->counts_lock, NULL);
     wn_mark_pool_make(&inc->pool);
     wn_mark_make(&inc->marker, &inc->pool);
     inc->epoch = 2;
     if (!wn_inc_nursery_init(inc, nursery_size(heap))) {
         wn_inc_nursery_fini(inc);
         wn_mark_pool_drop(&inc->pool);
+        pthread_mutex_destroy(&inc->lock);
+        pthread_mutex_destroy(&inc->counts_lock);
         free(inc);
+        heap->state = NULL;
         return wn_fail(
             WN_ERR_MEMORY,
             "no memory for the nursery: raise heap_limit (it is %zu bytes; 0: none) or make `nursery` smaller",
@@ -687,6 +700,7 @@ static void fini(wn_heap *heap) {
     wn_vector_free(&inc->values);
     wn_vector_free(&inc->weak_moves);
     pthread_mutex_destroy(&inc->lock);
+    pthread_mutex_destroy(&inc->counts_lock);
     free(inc);
     heap->state = NULL;
 }
@@ -718,6 +732,7 @@ static void detach(mutator *m) {
 static void before_fork(wn_heap *heap) {
     incremental *inc = inc_of(heap);
     wn_inc_old_retire(inc, true); /* nobody could for the threads that the child does not have */
+    pthread_mutex_lock(&inc->counts_lock);
     pthread_mutex_lock(&inc->lock);
     inc->alone_at_fork = true;
     for (const mutator *m = heap->mutators; m; m = m->next)
@@ -731,6 +746,7 @@ static void after_fork(wn_heap *heap, bool child) {
     /* Nor will such a thread end what it was finalizing. */
     if (child && inc->finalizer != wn_mutator_of(wn_current(heap))) inc->finalizer = NULL;
     pthread_mutex_unlock(&inc->lock);
+    pthread_mutex_unlock(&inc->counts_lock);
 }
 
 const wn_collector wn_collector_incremental = {

@@ -86,6 +86,8 @@ typedef struct tenure {
 typedef struct incremental {
     wn_heap *heap;
     pthread_mutex_t lock; /* for mutators that run: the nursery's stretches, the old buffers, pins, finalizable */
+    /* For statistics, which any thread reads: held while objects move, and by who reads. Before `lock`. */
+    pthread_mutex_t counts_lock;
 
     /* nursery.c */
     char *nursery;
@@ -142,7 +144,7 @@ typedef struct incremental {
     stack written;     /* frozen objects that were written since */
     bool written_lost; /* no memory for one of those: the next major has to search for them */
     stack_at written_at;
-    size_t frozen;
+    size_t frozen;      /* atomic */
     void *weak_entries; /* the table that weak_at refers to */
     size_t weak_at;
     wn_vector values; /* of ephemerons that lost their keys; of no interest here */

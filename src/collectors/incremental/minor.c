@@ -340,6 +340,7 @@ static void move_all(incremental *inc, bool marking) {
 void wn_inc_minor_run(incremental *inc, mutator *m) {
     wn_heap *heap = inc->heap;
     bool marking = is_marking(inc);
+    pthread_mutex_lock(&inc->counts_lock);
     inc->moved_bytes = inc->moved_objects = 0;
     inc->no_room = false;
     size_t unused = close_pieces(inc);
@@ -387,4 +388,5 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     if (!inc->keep_all) wn_inc_tenure_judge(inc);
     wn_inc_nursery_reset(inc);
     inc->minors++;
+    pthread_mutex_unlock(&inc->counts_lock);
 }
