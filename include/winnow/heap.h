@@ -28,7 +28,7 @@ typedef struct wn_options {
     unsigned reclaim_slice; /* objects reclaimed at most per safepoint; 2,000. WN_ALL: everything at once */
 
     /* incremental */
-    size_t nursery;           /* bytes; half the last-level cache share, between 512 KiB and 4 MiB */
+    size_t nursery;           /* bytes, below 32 MiB; half the last-level cache share, between 512 KiB and 4 MiB */
     double major_factor;      /* a major starts when the heap has grown by this factor; 1.82 */
     double growth;            /* the threshold grows by at most this factor from one major to the next; 1.4 */
     size_t min_heap;          /* no major below this many bytes; 8 nurseries */
@@ -100,7 +100,8 @@ typedef struct wn_collect_result {
  * without that many take: below the highest, a minor collection (or nothing); the highest, everything reachable only
  * from garbage is freed when the call returns (but for what waits for a finalizer on another thread: of the option
  * finalizer_thread, or of another's collection). `result` may be NULL. A safepoint; runs finalizers and callbacks.
- * WN_ERR_STATE inside a no-collect scope; a collector may keep one open around finalizers and listeners. */
+ * WN_ERR_STATE inside a no-collect scope; a collector may keep one open around finalizers and listeners. WN_ERR_MEMORY:
+ * there was no memory to find out what is unreachable, and the older generations are as they were. */
 WN_API wn_status wn_collect(wn_mutator *m, int generation, wn_collect_result *result);
 
 /* The states of an incremental major collection. */
@@ -121,7 +122,7 @@ typedef struct wn_step_result {
 } wn_step_result;
 
 /* Runs one step of a major collection, starting one if none is under way (PyPy's gc.collect_step). Collectors that
- * have no steps run a whole collection and say so by major_is_done. */
+ * have no steps run a whole collection and say so by major_is_done. A safepoint, as the next. */
 WN_API wn_status wn_collect_step(wn_mutator *m, wn_step_result *result);
 /* Works on collection for about `budget_ns`, then returns; stops early when a major collection is done. */
 WN_API wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *result);
@@ -140,7 +141,8 @@ WN_API void wn_get_threshold(const wn_heap *heap, unsigned threshold[3]);
 WN_API void wn_get_count(const wn_heap *heap, unsigned count[3]);
 
 /* Moves every object alive into a permanent generation that no collection looks at: before fork() in a pre-fork
- * server. References from frozen objects stay roots. wn_unfreeze gives them back as the oldest generation. */
+ * server. References from frozen objects stay roots. WN_ERR_STATE inside a no-collect scope, because objects may move;
+ * a collector may keep one open around finalizers. wn_unfreeze gives them back as the oldest generation. */
 WN_API wn_status wn_freeze(wn_mutator *m);
 WN_API wn_status wn_unfreeze(wn_mutator *m);
 WN_API size_t wn_frozen_count(const wn_heap *heap);
@@ -171,8 +173,8 @@ typedef struct wn_event {
 } wn_event;
 
 /* Hears events, on the thread that collects. START and STOP of counting and incremental are called at a safepoint and
- * may allocate; all others must not. When wn_remove_listener returns, no thread of the collector's is calling the
- * listener any more. */
+ * may allocate; all others must not, and none asks for a collection (WN_ERR_STATE). When wn_remove_listener returns, no
+ * thread of the collector's is calling the listener any more. */
 typedef void (*wn_listener)(wn_mutator *m, const wn_event *event, void *data);
 WN_API wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data);
 WN_API wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data);

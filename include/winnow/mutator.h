@@ -136,14 +136,17 @@ static inline void wn_release(wn_mutator *m, void *object) {
 }
 
 /* Declares a variable outside any object (a static, a field of a malloc'd struct) as a root until wn_forget_global.
- * It starts with whatever it holds, as an owned reference; assign with wn_assign and wn_take. */
+ * It starts with whatever it holds, as an owned reference; assign with wn_assign and wn_take. Any thread, but one that
+ * is not attached, or is in a blocking section, has no references: the variable is then NULL. */
 WN_API wn_status wn_global(wn_heap *heap, void *variable);
 /* The reference in it is released by m, the variable set to NULL. */
 WN_API wn_status wn_forget_global(wn_mutator *m, void *variable);
 
 /* Adds a scanner that a collection calls to learn the references of a runtime's own stack or tables: it calls
- * wn_visit(tracer, &slot) for each. Called while the mutators stand still. Under counting, each such reference must
- * also have been counted (wn_retain), and the scanner serves only to find cycles faster. */
+ * wn_visit(tracer, &slot) for each. Called while the mutators stand still; it calls nothing else of the library.
+ * Under counting, each such reference must also have been counted (wn_retain), and the scanner serves only to find
+ * cycles faster. Any thread adds and removes; when the latter returns, no collection is calling the scanner any more.
+ */
 typedef void (*wn_root_scanner)(wn_tracer *tracer, void *data);
 WN_API wn_status wn_add_root_scanner(wn_heap *heap, wn_root_scanner scanner, void *data);
 WN_API wn_status wn_remove_root_scanner(wn_heap *heap, wn_root_scanner scanner, void *data);

@@ -47,7 +47,9 @@ enum {
  *             from any thread, possibly while the object is half filled (its bytes start as zero). It must only read
  *             the object, must not allocate, and must visit exactly the references that were stored by wn_set/wn_move.
  *   finalize  runs once, when the object has become unreachable and before anything of it is taken apart (PEP 442);
- *             may do everything a mutator may, including storing the object somewhere: then it is resurrected.
+ *             may do everything a mutator may, including storing the object somewhere: then it is resurrected. Should
+ *             be short: it is no safepoint, so other threads' collections may wait for its end, unless it blocks
+ *             (wn_block_begin).
  *   clear     drops references so as to break a cycle; default: every reference is set to NULL.
  *   release   runs when the memory is about to be reused, after the last call of the others: to give back what lies
  *             outside the heap (a file, a malloc block that trace reads). It must not touch other objects nor call the

@@ -97,7 +97,7 @@ struct wn_heap {
     unsigned stop_depth;
     bool brief; /* it will be over before a thread that sleeps would be awake again */
 
-    pthread_mutex_t roots_lock; /* guards the four below; the collector reads them with the world stopped */
+    pthread_mutex_t roots_lock; /* guards the four below; with the world stopped, too */
     wn_vector globals;
     struct wn_root_scanner_entry *scanners;
     struct wn_listener_entry *listeners;
@@ -264,7 +264,7 @@ static WN_ALWAYS_INLINE void wn_each_local_root(mutator *m, void (*visit)(void *
 }
 
 /* Visits the address of every root but the immortals: locals of all mutators, globals, scanners, due callbacks, the
- * garbage list. The world is stopped. */
+ * garbage list. The world is stopped; roots_lock is taken inside. */
 void wn_each_root(wn_heap *heap, void (*visit)(void **slot, void *context), void *context);
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */

@@ -186,7 +186,8 @@ void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
         return NULL;
     }
     void *o = allocate(m, type, bytes);
-    if (o) *(size_t *)((char *)o + type->length_at) = length;
+    /* A collector that lets other threads walk what this one makes has set it already, and they read it. */
+    if (o && wn_length_of(o, type) != length) *(size_t *)((char *)o + type->length_at) = length;
     return o;
 }
 
@@ -304,7 +305,9 @@ wn_status wn_collect(wn_mutator *fast, int generation, wn_collect_result *result
                        generation);
     if (fast->nested)
         return wn_fail(WN_ERR_STATE, "wn_collect inside a no-collect scope or a collection: call it after "
-                                     "wn_no_collect_end, outside of finalizers and listeners");
+                                     "wn_no_collect_end, outside of finalizers");
+    if (wn_is_telling(m->heap))
+        return wn_fail(WN_ERR_STATE, "wn_collect by a listener: call it when the event is over");
     return m->heap->collector->collect(m, generation, result);
 }
 
@@ -316,6 +319,8 @@ static wn_status step(wn_mutator *fast, uint64_t budget, wn_step_result *result)
     if (!usable(m, "wn_collect_step")) return WN_ERR_STATE;
     if (fast->nested)
         return wn_fail(WN_ERR_STATE, "wn_collect_step inside a no-collect scope or a collection: call it afterwards");
+    if (wn_is_telling(m->heap))
+        return wn_fail(WN_ERR_STATE, "wn_collect_step by a listener: call it when the event is over");
     if (m->heap->collector->step) return m->heap->collector->step(m, budget, result);
     wn_collect_result whole = {0};
     wn_status s = m->heap->collector->collect(m, 2, &whole);
@@ -335,6 +340,8 @@ wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *resu
 wn_status wn_freeze(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     if (!usable(m, "wn_freeze")) return WN_ERR_STATE;
+    if (fast->nested) /* what is young would move */
+        return wn_fail(WN_ERR_STATE, "wn_freeze inside a no-collect scope or a collection: call it afterwards");
     wn_world_stop(m->heap, m);
     wn_status s = m->heap->collector->freeze(m);
     wn_world_start(m->heap, m);

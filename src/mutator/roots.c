@@ -81,7 +81,7 @@ wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data) {
     return s ? WN_OK : wn_fail(WN_ERR_MEMORY, "no memory to add a listener");
 }
 
-/* Whether this thread is calling listeners of the heap. */
+/* The heap whose listeners this thread is calling. */
 static _Thread_local const wn_heap *telling;
 bool wn_is_telling(const wn_heap *heap) { return telling == heap; }
 
@@ -137,8 +137,11 @@ void wn_each_root(wn_heap *heap, void (*visit)(void **slot, void *context), void
         wn_each_local_root(m, visit, context);
         for (size_t i = 0; i < m->callbacks.n; i++) visit(&m->callbacks.at[i], context);
     }
-    for (size_t i = 0; i < heap->globals.n; i++) visit((void **)heap->globals.at[i], context);
     for (size_t i = 0; i < heap->garbage.n; i++) visit(&heap->garbage.at[i], context);
     struct wn_tracer tracer = {visit, context};
+    /* A thread that is not attached may declare some at this moment, and it does not stand still. */
+    pthread_mutex_lock(&heap->roots_lock);
+    for (size_t i = 0; i < heap->globals.n; i++) visit((void **)heap->globals.at[i], context);
     for (size_t i = 0; i < heap->scanner_count; i++) heap->scanners[i].scan(&tracer, heap->scanners[i].data);
+    pthread_mutex_unlock(&heap->roots_lock);
 }

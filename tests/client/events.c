@@ -1,6 +1,10 @@
 /* events.c - results of collections, listeners, statistics, histograms, steps. */
 #include "client.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
 typedef struct heard {
     unsigned starts, stops, open, minors, steps, slices;
     size_t collected, uncollectable;
@@ -62,6 +66,85 @@ static void collect_says_what_it_did(void **state) {
     assert_int_equal(r.collected, 0);
     for (size_t i = 0; i < n; i++) wn_release(m, client_new(m, &pair_type)); /* acyclic: not the collector's work */
     if (client_counts(&c)) assert_int_equal(client_collect(m).collected, 0);
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
+/* What is pinned does not move, and is alive all the same; what dies young has taken bytes as well. */
+static void only_what_dies_is_counted(void **state) {
+    (void)state;
+    if (client_stressed()) skip();
+    enum { N = 1000, PINNED = 100 };
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_disable(c.heap);
+    wn_collect_result r;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, PINNED));
+        client_collect(m);
+        for (long i = 0; i < PINNED; i++) {
+            wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
+            assert_int_equal(wn_pin(m, all->items[i]), WN_OK);
+        }
+        for (int generation = 0; generation <= 2; generation++) {
+            assert_int_equal(wn_collect(m, generation, &r), WN_OK);
+            assert_int_equal(r.collected, 0);
+        }
+        for (long i = 0; i < PINNED; i++) wn_unpin(m, all->items[i]);
+        assert_int_equal(wn_collect(m, 2, &r), WN_OK);
+        assert_int_equal(r.collected, 0);
+        for (int generation = 0; generation <= 2 && client_moves(&c); generation += 2) {
+            for (long i = 0; i < N; i++) wn_release(m, client_pair(m, i, NULL, NULL));
+            assert_int_equal(wn_collect(m, generation, &r), WN_OK);
+            assert_int_equal(r.collected, N);
+            assert_int_equal(r.freed_bytes, N * sizeof(pair));
+        }
+    }
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
+static void nap(wn_mutator *m, mortal *self) {
+    (void)m, (void)self;
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+/* Steps tell what each has freed, and together what the collection has: also when finalizers take steps of their own.
+ */
+static void steps_add_up(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.pause_budget_ns = 200000; /* so that sweeping takes several */
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    if (!client_moves(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    wn_disable(c.heap);
+    for (int timed = 0; timed < 2; timed++) {
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, client_scaled(200000)));
+            for (size_t i = 0; i < all->length; i++) wn_move(m, all, items[i], client_pair(m, (long)i, NULL, NULL));
+            wn_collect(m, 0, NULL);
+        }
+        for (long i = 0; i < 5; i++) {
+            wn_root(m, mortal *, p, client_mortal(m, i, NULL, NULL));
+            p->will = nap;
+        }
+        wn_stats before, after;
+        wn_get_stats(c.heap, &before);
+        wn_step_result r = {0};
+        size_t objects = 0, bytes = 0;
+        do {
+            assert_int_equal(timed ? wn_collect_for(m, 200000, &r) : wn_collect_step(m, &r), WN_OK);
+            objects += r.freed_objects;
+            bytes += r.freed_bytes;
+        } while (!r.major_is_done);
+        wn_get_stats(c.heap, &after);
+        assert_int_equal(objects, after.generation[2].collected - before.generation[2].collected);
+        assert_true(bytes >= objects * sizeof(pair) || !objects);
+    }
     wn_enable(c.heap);
     client_close(&c);
 }
@@ -150,6 +233,80 @@ static void listeners_may_allocate_when_an_automatic_collection_starts(void **st
         }
 }
 
+/* A collection asked for in the middle of one is refused. */
+static void ask_again(wn_mutator *m, const wn_event *event, void *data) {
+    unsigned *refused = data;
+    if (event->kind != WN_EVENT_COLLECT_START && event->kind != WN_EVENT_COLLECT_STOP) return;
+    wn_step_result r;
+    if (wn_collect(m, 2, NULL) == WN_ERR_STATE && wn_collect_step(m, &r) == WN_ERR_STATE) ++*refused;
+}
+
+static void listeners_ask_for_no_collection(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (client_stressed() || wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT) { /* not on a thread of its own */
+        client_close(&c);
+        skip();
+    }
+    unsigned refused = 0;
+    heard h = {0};
+    client_collect(m);
+    assert_int_equal(wn_add_listener(c.heap, listen, &h), WN_OK);
+    assert_int_equal(wn_add_listener(c.heap, ask_again, &refused), WN_OK);
+    client_collect(m);
+    assert_true(refused > 0);
+    assert_int_equal(refused, h.starts + h.stops);
+    assert_false(h.bad);
+    assert_int_equal(wn_remove_listener(c.heap, ask_again, &refused), WN_OK);
+    client_collect(m);
+    assert_int_equal(wn_remove_listener(c.heap, listen, &h), WN_OK);
+    client_close(&c);
+}
+
+/* Each start is followed by one stop, also when what was begun is thrown away: for a full collection, which begins it
+ * anew, or for a freeze. */
+static void what_starts_stops(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    heard h = {0};
+    if (client_stressed() || wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT) { /* a cycle may be under way */
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, client_scaled(200000)));
+        for (size_t i = 0; i < all->length; i++) wn_move(m, all, items[i], client_pair(m, (long)i, NULL, NULL));
+        client_collect(m);
+        wn_disable(c.heap);
+        assert_int_equal(wn_add_listener(c.heap, listen, &h), WN_OK);
+        wn_stats before, after;
+        wn_get_stats(c.heap, &before);
+        for (int i = 0; i < 6; i++) {
+            wn_step_result r;
+            assert_int_equal(wn_collect_step(m, &r), WN_OK);
+            if (i % 3 == 1) {
+                assert_int_equal(wn_freeze(m), WN_OK);
+                assert_int_equal(wn_unfreeze(m), WN_OK);
+            }
+            if (i % 3 < 2) client_collect(m);
+            if (i % 3 == 2)
+                while (!r.major_is_done) assert_int_equal(wn_collect_step(m, &r), WN_OK);
+            assert_int_equal(h.open, 0);
+            assert_false(h.bad);
+        }
+        wn_get_stats(c.heap, &after);
+        assert_true(h.starts >= 6);
+        assert_int_equal(h.starts, h.stops);
+        assert_int_equal(h.collected, after.generation[2].collected - before.generation[2].collected);
+        if (client_moves(&c)) assert_int_equal(after.majors - before.majors, h.stops);
+        assert_int_equal(wn_remove_listener(c.heap, listen, &h), WN_OK);
+        wn_enable(c.heap);
+    }
+    client_close(&c);
+}
+
 static void statistics_add_up(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -177,6 +334,11 @@ static void statistics_add_up(void **state) {
         assert_true(b.majors > a.majors);
         assert_int_equal(b.minors - a.minors, h.minors);
         assert_int_equal(b.steps - a.steps, h.steps);
+        /* On a collector that moves, a full collection takes one before marking, and one to end it. */
+        wn_get_stats(c.heap, &a);
+        client_collect(m);
+        wn_get_stats(c.heap, &b);
+        if (client_moves(&c)) assert_true(b.minors - a.minors >= 2);
     }
     assert_true(b.collections > a.collections);
     assert_true(b.gc_cpu_ns > a.gc_cpu_ns);
@@ -212,6 +374,57 @@ static void both_stops_of_a_collection_are_pauses(void **state) {
     assert_int_equal(s[1].pause.count - s[0].pause.count, 1);
     assert_int_equal(s[2].pause.count - s[1].pause.count, 2);
     client_close(&c);
+}
+
+/* Statistics are read by a thread of no heap while objects are made, move and die. */
+static _Atomic bool over;
+static _Atomic unsigned wrong;
+
+static void *read_statistics(void *heap) {
+    uint64_t objects = 0, bytes = 0;
+    do {
+        wn_stats s;
+        wn_get_stats(heap, &s);
+        if (s.allocated_objects > 1u << 30 || s.allocated_bytes > (uint64_t)1 << 40) atomic_fetch_or(&wrong, 1);
+        if (s.heap_bytes > s.heap_bytes_max) atomic_fetch_or(&wrong, 2);
+        if (s.live_bytes > s.live_bytes_max) atomic_fetch_or(&wrong, 4);
+        if (s.nursery_used > s.nursery_bytes) atomic_fetch_or(&wrong, 8);
+        /* What was handed out to a thread and not used may be taken back. */
+        if (s.allocated_objects + 8192 < objects || s.allocated_bytes + (512 << 10) < bytes)
+            atomic_fetch_or(&wrong, 16);
+        objects = s.allocated_objects;
+        bytes = s.allocated_bytes;
+    } while (!atomic_load(&over));
+    return heap;
+}
+
+static void statistics_are_read_meanwhile(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.nursery = 1 << 20;
+    for (int round = 0; round < (client_stressed() ? 1 : 20); round++) {
+        client c = client_open(&o);
+        wn_mutator *m = c.m;
+        atomic_store(&over, false);
+        atomic_store(&wrong, 0);
+        pthread_t reader;
+        assert_int_equal(pthread_create(&reader, NULL, read_statistics, c.heap), 0);
+        {
+            wn_root(m, pair *, list, NULL);
+            for (size_t i = 0; i < (client_stressed() ? 100 : client_scaled(60000)); i++)
+                wn_take(m, list, client_pair(m, (long)i, list, NULL));
+            if (round % 4 == 0) {
+                assert_int_equal(wn_freeze(m), WN_OK);
+                assert_int_equal(wn_unfreeze(m), WN_OK);
+            }
+            client_collect(m);
+            atomic_store(&over, true);
+            pthread_join(reader, NULL);
+            for (pair *next; list; wn_take(m, list, next)) next = wn_keep(m, list->a); /* not all at once */
+        }
+        assert_int_equal(wrong, 0);
+        client_close(&c);
+    }
 }
 
 static void steps_lead_to_the_end(void **state) {
@@ -256,6 +469,91 @@ static void steps_lead_to_the_end(void **state) {
     }
     client_collect(m);
     client_close(&c);
+}
+
+/* A step that was cut short leaves the rest to the next step, not to whoever allocates. */
+static void time_given_once_is_not_owed(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.min_heap = (size_t)1 << 40;
+    o.nursery = 2 << 20;
+    o.step_bytes = 64 << 10; /* little is owed for what is allocated */
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    if (!client_moves(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, client_scaled(1000000)));
+        for (size_t i = 0; i < all->length; i++) wn_move(m, all, items[i], client_pair(m, (long)i, all, NULL));
+        client_collect(m);
+        for (int timed = 0; timed < 2; timed++) {
+            wn_step_result r;
+            assert_int_equal(timed ? wn_collect_for(m, 1, &r) : wn_collect_step(m, &r), WN_OK);
+            assert_false(r.major_is_done);
+            wn_stats before, after;
+            wn_get_stats(c.heap, &before);
+            for (size_t i = 0; i < (1 << 20) / sizeof(pair); i++) wn_release(m, client_new(m, &pair_type));
+            wn_get_stats(c.heap, &after);
+            assert_true(after.steps - before.steps <= 2);
+            client_collect(m);
+        }
+    }
+    client_close(&c);
+}
+
+/* Another thread is in the middle of a finalizer, and will wait for this one to stand still. */
+static wn_heap *of_both;
+static _Atomic bool finalizing, stepping;
+
+static void take_a_while(wn_mutator *m, mortal *self) {
+    (void)self;
+    wn_block_begin(m);
+    atomic_store(&finalizing, true);
+    while (!atomic_load(&stepping)) sched_yield();
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    wn_block_end(m);
+}
+
+static void *die_and_collect(void *data) {
+    wn_mutator *m;
+    if (wn_attach(of_both, &m)) return NULL;
+    {
+        wn_root(m, mortal *, p, wn_new(m, &mortal_type));
+        if (p) p->will = take_a_while;
+    }
+    wn_status s = wn_collect(m, 2, NULL);
+    wn_detach(m);
+    return s ? NULL : data;
+}
+
+static void steps_lead_to_the_end_beside_a_finalizer(void **state) {
+    (void)state;
+    for (int timed = 0; timed < 2; timed++) {
+        client c = client_open(NULL);
+        wn_mutator *m = c.m;
+        of_both = c.heap;
+        atomic_store(&finalizing, false);
+        atomic_store(&stepping, false);
+        pthread_t other;
+        assert_int_equal(pthread_create(&other, NULL, die_and_collect, &c), 0);
+        wn_block_begin(m);
+        while (!atomic_load(&finalizing)) sched_yield();
+        wn_block_end(m);
+        atomic_store(&stepping, true);
+        wn_step_result r = {0};
+        for (int steps = 0; !r.major_is_done; steps++) {
+            assert_int_equal(timed ? wn_collect_for(m, 1000000, &r) : wn_collect_step(m, &r), WN_OK);
+            assert_true(steps < (timed ? 10000 : 10000000));
+        }
+        wn_block_begin(m);
+        void *result = NULL;
+        pthread_join(other, &result);
+        wn_block_end(m);
+        assert_non_null(result);
+        client_close(&c);
+    }
 }
 
 static void histograms_answer_within_six_percent(void **state) {
@@ -321,12 +619,19 @@ static void names_are_names(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(collect_says_what_it_did),
+        cmocka_unit_test(only_what_dies_is_counted),
+        cmocka_unit_test(steps_add_up),
         cmocka_unit_test(younger_collections_leave_older_garbage),
         cmocka_unit_test(listeners_hear_start_and_stop),
         cmocka_unit_test(listeners_may_allocate_when_an_automatic_collection_starts),
         cmocka_unit_test(statistics_add_up),
         cmocka_unit_test(both_stops_of_a_collection_are_pauses),
+        cmocka_unit_test(listeners_ask_for_no_collection),
+        cmocka_unit_test(what_starts_stops),
+        cmocka_unit_test(statistics_are_read_meanwhile),
         cmocka_unit_test(steps_lead_to_the_end),
+        cmocka_unit_test(time_given_once_is_not_owed),
+        cmocka_unit_test(steps_lead_to_the_end_beside_a_finalizer),
         cmocka_unit_test(histograms_answer_within_six_percent),
         cmocka_unit_test(names_are_names),
     };

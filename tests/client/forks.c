@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -245,12 +246,80 @@ static void a_child_does_what_a_sleeping_thread_left(void **state) {
     client_close(&c);
 }
 
+/* The one thread that is attached has written to what is old, and does not fork: another does, which is not attached.
+ */
+static wn_heap *of_writer;
+static vector *written;
+static _Atomic bool has_written, may_end;
+enum { WRITTEN = 50 };
+
+static void *write_and_block(void *data) {
+    wn_mutator *m;
+    if (wn_attach(of_writer, &m)) return NULL;
+    if (wn_global(of_writer, &written)) return NULL;
+    wn_take(m, written, wn_new_array(m, &vector_type, WRITTEN));
+    for (int i = 0; i < 2; i++) wn_collect(m, 0, NULL);
+    for (long i = 0; i < WRITTEN; i++) {
+        pair *p = wn_new(m, &pair_type);
+        p->id = i;
+        wn_move(m, written, items[i], p);
+    }
+    wn_block_begin(m);
+    atomic_store(&has_written, true);
+    while (!atomic_load(&may_end)) sched_yield();
+    wn_block_end(m);
+    wn_forget_global(m, &written);
+    wn_detach(m);
+    return data;
+}
+
+static const char *look_at_written(void) {
+    wn_mutator *m;
+    if (wn_attach(of_writer, &m)) return "attach";
+    for (int round = 0; round < 3; round++) {
+        for (long i = 0; i < WRITTEN; i++) {
+            if (!wn_is_object(m, written->items[i])) return "an object is gone";
+            if (((pair *)written->items[i])->id != i) return "an object has changed";
+        }
+        for (int i = 0; i < 20000 && !client_stressed(); i++) wn_release(m, wn_new(m, &pair_type));
+        if (wn_collect(m, round, NULL)) return "collect failed";
+    }
+    return wn_verify(m, stderr) ? "the verifier complains" : NULL;
+}
+
+static void who_forks_need_not_be_attached(void **state) {
+    (void)state;
+    if (client_sanitized()) skip();
+    client_forget();
+    wn_options o = wn_options_default();
+    o.pretenure = WN_NEVER;
+    assert_int_equal(wn_heap_new(&o, &of_writer), WN_OK);
+    atomic_store(&has_written, false);
+    atomic_store(&may_end, false);
+    pthread_t writer;
+    assert_int_equal(pthread_create(&writer, NULL, write_and_block, of_writer), 0);
+    while (!atomic_load(&has_written)) sched_yield();
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        exit_child(look_at_written());
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    atomic_store(&may_end, true);
+    void *result = NULL;
+    pthread_join(writer, &result);
+    assert_non_null(result);
+    assert_int_equal(status, 0);
+    assert_int_equal(wn_heap_free(of_writer), WN_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parent_and_child_go_on),
-        cmocka_unit_test(a_child_may_fork_and_free_the_heap),
-        cmocka_unit_test(fork_while_other_threads_run),
-        cmocka_unit_test(a_child_does_what_a_sleeping_thread_left),
+        cmocka_unit_test(parent_and_child_go_on),         cmocka_unit_test(a_child_may_fork_and_free_the_heap),
+        cmocka_unit_test(fork_while_other_threads_run),   cmocka_unit_test(a_child_does_what_a_sleeping_thread_left),
+        cmocka_unit_test(who_forks_need_not_be_attached),
     };
     return CLIENT_MAIN("forks", tests);
 }

@@ -1,6 +1,8 @@
 /* identity.c - wn_identity and wn_pin: what stays the same although objects move; immortal objects. */
 #include "client.h"
 
+#include <pthread.h>
+
 static int compare(const void *a, const void *b) {
     uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
     return x < y ? -1 : x > y;
@@ -143,6 +145,71 @@ static void the_pin_limit_is_reported(void **state) {
     client_close(&c);
 }
 
+/* In a full heap there is no place that an object could be promised. */
+static void identities_in_a_full_heap(void **state) {
+    (void)state;
+    enum { N = 300, REST = 3000 };
+    static const wn_type filler_type = {.name = "filler", .size = sizeof(pair), .flags = WN_TYPE_PINNED};
+    wn_options o = wn_options_default();
+    o.heap_limit = 4 << 20;
+    o.nursery = 128 << 10;
+    o.pin_limit = 10;
+    o.pretenure = WN_NEVER;
+    if (client_stressed()) skip();
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    static uintptr_t ids[N];
+    size_t n = 0;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, N));
+        wn_root(m, pair *, list, NULL);
+        for (pair *p; (p = wn_new(m, &pair_type));) {
+            wn_move(m, p, a, wn_give(m, list));
+            wn_take(m, list, p);
+        }
+        for (int i = 0; i < REST; i++) wn_assign(m, list, list->a); /* so that there is room again, but not in blocks */
+        wn_collect(m, 2, NULL);
+        wn_no_collect_begin(m);
+        for (; n < N; n++) {
+            pair *p = wn_new(m, &pair_type);
+            if (!p) break;
+            p->id = (long)n;
+            wn_move(m, all, items[n], p);
+        }
+        wn_root(m, pair *, fillers, NULL);
+        for (pair *p; (p = wn_new(m, &filler_type));) {
+            p->a = fillers;
+            fillers = p;
+        }
+        for (size_t i = 0; i < n; i++) ids[i] = wn_identity(m, all->items[i]);
+        for (size_t i = 0; i < n; i++) assert_true(wn_identity(m, all->items[i]) == ids[i]);
+        while (fillers) {
+            pair *p = fillers;
+            fillers = p->a;
+            p->a = NULL;
+            wn_release(m, p);
+        }
+        wn_no_collect_end(m);
+        wn_take(m, list, NULL);
+        for (int round = 0; round < 4; round++) {
+            client_collect(m);
+            for (size_t i = 0; i < n; i++) {
+                assert_int_equal(((pair *)all->items[i])->id, i);
+                assert_true(wn_identity(m, all->items[i]) == ids[i]);
+            }
+            if (round == 1) /* their places are used again, by objects that may move */
+                for (size_t i = 0; i < n; i += 2) wn_set(m, all, items[i], NULL);
+            if (round == 1) client_collect(m);
+            for (size_t i = 0; i < n && round == 1; i += 2) {
+                wn_move(m, all, items[i], client_pair(m, (long)i, NULL, NULL));
+                for (int k = 0; k < 20; k++) wn_release(m, client_pair(m, -1, NULL, NULL));
+                ids[i] = wn_identity(m, all->items[i]);
+            }
+        }
+    }
+    client_close(&c);
+}
+
 /* ---- immortals --------------------------------------------------------------------------------------------------- */
 
 static void immortals_never_die_and_are_never_counted(void **state) {
@@ -222,14 +289,71 @@ static void pinned_immortals_are_not_forgotten(void **state) {
     client_close(&c);
 }
 
+/* ---- two threads ------------------------------------------------------------------------------------------------- */
+
+/* What one thread notes about an object must not undo what another notes at the same time. */
+static wn_heap *shared_heap;
+static pair *shared;
+static wn_weakref *to_shared;
+static _Atomic size_t asked, answered;
+static size_t rounds;
+
+static void *note_beside(void *data) {
+    wn_mutator *m;
+    if (wn_attach(shared_heap, &m)) return NULL;
+    for (size_t k = 1; k <= rounds; k++) {
+        while (atomic_load(&asked) != k) wn_poll(m);
+        if (k % 2)
+            wn_identity(m, shared);
+        else if (wn_pin(m, shared) == WN_OK)
+            wn_unpin(m, shared);
+        atomic_store(&answered, k);
+    }
+    wn_detach(m);
+    return data;
+}
+
+static void two_threads_may_note_something_at_once(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    shared_heap = c.heap;
+    rounds = client_stressed() ? 200 : client_scaled(100000);
+    atomic_store(&asked, 0);
+    atomic_store(&answered, 0);
+    assert_int_equal(wn_global(c.heap, &shared), WN_OK);
+    assert_int_equal(wn_global(c.heap, &to_shared), WN_OK);
+    pthread_t other;
+    assert_int_equal(pthread_create(&other, NULL, note_beside, c.heap), 0);
+    for (size_t k = 1; k <= rounds; k++) {
+        wn_take(m, shared, client_pair(m, (long)k, NULL, NULL));
+        atomic_store(&asked, k);
+        wn_take(m, to_shared, wn_weakref_new(m, shared, NULL, NULL));
+        while (atomic_load(&answered) != k) wn_poll(m);
+        if (k % 8 == 0) wn_collect(m, 0, NULL);
+        wn_root(m, pair *, got, wn_weakref_get(m, to_shared));
+        assert_ptr_equal(got, shared);
+    }
+    wn_block_begin(m);
+    void *result = NULL;
+    pthread_join(other, &result);
+    wn_block_end(m);
+    assert_non_null(result);
+    assert_int_equal(wn_forget_global(m, &shared), WN_OK);
+    assert_int_equal(wn_forget_global(m, &to_shared), WN_OK);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(identities_are_stable_and_unique),
         cmocka_unit_test(pinned_objects_stay),
+        cmocka_unit_test(identities_in_a_full_heap),
         cmocka_unit_test(types_may_ask_never_to_move),
         cmocka_unit_test(the_pin_limit_is_reported),
         cmocka_unit_test(immortals_never_die_and_are_never_counted),
         cmocka_unit_test(pinned_immortals_are_not_forgotten),
+        cmocka_unit_test(two_threads_may_note_something_at_once),
     };
     return CLIENT_MAIN("identity", tests);
 }

@@ -1,6 +1,8 @@
 /* inspect.c - questions about objects and heaps: walks, referrers, referents, tracking, drawing, and the verifier. */
 #include "client.h"
 
+#include <pthread.h>
+
 typedef struct tally {
     size_t count, limit;
     long sum;
@@ -408,6 +410,52 @@ static void the_verifier_finds_a_wrong_count(void **state) {
     client_close(&c);
 }
 
+/* ---- beside a thread that allocates ------------------------------------------------------------------------------ */
+
+static _Atomic uintptr_t newest;
+static _Atomic bool enough;
+
+static void *make_arrays(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    {
+        wn_root(m, pair *, item, wn_new(m, &pair_type));
+        while (item && !atomic_load(&enough)) {
+            wn_root(m, vector *, v, wn_new_array(m, &vector_type, 6));
+            if (!v) break;
+            atomic_store(&newest, (uintptr_t)v);
+            for (size_t i = 0; i < v->length; i++) wn_set(m, v, items[i], item);
+        }
+    }
+    wn_detach(m);
+    return heap;
+}
+
+/* What another thread is making at this moment is an object or not yet one, but never is its middle. */
+static void addresses_are_asked_about_while_others_allocate(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    atomic_store(&newest, 0);
+    atomic_store(&enough, false);
+    pthread_t maker;
+    assert_int_equal(pthread_create(&maker, NULL, make_arrays, c.heap), 0);
+    while (!atomic_load(&newest)) wn_poll(m);
+    size_t middles = 0;
+    for (size_t n = client_stressed() ? 2000 : client_scaled(3000000); n; n--) {
+        middles += wn_is_object(m, (void *)(atomic_load(&newest) + 32));
+        if (n % 64 == 0) wn_poll(m);
+    }
+    atomic_store(&enough, true);
+    wn_block_begin(m);
+    void *result = NULL;
+    pthread_join(maker, &result);
+    wn_block_end(m);
+    assert_non_null(result);
+    assert_int_equal(middles, 0);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(walks_visit_every_object_once),
@@ -422,6 +470,7 @@ int main(void) {
         cmocka_unit_test(graphs_are_graphviz),
         cmocka_unit_test(graphs_have_an_end),
         cmocka_unit_test(the_verifier_finds_a_wrong_count),
+        cmocka_unit_test(addresses_are_asked_about_while_others_allocate),
     };
     return CLIENT_MAIN("inspect", tests);
 }

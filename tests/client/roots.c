@@ -3,6 +3,8 @@
 
 #include <pthread.h>
 
+#include <pthread.h>
+
 static void *keep_from(wn_mutator *m, pair *p) { return wn_keep(m, (pair *)p->a); }
 
 static void a_root_lives_until_its_scope_ends(void **state) {
@@ -239,6 +241,45 @@ static void scanners_report_foreign_roots(void **state) {
     client_close(&c);
 }
 
+/* A thread that is not attached declares roots while collections go on. */
+enum { DECLARED = 5000 };
+static pair *declared[DECLARED];
+static _Atomic bool all_declared;
+
+static void *declare(void *heap) {
+    static machine empty;
+    for (int i = 0; i < DECLARED; i++) {
+        if (wn_global(heap, &declared[i])) return NULL;
+        if (wn_add_root_scanner(heap, scan_machine, &empty)) return NULL;
+        if (i % 4 && wn_remove_root_scanner(heap, scan_machine, &empty)) return NULL;
+    }
+    atomic_store(&all_declared, true);
+    return heap;
+}
+
+static void roots_are_declared_while_collections_go_on(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    atomic_store(&all_declared, false);
+    pthread_t other;
+    assert_int_equal(pthread_create(&other, NULL, declare, c.heap), 0);
+    for (int i = 0; !atomic_load(&all_declared); i++) {
+        wn_release(m, client_new(m, &pair_type));
+        wn_collect(m, i % 16 ? 0 : 2, NULL);
+    }
+    void *result = NULL;
+    pthread_join(other, &result);
+    assert_non_null(result);
+    for (int i = 0; i < DECLARED; i++) wn_take(m, declared[i], client_relic(m, i, NULL, NULL));
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 0);
+    for (int i = DECLARED; i--;) assert_int_equal(wn_forget_global(m, &declared[i]), WN_OK);
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), DECLARED);
+    client_close(&c);
+}
+
 /* Roots in a deep recursion, in loops, and left by return in the middle. */
 static long descend(wn_mutator *m, int depth, pair *up) {
     wn_borrow(m, pair *, above, up);
@@ -290,6 +331,7 @@ int main(void) {
         cmocka_unit_test(globals_are_roots_until_forgotten),
         cmocka_unit_test(forgetting_a_stranger_is_an_error),
         cmocka_unit_test(scanners_report_foreign_roots),
+        cmocka_unit_test(roots_are_declared_while_collections_go_on),
         cmocka_unit_test(roots_nest_like_scopes),
         cmocka_unit_test(detaching_with_roots_is_refused),
     };

@@ -250,6 +250,39 @@ static void disabled_collectors_wait(void **state) {
     client_close(&c);
 }
 
+/* A major that waits for a minor goes on waiting while collections are disabled: death is not decided meanwhile. */
+static void disabled_majors_wait_for_the_program(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (!client_moves(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+        wn_root(m, wn_weakref *, w, wn_weakref_new(m, p, NULL, NULL));
+        client_collect(m);
+        wn_take(m, p, NULL);
+        wn_disable(c.heap);
+        wn_step_result r;
+        assert_int_equal(wn_collect_step(m, &r), WN_OK);
+        assert_int_equal(r.after, WN_PHASE_MARKING);
+        wn_stats before, after;
+        wn_get_stats(c.heap, &before);
+        do {
+            wn_release(m, client_new(m, &pair_type));
+            wn_get_stats(c.heap, &after);
+        } while (after.minors == before.minors);
+        assert_non_null(wn_weakref_get(m, w));
+        while (!r.major_is_done) assert_int_equal(wn_collect_step(m, &r), WN_OK);
+        wn_enable(c.heap);
+        client_collect(m);
+        assert_null(wn_weakref_get(m, w));
+    }
+    client_close(&c);
+}
+
 static void no_collection_in_a_no_collect_scope(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -321,6 +354,7 @@ int main(void) {
         cmocka_unit_test(never_is_never),
         cmocka_unit_test(garbage_is_collected_without_being_asked),
         cmocka_unit_test(disabled_collectors_wait),
+        cmocka_unit_test(disabled_majors_wait_for_the_program),
         cmocka_unit_test(no_collection_in_a_no_collect_scope),
     };
     return CLIENT_MAIN("triggers", tests);

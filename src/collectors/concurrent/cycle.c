@@ -98,6 +98,7 @@ static bool close_marking(wn_cc *cc, uint64_t reads_before, size_t scanners) {
     wn_heap *heap = cc->heap;
     bool closed = false;
     pthread_mutex_lock(&heap->world);
+    pthread_mutex_lock(&heap->roots_lock);
     pthread_mutex_lock(&heap->weak.lock);
     wn_os_lock_brief(&cc->lock);
     closed = cc->weak_reads == reads_before && !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded &&
@@ -108,6 +109,7 @@ static bool close_marking(wn_cc *cc, uint64_t reads_before, size_t scanners) {
     }
     pthread_mutex_unlock(&cc->lock);
     pthread_mutex_unlock(&heap->weak.lock);
+    pthread_mutex_unlock(&heap->roots_lock);
     pthread_mutex_unlock(&heap->world);
     return closed;
 }

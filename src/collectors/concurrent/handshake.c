@@ -147,7 +147,9 @@ bool wn_cc_scan_stopped(wn_cc *cc) {
         scan_thread(m);
     }
     struct wn_tracer tracer = {shade_root, w};
+    pthread_mutex_lock(&heap->roots_lock); /* threads that are not attached may add some */
     for (size_t i = 0; i < heap->scanner_count && go_on; i++) heap->scanners[i].scan(&tracer, heap->scanners[i].data);
+    pthread_mutex_unlock(&heap->roots_lock);
     uint64_t stop = wn_os_now() - start;
     wn_world_start(heap, &w->me);
     wn_note_pause(heap, stop);

@@ -3,8 +3,9 @@
  * tables with its parent however often it collects.
  *
  * A frozen object's mark bit stays set, so the marker never enters it and the sweep never takes it. Everything alive is
- * frozen at once, so frozen objects refer to frozen ones only, until one is written: the barrier puts it on the list
- * `written`, and those alone are scanned as roots by a major.
+ * frozen at once, so frozen objects refer to frozen ones only, until one is written: the minor that finds it in a
+ * remembered set puts it on the list `written`, and those alone are scanned as roots by a major. When there was no
+ * memory for the list, the next major looks at all frozen objects once, in one stop, and notes them anew.
  */
 #include "incremental.h"
 
@@ -13,7 +14,7 @@
 /* A major that is under way is brought to a point where no colour means anything. */
 static void settle(incremental *inc, mutator *m) {
     if (inc->phase == SCANNING || inc->phase == MARKING)
-        wn_inc_major_abort(inc);
+        wn_inc_major_abort(inc, true);
     else
         wn_inc_major_work(inc, m, UINT64_MAX, true);
 }
@@ -30,7 +31,7 @@ void wn_inc_freeze_all(incremental *inc, mutator *m) {
             if (is_frozen(o) || wn_type_of(o) == &wn_inc_shadow_type) continue;
             wn_meta_(o)[1] |= WN_STATE_GENERATION_;
             set_mark(o);
-            inc->frozen++;
+            __atomic_fetch_add(&inc->frozen, 1, __ATOMIC_RELAXED);
             b->flags |= BLOCK_FROZEN;
         }
     }
@@ -38,8 +39,48 @@ void wn_inc_freeze_all(incremental *inc, mutator *m) {
     /* What refers to a young object that stayed, or has a reserved place in it, must be looked at by a major. */
     for (size_t i = 0; i < inc->kept.n; i++) {
         void *holder = (uintptr_t)inc->kept.at[i] & 1 ? inc->kept.at[++i] : inc->kept.at[i];
-        uint8_t *state = &wn_meta_(holder)[1];
-        if (!(*state & STATE_WRITTEN) && stack_push(&inc->written, holder)) *state |= STATE_WRITTEN;
+        wn_inc_freeze_written(inc, holder);
+    }
+}
+
+void wn_inc_freeze_written(incremental *inc, void *frozen) {
+    uint8_t *state = &wn_meta_(frozen)[1];
+    if (*state & STATE_WRITTEN) return;
+    if (stack_push(&inc->written, frozen))
+        *state |= STATE_WRITTEN;
+    else
+        inc->written_lost = true;
+}
+
+typedef struct search {
+    incremental *inc;
+    void (*found)(incremental *inc, void *object);
+    bool any;
+} search;
+
+static void look(void **slot, void *context) {
+    search *s = context;
+    if (!*slot || is_frozen(*slot)) return;
+    s->any = true;
+    s->found(s->inc, *slot);
+}
+
+void wn_inc_freeze_search(incremental *inc, void (*found)(incremental *inc, void *object)) {
+    inc->written_lost = false; /* unless one cannot be noted this time either */
+    WN_EACH_BLOCK(&inc->heap->space, c, b) {
+        if (!(b->flags & BLOCK_FROZEN)) continue;
+        size_t g = 0;
+        for (void *o; (o = wn_block_next(b, &g));) {
+            if (!is_frozen(o)) continue;
+            search s = {inc, found, false};
+            wn_each_ref(o, look, &s);
+            wn_ephemeron *p = wn_type_of(o)->flags & WN_TYPE_EPHEMERON ? o : NULL;
+            if (p && p->value && !is_frozen(p->value)) {
+                s.any = true;
+                if (p->key && is_marked(p->key)) found(inc, p->value);
+            }
+            if (s.any) wn_inc_freeze_written(inc, o);
+        }
     }
 }
 
@@ -54,6 +95,7 @@ void wn_inc_freeze_undo(incremental *inc, mutator *m) {
         wn_inc_sweep_forget_marks(b);
     }
     while (inc->written.n) stack_pop(&inc->written);
-    inc->frozen = 0;
+    inc->written_lost = false;
+    __atomic_store_n(&inc->frozen, 0, __ATOMIC_RELAXED);
     wn_inc_barrier_adjust(inc);
 }

@@ -34,34 +34,32 @@ static wn_phase public_phase(phase p) {
 
 /* ---- telling ----------------------------------------------------------------------------------------------------- */
 
-/* With the world stopped: counts a pause and notes what happened. */
-static void note(incremental *inc, uint64_t since, bool minor, bool step) {
+/* With the world stopped: counts a pause and notes what happened in it. */
+static void note(incremental *inc, uint64_t since, uint64_t minors, bool step) {
     wn_heap *heap = inc->heap;
     uint64_t ns = wn_os_now() - since;
     pthread_mutex_lock(&heap->stats_lock);
-    heap->stats.minors += minor;
+    heap->stats.minors += minors;
     heap->stats.steps += step;
-    heap->stats.generation[0].collections += minor;
-    heap->stats.collections += minor;
+    heap->stats.generation[0].collections += minors;
+    heap->stats.collections += minors;
     pthread_mutex_unlock(&heap->stats_lock);
     wn_note_pause(heap, ns);
 }
 
-/* With the world running: tells listeners that a major has started or ended. */
-static void tell_majors(mutator *m) {
+static void tell_turn(mutator *m, bool start) {
     incremental *inc = inc_of(m->heap);
-    if (__atomic_exchange_n(&inc->tell_start, false, __ATOMIC_RELAXED)) {
+    if (start) {
         wn_event e = {.kind = WN_EVENT_COLLECT_START,
                       .generation = 2,
                       .after = WN_PHASE_SCANNING,
                       .bytes_before = inc->bytes_at_start};
         wn_tell(m, &e);
-    }
-    if (__atomic_exchange_n(&inc->tell_stop, false, __ATOMIC_RELAXED)) {
+    } else {
         wn_event e = {.kind = WN_EVENT_COLLECT_STOP,
                       .generation = 2,
-                      .result = {.collected = inc->freed_objects,
-                                 .freed_bytes = inc->freed_bytes,
+                      .result = {.collected = inc->freed_objects - inc->freed_objects_before,
+                                 .freed_bytes = inc->freed_bytes - inc->freed_bytes_before,
                                  .duration_ns = wn_os_now() - inc->started_at},
                       .bytes_before = inc->bytes_at_start,
                       .bytes_after = wn_inc_major_used(inc),
@@ -71,7 +69,7 @@ static void tell_majors(mutator *m) {
         s->majors++;
         s->collections++;
         s->generation[2].collections++;
-        s->generation[2].collected += inc->freed_objects;
+        s->generation[2].collected += e.result.collected;
         uint64_t number = s->majors;
         pthread_mutex_unlock(&m->heap->stats_lock);
         if (m->heap->options.trace)
@@ -79,11 +77,20 @@ static void tell_majors(mutator *m) {
                     "gc %llu incremental: %.1f -> %.1f MB in use, next at %.1f MB, %zu objects freed, %.1f ms from "
                     "start to end, %llu minors so far\n",
                     (unsigned long long)number, (double)e.bytes_before / 1e6, (double)e.bytes_after / 1e6,
-                    (double)inc->threshold / 1e6, inc->freed_objects, (double)e.result.duration_ns / 1e6,
+                    (double)inc->threshold / 1e6, e.result.collected, (double)e.result.duration_ns / 1e6,
                     (unsigned long long)inc->minors);
         wn_tell(m, &e);
         wn_after_collection(m);
     }
+}
+
+/* With the world running: tells listeners which majors have started and ended since this was asked last. */
+static void tell_majors(mutator *m) {
+    incremental *inc = inc_of(m->heap);
+    uint64_t told = __atomic_load_n(&inc->told, __ATOMIC_RELAXED);
+    while (WN_UNLIKELY(told != __atomic_load_n(&inc->turns, __ATOMIC_RELAXED)))
+        if (__atomic_compare_exchange_n(&inc->told, &told, told + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            tell_turn(m, told++ % 2 == 0);
 }
 
 /* ---- minors ------------------------------------------------------------------------------------------------------ */
@@ -108,11 +115,24 @@ static void adapt_window(incremental *inc, uint64_t ns, size_t handed) {
     double most = 2 * (double)inc->target_ns / inc->ns_per_byte;
     if ((double)w > most) w = (size_t)most;
     if (w < WINDOW_MIN) w = WINDOW_MIN;
+    pthread_mutex_lock(&inc->counts_lock);
     inc->window = w < inc->nursery_size ? w : inc->nursery_size;
+    pthread_mutex_unlock(&inc->counts_lock);
 }
 
-/* A minor, unless another thread ran one while this one waited for the world. `died`: how many objects, if not NULL. */
-static void minor(mutator *m, size_t *died) {
+/* With the world stopped: a minor that counts what it leaves behind. */
+static void counting_minor(mutator *m, wn_collect_result *result) {
+    incremental *inc = inc_of(m->heap);
+    inc->count_all = true;
+    wn_inc_minor_run(inc, m);
+    inc->count_all = false;
+    result->collected += inc->dead_objects;
+    result->freed_bytes += inc->dead_bytes;
+}
+
+/* A minor, unless another thread ran one while this one waited for the world. `result`: counts what died, unless NULL.
+ * `major`: one that waits for a minor goes on. */
+static void minor(mutator *m, wn_collect_result *result, bool major) {
     incremental *inc = inc_of(m->heap);
     uint64_t seen = inc->minors, since = wn_os_now();
     wn_world_stop(m->heap, m);
@@ -120,15 +140,15 @@ static void minor(mutator *m, size_t *died) {
         wn_world_start(m->heap, m);
         return;
     }
-    inc->count_all = died != NULL;
     size_t handed = inc->handed;
-    wn_inc_minor_run(inc, m);
-    inc->count_all = false;
-    if (died && inc->young_objects > inc->moved_objects) *died = inc->young_objects - inc->moved_objects;
+    if (result)
+        counting_minor(m, result);
+    else
+        wn_inc_minor_run(inc, m);
     uint64_t ns = wn_os_now() - since;
     if (inc->phase == MARKING) {
         __atomic_fetch_add(&inc->owed, 2 * inc->moved_bytes, __ATOMIC_RELAXED);
-        wn_inc_major_try_to_end_marking(inc, since + inc->target_ns);
+        if (major) wn_inc_major_try_to_end_marking(inc, since + inc->target_ns);
     }
     adapt_window(inc, ns, handed);
     wn_event e = {.kind = WN_EVENT_MINOR,
@@ -136,7 +156,7 @@ static void minor(mutator *m, size_t *died) {
                   .bytes_after = wn_inc_major_used(inc),
                   .bytes_before = wn_inc_major_used(inc) - inc->moved_bytes,
                   .pinned = inc->pinned_young};
-    note(inc, since, true, false);
+    note(inc, since, 1, false);
     wn_world_start(m->heap, m);
     wn_tell(m, &e);
 }
@@ -184,7 +204,7 @@ static void step(mutator *m, uint64_t deadline, bool all) {
     e.after = public_phase(inc->phase);
     e.bytes_after = wn_inc_major_used(inc);
     e.result.duration_ns = wn_os_now() - since;
-    note(inc, since, false, true);
+    note(inc, since, 0, true);
     wn_world_start(m->heap, m);
     wn_tell(m, &e);
 }
@@ -220,7 +240,7 @@ static void pace(mutator *m, size_t bytes) {
         } else if (owed >= inc->heap->options.step_bytes) {
             /* A nursery's worth was allocated elsewhere: what is born old must not put the end of marking off. */
             __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
-            minor(m, NULL);
+            minor(m, NULL, wn_may_collect(m));
         }
     }
     tell_majors(m);
@@ -239,29 +259,31 @@ static bool end_finalizing(mutator *m) {
     return any;
 }
 
-/* Everything unreachable goes: a major from start to end, with its finalizers, as often as those make new garbage. */
-static void full(mutator *m, wn_collect_result *result) {
+/* Everything unreachable goes: a major from start to end, with its finalizers, as often as those make new garbage.
+ * WN_ERR_MEMORY, without a text: there was none for that, and what is old and unreachable is still there. */
+static wn_status full(mutator *m, wn_collect_result *result) {
     incremental *inc = inc_of(m->heap);
     wn_heap *heap = m->heap;
     uint64_t begun = wn_os_now();
+    wn_status status = WN_OK;
+    tell_majors(m); /* of one that a freeze has ended */
     for (int pass = 0; pass < FINALIZE_PASSES; pass++) {
         uint64_t since = wn_os_now();
         wn_world_stop(heap, m);
-        if (is_marking(inc)) wn_inc_major_abort(inc);
+        uint64_t minors = inc->minors;
+        if (is_marking(inc)) wn_inc_major_abort(inc, false);
         wn_inc_major_work(inc, m, UINT64_MAX, true);
         while (inc->phase == FINALIZING) {
             wn_world_start(heap, m);
             end_finalizing(m);
             tell_majors(m);
             wn_world_stop(heap, m);
-            if (is_marking(inc)) wn_inc_major_abort(inc); /* another thread has begun the next one already */
+            if (is_marking(inc)) wn_inc_major_abort(inc, false); /* another thread has begun the next one already */
             wn_inc_major_work(inc, m, UINT64_MAX, true);
         }
         if (inc->phase == IDLE) {
-            inc->count_all = true;
-            wn_inc_minor_run(inc, m);
-            inc->count_all = false;
-            result->collected += inc->young_objects - inc->moved_objects;
+            counting_minor(m, result);
+            size_t objects = inc->freed_objects, bytes = inc->freed_bytes;
             wn_inc_major_start(inc);
             for (;;) {
                 wn_inc_major_work(inc, m, UINT64_MAX, true);
@@ -270,18 +292,21 @@ static void full(mutator *m, wn_collect_result *result) {
                 wn_inc_major_try_to_end_marking(inc, UINT64_MAX);
                 if (inc->phase == IDLE) break; /* given up for want of memory */
             }
-            result->collected += inc->freed_objects;
-            result->freed_bytes += inc->freed_bytes;
+            result->collected += inc->freed_objects - objects;
+            result->freed_bytes += inc->freed_bytes - bytes;
+            status = inc->gave_up ? WN_ERR_MEMORY : WN_OK;
         }
-        note(inc, since, true, true);
+        minors = inc->minors - minors;
+        note(inc, since, minors, true);
         wn_world_start(heap, m);
-        wn_tell(m, &(wn_event){.kind = WN_EVENT_MINOR});
+        while (minors--) wn_tell(m, &(wn_event){.kind = WN_EVENT_MINOR});
         wn_tell(m, &(wn_event){.kind = WN_EVENT_STEP, .generation = 2, .after = public_phase(inc->phase)});
         bool ran = end_finalizing(m);
         tell_majors(m);
         if (!ran) break;
     }
     result->duration_ns = wn_os_now() - begun;
+    return status;
 }
 
 static wn_status collect(mutator *m, int generation, wn_collect_result *result) {
@@ -289,11 +314,13 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result) 
     wn_collect_result ignored = {0};
     if (!result) result = &ignored;
     if (generation == 2) {
-        full(m, result);
-        return WN_OK;
+        if (!full(m, result)) return WN_OK;
+        return wn_fail(WN_ERR_MEMORY,
+                       "no memory for marking: only what was young has been collected; give back some, and "
+                       "collect again");
     }
     uint64_t since = wn_os_now();
-    minor(m, &result->collected);
+    minor(m, result, wn_may_collect(m));
     if (m->heap->options.stress && wn_may_collect(m)) {
         /* Under stress every chance is taken: a major is always under way, a short step at a time. */
         wn_world_stop(m->heap, m);
@@ -312,7 +339,10 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result) 
 static void client_step(mutator *m, uint64_t deadline, size_t owed) {
     incremental *inc = inc_of(m->heap);
     if (inc->phase == FINALIZING) {
+        /* The thread that runs them may wait for this one to stand still. */
+        wn_poll(&m->fast);
         run_due(m, deadline);
+        if (__atomic_load_n(&inc->finalizer, __ATOMIC_RELAXED)) wn_stand_aside(m);
         return;
     }
     if (inc->phase == IDLE) {
@@ -320,7 +350,7 @@ static void client_step(mutator *m, uint64_t deadline, size_t owed) {
         if (inc->phase == IDLE) wn_inc_major_start(inc);
         wn_world_start(m->heap, m);
     }
-    if (wn_inc_major_waits_for_minor(inc)) minor(m, NULL);
+    if (wn_inc_major_waits_for_minor(inc)) minor(m, NULL, true);
     __atomic_store_n(&inc->owed, owed, __ATOMIC_RELAXED);
     step(m, deadline, false);
 }
@@ -330,7 +360,7 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
     uint64_t since = wn_os_now();
     result->before = public_phase(inc->phase);
     size_t objects = inc->freed_objects, bytes = inc->freed_bytes;
-    if (inc->phase != SWEEPING) objects = bytes = 0; /* they count from zero when sweeping begins */
+    size_t owed = __atomic_load_n(&inc->owed, __ATOMIC_RELAXED);
     if (!budget) {
         client_step(m, since + inc->target_ns, inc->heap->options.step_bytes);
     } else {
@@ -340,12 +370,12 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
             client_step(m, deadline, (size_t)-1);
         } while (inc->phase != IDLE && wn_os_now() < deadline);
     }
+    /* What this was to do and did not is not owed by whoever allocates next. */
+    if (__atomic_load_n(&inc->owed, __ATOMIC_RELAXED) > owed) __atomic_store_n(&inc->owed, owed, __ATOMIC_RELAXED);
     result->after = public_phase(inc->phase);
     result->major_is_done = inc->phase == IDLE;
-    result->freed_objects = inc->phase == SWEEPING || result->before == WN_PHASE_SWEEPING || inc->phase == IDLE
-                                ? inc->freed_objects - objects
-                                : 0;
-    result->freed_bytes = result->freed_objects ? inc->freed_bytes - bytes : 0;
+    result->freed_objects = inc->freed_objects - objects;
+    result->freed_bytes = inc->freed_bytes - bytes;
     wn_run_callbacks(m);
     tell_majors(m);
     result->duration_ns = wn_os_now() - since;
@@ -355,7 +385,7 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
 static void poll(mutator *m) {
     incremental *inc = inc_of(m->heap);
     if (m->fast.nested) return;
-    if (remembered_of(m)->n >= inc->remembered_max) minor(m, NULL);
+    if (remembered_of(m)->n >= inc->remembered_max) minor(m, NULL, wn_may_collect(m));
     run_due(m, wn_os_now() + inc->target_ns);
     tell_majors(m);
 }
@@ -433,7 +463,7 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     if ((size_t)(b->limit - b->cursor) < slot) pace(m, PIECE);
     o = young_slot(m, slot, false);
     if (!o && !m->fast.nested) {
-        minor(m, NULL);
+        minor(m, NULL, wn_may_collect(m));
         run_due(m, wn_os_now() + inc->target_ns);
         tell_majors(m);
         o = young_slot(m, slot, false);
@@ -445,12 +475,17 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     }
     if (!o) o = young_slot(m, slot, true);
     if (!o) return born_old(m, type, bytes, false);
-    o->type = type;
+    if (type->item_size) /* all of it is small: the narrower division is the cheaper one */
+        *(size_t *)((char *)o + type->length_at) = (uint32_t)(bytes - type->size) / type->item_size;
+    __atomic_store_n(&o->type, type, __ATOMIC_RELEASE);
     if (WN_UNLIKELY(m->all_slow)) wn_inc_nursery_note(o);
     return o;
 }
 
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
+
+/* Atomic, while the world runs: the table of weak references changes the same byte under a lock of its own. */
+static void set_state(void *object, uint8_t bits) { __atomic_fetch_or(&wn_meta_(object)[1], bits, __ATOMIC_RELAXED); }
 
 static wn_status pin(mutator *m, void *object) {
     incremental *inc = inc_of(m->heap);
@@ -466,7 +501,7 @@ static wn_status pin(mutator *m, void *object) {
         status = wn_fail(WN_ERR_MEMORY, "no memory for the table of pins");
     if (!status && e->value++ == 0 && young) {
         inc->pinned_young++;
-        wn_meta_(object)[1] |= WN_STATE_PINNED_;
+        set_state(object, WN_STATE_PINNED_);
     }
     pthread_mutex_unlock(&inc->lock);
     return status;
@@ -485,33 +520,43 @@ static void unpin(mutator *m, void *object) {
         wn_inc_map_remove(&inc->pins, e);
         if (is_young(inc, object)) {
             inc->pinned_young--;
-            wn_meta_(object)[1] &= (uint8_t)~WN_STATE_PINNED_;
+            __atomic_fetch_and(&wn_meta_(object)[1], (uint8_t)~WN_STATE_PINNED_, __ATOMIC_RELAXED);
         }
     }
     pthread_mutex_unlock(&inc->lock);
 }
 
-/* An old object's address; a young one's future address, which is reserved for it. */
+/* Under the lock: the identity of a young object that has one, else 0. */
+static uintptr_t known_identity(incremental *inc, void *young) {
+    map_entry *e = wn_inc_map_find(&inc->shadows, young);
+    if (e) return e->value;
+    return __atomic_load_n(&wn_meta_(young)[1], __ATOMIC_RELAXED) & STATE_SHADOWED ? (uintptr_t)young : 0;
+}
+
+/* An old object's address; a young one's future address, which is reserved for it. Without memory for that it is the
+ * address it has, where it stays from then on. */
 static uintptr_t identity(mutator *m, void *object) {
     incremental *inc = inc_of(m->heap);
     if (!is_young(inc, object)) return (uintptr_t)object;
     pthread_mutex_lock(&inc->lock);
-    map_entry *e = wn_inc_map_find(&inc->shadows, object);
-    uintptr_t id = e ? e->value : 0;
+    uintptr_t id = known_identity(inc, object);
     pthread_mutex_unlock(&inc->lock);
     if (id) return id;
     void *place = wn_inc_old_reserve(inc, wn_bytes_of(object));
     pthread_mutex_lock(&inc->lock);
-    e = place ? wn_inc_map_enter(&inc->shadows, object) : NULL;
-    if (e && !e->value) {
-        e->value = (uintptr_t)place;
-        wn_meta_(object)[1] |= STATE_SHADOWED;
-        place = NULL;
+    id = known_identity(inc, object);
+    if (!id) {
+        map_entry *e = place ? wn_inc_map_enter(&inc->shadows, object) : NULL;
+        if (e) {
+            e->value = (uintptr_t)place;
+            place = NULL;
+        } else {
+            inc->settled++;
+        }
+        set_state(object, STATE_SHADOWED);
+        id = known_identity(inc, object);
     }
-    id = e ? e->value : (uintptr_t)object;
     pthread_mutex_unlock(&inc->lock);
-    /* Without memory the object stays where it is from now on. */
-    if (!e) pin(m, object);
     if (place) wn_inc_old_unreserve(inc, place);
     return id;
 }
@@ -551,27 +596,34 @@ static wn_status unfreeze(mutator *m) {
     wn_inc_freeze_undo(inc_of(m->heap), m);
     return WN_OK;
 }
-static size_t frozen(const wn_heap *heap) { return inc_of(heap)->frozen; }
+static size_t frozen(const wn_heap *heap) { return __atomic_load_n(&inc_of(heap)->frozen, __ATOMIC_RELAXED); }
 
 static void flush(mutator *m) { wn_inc_old_retire(inc_of(m->heap), false); }
 static void trim(mutator *m) { wn_inc_old_retire(inc_of(m->heap), true); }
 
 static void stats(wn_heap *heap, wn_stats *s) {
     incremental *inc = inc_of(heap);
+    const wn_space *space = &heap->space;
+    pthread_mutex_lock(&inc->counts_lock);
     pthread_mutex_lock(&inc->lock);
-    /* Moving takes slots as allocation does, but makes no object. */
-    s->allocated_objects += (uint64_t)inc->nursery_objects - inc->moved_objects_total;
-    s->allocated_bytes += (uint64_t)inc->nursery_bytes - inc->moved_bytes_total;
+    /* Moving takes slots as allocation does, but makes no object. All are read between two minors. */
+    s->allocated_objects = __atomic_load_n(&space->allocated_objects, __ATOMIC_RELAXED) +
+                           (uint64_t)inc->nursery_objects - inc->moved_objects_total;
+    s->allocated_bytes = __atomic_load_n(&space->allocated_bytes, __ATOMIC_RELAXED) + (uint64_t)inc->nursery_bytes -
+                         inc->moved_bytes_total;
     /* The nursery has an entry of its own; here only what is used of it counts. */
     s->heap_bytes -= inc->nursery_size - inc->handed;
     s->heap_bytes_max -= inc->nursery_size - inc->window;
+    if (s->heap_bytes_max < s->heap_bytes)
+        s->heap_bytes_max = s->heap_bytes; /* more than the window may be handed out */
     s->nursery_bytes = inc->nursery_size;
     s->nursery_used = inc->handed;
-    s->frozen = inc->frozen;
+    s->frozen = frozen(heap);
     s->live_bytes += inc->handed;
     if (s->live_bytes_max < inc->live_max) s->live_bytes_max = inc->live_max;
     if (s->live_bytes_max < s->live_bytes) s->live_bytes_max = s->live_bytes;
     pthread_mutex_unlock(&inc->lock);
+    pthread_mutex_unlock(&inc->counts_lock);
     pthread_mutex_lock(&heap->world);
     for (const mutator *m = heap->mutators; m; m = m->next)
         s->barrier_slow += __atomic_load_n(&m->barrier_slow, __ATOMIC_RELAXED);
@@ -580,6 +632,7 @@ static void stats(wn_heap *heap, wn_stats *s) {
 
 /* ---- a heap's and a thread's beginning and end ------------------------------------------------------------------- */
 
+/* One range of one chunk: the option's range sees to that. */
 static size_t nursery_size(const wn_heap *heap) {
     size_t n = heap->options.nursery;
     if (!n) {
@@ -587,8 +640,6 @@ static size_t nursery_size(const wn_heap *heap) {
         if (n < 512 << 10) n = 512 << 10;
         if (n > 4 << 20) n = 4 << 20;
     }
-    size_t most = WN_CHUNK_SIZE - WN_CHUNK_HEADER; /* one range of one chunk */
-    if (n > most) n = most;
     if (heap->options.heap_limit && n > heap->options.heap_limit / 8) n = heap->options.heap_limit / 8;
     if (n < 2 * PIECE) n = 2 * PIECE;
     return n & ~(size_t)(WN_BLOCK_SIZE - 1);
@@ -600,13 +651,17 @@ static wn_status init(wn_heap *heap) {
     inc->heap = heap;
     heap->state = inc;
     pthread_mutex_init(&inc->lock, NULL);
+    pthread_mutex_init(&inc->counts_lock, NULL);
     wn_mark_pool_make(&inc->pool);
     wn_mark_make(&inc->marker, &inc->pool);
     inc->epoch = 2;
     if (!wn_inc_nursery_init(inc, nursery_size(heap))) {
         wn_inc_nursery_fini(inc);
         wn_mark_pool_drop(&inc->pool);
+        pthread_mutex_destroy(&inc->lock);
+        pthread_mutex_destroy(&inc->counts_lock);
         free(inc);
+        heap->state = NULL;
         return wn_fail(
             WN_ERR_MEMORY,
             "no memory for the nursery: raise heap_limit (it is %zu bytes; 0: none) or make `nursery` smaller",
@@ -644,6 +699,7 @@ static void fini(wn_heap *heap) {
     wn_vector_free(&inc->kept);
     wn_vector_free(&inc->weak_moves);
     pthread_mutex_destroy(&inc->lock);
+    pthread_mutex_destroy(&inc->counts_lock);
     free(inc);
     heap->state = NULL;
 }
@@ -663,8 +719,10 @@ static wn_status attach(mutator *m) {
 static void detach(mutator *m) {
     incremental *inc = inc_of(m->heap);
     wn_vector *r = remembered_of(m);
-    for (size_t i = 0; i < r->n; i++)
-        if (!wn_vector_push(&inc->kept, r->at[i])) inc->remembered_lost = true;
+    if (!wn_vector_reserve(&inc->kept, inc->kept.n + r->n))
+        inc->remembered_lost = true;
+    else
+        for (size_t i = 0; i < r->n; i++) wn_vector_push(&inc->kept, r->at[i]);
     wn_vector_free(r);
     free(own_of(m));
     m->state_of_collector = NULL;
@@ -673,8 +731,11 @@ static void detach(mutator *m) {
 static void before_fork(wn_heap *heap) {
     incremental *inc = inc_of(heap);
     wn_inc_old_retire(inc, true); /* nobody could for the threads that the child does not have */
+    pthread_mutex_lock(&inc->counts_lock);
     pthread_mutex_lock(&inc->lock);
-    inc->alone_at_fork = heap->mutator_count <= 1;
+    inc->alone_at_fork = true;
+    for (const mutator *m = heap->mutators; m; m = m->next)
+        if (!pthread_equal(m->thread, pthread_self())) inc->alone_at_fork = false;
 }
 
 static void after_fork(wn_heap *heap, bool child) {
@@ -684,6 +745,7 @@ static void after_fork(wn_heap *heap, bool child) {
     /* Nor will such a thread end what it was finalizing. */
     if (child && inc->finalizer != wn_mutator_of(wn_current(heap))) inc->finalizer = NULL;
     pthread_mutex_unlock(&inc->lock);
+    pthread_mutex_unlock(&inc->counts_lock);
 }
 
 const wn_collector wn_collector_incremental = {

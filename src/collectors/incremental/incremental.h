@@ -36,7 +36,8 @@ enum {
     STATE_WRITTEN = WN_STATE_TRACKED_,
     /* state byte: a young object that stays where it is in the minor going on, and was reached */
     STATE_STAYS = WN_STATE_SCRATCH_,
-    /* state byte: a young object that has a shadow */
+    /* state byte: a young object that has a shadow; or, if it is not on the list of those, its address is its identity,
+     * and it stays there */
     STATE_SHADOWED = WN_STATE_OWN_,
     REMEMBERED_NS = 150, /* what scanning an entry of a remembered set may cost: the object is a cache miss */
     /* block flags: some of its slots are frozen */
@@ -85,6 +86,8 @@ typedef struct tenure {
 typedef struct incremental {
     wn_heap *heap;
     pthread_mutex_t lock; /* for mutators that run: the nursery's stretches, the old buffers, pins, finalizable */
+    /* For statistics, which any thread reads: held while objects move, and by who reads. Before `lock`. */
+    pthread_mutex_t counts_lock;
 
     /* nursery.c */
     char *nursery;
@@ -99,7 +102,8 @@ typedef struct incremental {
     bool asked;       /* some alloc bits of the nursery are set */
     map pins;         /* how often an object is pinned */
     size_t pinned_young;
-    map shadows; /* where a young object whose identity was asked for will be moved */
+    map shadows;    /* where a young object whose identity was asked for will be moved */
+    size_t settled; /* young objects whose address is their identity */
 
     /* minor.c */
     wn_buffer_ room[WN_KINDS][WN_CLASSES_]; /* old slots, the next to be taken */
@@ -107,14 +111,14 @@ typedef struct incremental {
     void **grey, **grey_top; /* moved, not yet scanned for young references; has room for a whole nursery */
     void **stayed;           /* young objects reached that could not move; as large */
     size_t stayed_n;
-    wn_vector kept;        /* remembered set of what refers to young objects that stayed */
+    wn_vector kept;        /* remembered set of what refers to young objects that stayed; entries as in `remembered` */
     bool met_young;        /* the object being scanned refers to one of those */
     bool no_room;          /* an object stayed because no old slot was to be had */
     wn_vector weak_moves;  /* of the minor going on: pairs, from where to where a weakly referenced object moved */
     bool remembered_lost;  /* no memory for the remembered set: the next minor looks at every old object */
     size_t immortal_young; /* heap->immortals from here on may be young */
     bool keep_all;         /* everything young is moved, reached or not: before a freeze */
-    bool alone_at_fork;
+    bool alone_at_fork;    /* no mutator is another thread's than the one that forks */
     uint64_t minors;
 
     /* tenure.c */
@@ -135,10 +139,12 @@ typedef struct incremental {
     stack finalizable; /* old objects whose finalizers have not run; NULL: struck out */
     stack_at finalizable_at;
     stack_segment **drop_at;
-    stack due;     /* whose finalizers run next, last first */
-    stack written; /* frozen objects that were written since */
+    stack due;         /* whose finalizers run next, last first */
+    bool gave_up;      /* the last major ended early for want of memory, and freed nothing */
+    stack written;     /* frozen objects that were written since */
+    bool written_lost; /* no memory for one of those: the next major has to search for them */
     stack_at written_at;
-    size_t frozen;
+    size_t frozen;      /* atomic */
     void *weak_entries; /* the table that weak_at refers to */
     size_t weak_at;
     wn_chunk *sweep_chunk;
@@ -155,16 +161,18 @@ typedef struct incremental {
     mutator *finalizer;    /* the thread that runs finalizers at this moment; atomic */
 
     /* what happened, for events, results and statistics; changed with the world stopped */
-    size_t freed_objects, freed_bytes; /* by this major's sweep so far */
+    size_t freed_objects, freed_bytes;               /* by all sweeps so far */
+    size_t freed_objects_before, freed_bytes_before; /* ... when this major's began */
     size_t bytes_at_start;
     size_t bytes_at_sweep; /* in use when sweeping began: what lives is that less what is freed */
     size_t blocks_at_sweep;
     uint64_t started_at;
-    size_t pinned_at_stop; /* young objects that were pinned when the last major ended */
-    bool tell_start, tell_stop;
+    size_t pinned_at_stop;             /* young objects that were pinned when the last major ended */
+    uint64_t turns;                    /* beginnings and ends of majors: odd while one is under way; atomic */
+    uint64_t told;                     /* ... of which listeners have heard; atomic */
     size_t live_max;                   /* in old slots and the nursery, before a minor */
     size_t moved_objects, moved_bytes; /* by the last minor */
-    size_t young_objects;              /* in the nursery before it, when `count_all` */
+    size_t dead_objects, dead_bytes;   /* that it left behind in the nursery, when `count_all` */
     bool count_all;
     uint64_t pieces_seen;
     uint64_t walked_objects, walked_bytes; /* of the pieces that were counted one by one */
@@ -298,8 +306,9 @@ void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all
 bool wn_inc_major_waits_for_minor(const incremental *inc);
 /* Right after a minor: ends marking unless more is left than can be marked before the deadline. */
 void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline);
-/* Forgets marking that has not ended: all is white again. */
-void wn_inc_major_abort(incremental *inc);
+/* Forgets what is marked: all is white again. The major is over, or else goes on: the caller begins marking anew, or
+ * has finalizers run. */
+void wn_inc_major_abort(incremental *inc, bool over);
 /* The finalizers that were due have run. */
 void wn_inc_major_finish(incremental *inc);
 /* A key becomes black: so do the values of its black ephemerons. */
@@ -320,6 +329,11 @@ void wn_inc_sweep_forget_marks(const wn_block *b);
 
 void wn_inc_freeze_all(incremental *inc, mutator *m);
 void wn_inc_freeze_undo(incremental *inc, mutator *m);
+/* Notes a frozen object that was written, for majors. */
+void wn_inc_freeze_written(incremental *inc, void *frozen);
+/* After written_lost: calls `found` for each object that is not frozen and that a frozen one refers to, and notes the
+ * latter. */
+void wn_inc_freeze_search(incremental *inc, void (*found)(incremental *inc, void *object));
 
 /* ---- conservative.c; the world is stopped ------------------------------------------------------------------------ */
 

@@ -114,15 +114,22 @@ static void shade_roots(incremental *inc) {
     if (heap->options.conservative_stacks) wn_inc_conservative_scan(inc, shade_found);
 }
 
+/* A major begins or ends. */
+static void turn(incremental *inc) { __atomic_store_n(&inc->turns, inc->turns + 1, __ATOMIC_RELAXED); }
+
 void wn_inc_major_start(incremental *inc) {
     if (++inc->epoch == 0) inc->epoch = 2; /* 0 is that of a block that was just taken */
     wn_inc_old_retire(inc, true);          /* runs taken from here on are black */
     inc->written_at = (stack_at){inc->written.top, inc->written.top ? inc->written.top->n : 0};
-    inc->bytes_at_start = wn_inc_major_used(inc);
-    inc->started_at = wn_os_now();
-    inc->tell_start = true;
+    if (inc->turns % 2 == 0) {
+        turn(inc);
+        inc->bytes_at_start = wn_inc_major_used(inc);
+        inc->started_at = wn_os_now();
+    }
     __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
+    inc->gave_up = false;
     inc->phase = SCANNING;
+    if (WN_UNLIKELY(inc->written_lost)) wn_inc_freeze_search(inc, shade_found);
     wn_inc_barrier_adjust(inc);
 }
 
@@ -214,7 +221,8 @@ void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
         if (wn_os_now() >= deadline && !wn_inc_major_waits_for_minor(inc)) return;
     }
     if (inc->marker.failed) {
-        wn_inc_major_abort(inc); /* no memory for the marker's stack; nothing is freed before the next try */
+        inc->gave_up = true;
+        wn_inc_major_abort(inc, true); /* no memory for the marker's stack; nothing is freed before the next try */
         return;
     }
     inc->weak_entries = NULL;
@@ -357,9 +365,9 @@ static void set_threshold(incremental *inc) {
     const wn_options *o = &inc->heap->options;
     /* What was allocated while the sweep went on is not taken for live, or it would raise the threshold, and a higher
      * threshold makes for a longer sweep. */
-    size_t now = wn_inc_major_used(inc), lives = inc->bytes_at_sweep - inc->freed_bytes;
-    double used = (double)(inc->bytes_at_sweep > inc->freed_bytes && lives < now ? lives : now),
-           t = used * o->major_factor;
+    size_t now = wn_inc_major_used(inc), freed = inc->freed_bytes - inc->freed_bytes_before;
+    size_t lives = inc->bytes_at_sweep - freed;
+    double used = (double)(inc->bytes_at_sweep > freed && lives < now ? lives : now), t = used * o->major_factor;
     if (t > used + (double)o->max_delta) t = used + (double)o->max_delta;
     /* Bounded growth keeps a heap that was large for a moment from staying so; but not below what is in use anyway. */
     double from = used > (double)inc->threshold ? used : (double)inc->threshold;
@@ -379,15 +387,34 @@ void wn_inc_major_finish(incremental *inc) {
     set_threshold(inc); /* now, because finalizers may have given back what their objects held outside the heap */
     inc->phase = IDLE;
     inc->pinned_at_stop = inc->pinned_young;
-    inc->tell_stop = true;
+    turn(inc);
 }
 
-void wn_inc_major_abort(incremental *inc) {
+void wn_inc_major_abort(incremental *inc, bool over) {
     wn_mark_drop(&inc->marker);
     while (inc->slices.n) stack_pop(&inc->slices);
-    WN_EACH_BLOCK(&inc->heap->space, c, b) wn_inc_sweep_forget_marks(b);
+    WN_EACH_BLOCK(&inc->heap->space, c, b) {
+        wn_inc_sweep_forget_marks(b);
+        b->epoch = inc->epoch; /* white as after a sweep, and so is what is born in it */
+    }
     inc->phase = IDLE;
     wn_inc_barrier_adjust(inc);
+    inc->freed_objects_before = inc->freed_objects;
+    inc->freed_bytes_before = inc->freed_bytes;
+    if (!over) return;
+    inc->pinned_at_stop = inc->pinned_young;
+    turn(inc);
+}
+
+/* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
+static void give_up_search(incremental *inc) {
+    inc->gave_up = true;
+    while (inc->search.n) stack_pop(&inc->search);
+    inc->drop_at = NULL;
+    wn_inc_major_abort(inc, false);
+    inc->bytes_at_sweep = wn_inc_major_used(inc);
+    inc->phase = FINALIZING;
+    if (!inc->due.n) wn_inc_major_finish(inc);
 }
 
 static void pay(incremental *inc, size_t bytes) {
@@ -420,8 +447,11 @@ void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all
             }
             paid = FEW * OBJECT_BYTES;
             break;
-        case RESURRECTING:
-            if (!resurrect_some(inc)) {
+        case RESURRECTING: {
+            bool more = resurrect_some(inc);
+            if (WN_UNLIKELY(inc->marker.failed)) {
+                give_up_search(inc);
+            } else if (!more) {
                 inc->drop_at = NULL;
                 forget_dead_holders(inc);
                 inc->phase = SWEEPING;
@@ -430,15 +460,9 @@ void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all
                 if (inc->heap->space.expected < inc->blocks_at_sweep) inc->heap->space.expected = inc->blocks_at_sweep;
                 wn_inc_sweep_begin(inc);
             }
-            if (WN_UNLIKELY(inc->marker.failed)) {
-                /* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
-                while (inc->search.n) stack_pop(&inc->search);
-                wn_inc_major_abort(inc);
-                inc->phase = FINALIZING;
-                if (!inc->due.n) wn_inc_major_finish(inc);
-            }
             paid = FEW * OBJECT_BYTES;
             break;
+        }
         case SWEEPING:
             paid = wn_inc_sweep_next(inc);
             if (!paid) {

@@ -8,8 +8,8 @@
  * (step Minor of the model). New old objects are black because the runs of slots they are taken from were blackened
  * when they were taken (old.c).
  *
- * An object that cannot move, because it is pinned or because no old slot is to be had, stays, is scanned where it is,
- * and whatever old object refers to it stays in the remembered set.
+ * An object that cannot move, because it is pinned, because its address is its identity or because no old slot is to
+ * be had, stays, is scanned where it is, and whatever old object refers to it stays in the remembered set.
  */
 #include "incremental.h"
 
@@ -71,6 +71,7 @@ static WN_NOINLINE void *move_noted(incremental *inc, void *o, const wn_type *t,
     void *to;
     if (meta[1] & STATE_SHADOWED) {
         map_entry *e = wn_inc_map_find(&inc->shadows, o);
+        if (!e) return met(inc, o);
         to = (void *)e->value;
         wn_inc_map_remove(&inc->shadows, e);
         /* It may have been reserved before marking began. */
@@ -154,10 +155,7 @@ static void scan_holder(incremental *inc, void *holder, bool marking) {
     uint8_t *meta = wn_meta_(holder);
     if (meta[0] != OLD_REMEMBERED) return; /* recorded by two threads, and seen */
     meta[0] = WN_OLD_CLEAN_;
-    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) {
-        meta[1] |= STATE_WRITTEN;
-        stack_push(&inc->written, holder);
-    }
+    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) wn_inc_freeze_written(inc, holder);
     inc->met_young = false;
     drag_all(inc, holder, marking && is_marked(holder));
     if (WN_UNLIKELY(inc->met_young)) remember_again(inc, holder);
@@ -172,10 +170,7 @@ static void scan_card(incremental *inc, char *start, void *holder, bool marking)
     uint8_t *card = card_of(holder, low >> shift), *meta = wn_meta_(holder);
     if (!*card) return; /* recorded by two threads, and seen */
     *card = 0;
-    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) {
-        meta[1] |= STATE_WRITTEN;
-        stack_push(&inc->written, holder);
-    }
+    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) wn_inc_freeze_written(inc, holder);
     size_t from = low <= t->size ? 0 : (low - t->size) / t->item_size;
     size_t to = high <= t->size ? 0 : (high - t->size + t->item_size - 1) / t->item_size;
     if (to > length) to = length;
@@ -189,8 +184,12 @@ static void scan_card(incremental *inc, char *start, void *holder, bool marking)
         wn_each_item_ref(holder, t, from, to, drag_only, inc);
     if (WN_UNLIKELY(inc->met_young)) {
         *card = 1;
-        if (!wn_vector_push(&inc->kept, (void *)((uintptr_t)start | 1)) || !wn_vector_push(&inc->kept, holder))
+        if (wn_vector_reserve(&inc->kept, inc->kept.n + 2)) { /* never half of an entry */
+            wn_vector_push(&inc->kept, (void *)((uintptr_t)start | 1));
+            wn_vector_push(&inc->kept, holder);
+        } else {
             inc->remembered_lost = true;
+        }
     }
     scan_new(inc, marking);
 }
@@ -260,8 +259,12 @@ static void bury(incremental *inc, mutator *m) {
             if (state & WN_STATE_WEAK_) wn_weak_target_died(m, o, weakref_is_alive, inc, NULL);
             if (state & STATE_SHADOWED) {
                 map_entry *e = wn_inc_map_find(&inc->shadows, o);
-                wn_inc_old_unreserve(inc, (void *)e->value);
-                wn_inc_map_remove(&inc->shadows, e);
+                if (e) {
+                    wn_inc_old_unreserve(inc, (void *)e->value);
+                    wn_inc_map_remove(&inc->shadows, e);
+                } else {
+                    inc->settled--;
+                }
             }
             bytes[j] = 0;
         }
@@ -284,7 +287,6 @@ static size_t close_pieces(incremental *inc) {
 static void count_pieces(incremental *inc, size_t unused) {
     size_t bytes = (size_t)0 - unused;
     bool telling = wn_inc_tenure_is_telling(inc);
-    inc->young_objects = 0;
     for (size_t i = inc->first_new; i < inc->pieces.n; i++) {
         stretch p = inc->pieces.at[i];
         bytes += (size_t)(p.end - p.start);
@@ -292,7 +294,6 @@ static void count_pieces(incremental *inc, size_t unused) {
         if (sampling && inc->pieces_seen % 16) continue;
         uint64_t objects = inc->walked_objects, walked = inc->walked_bytes;
         wn_inc_tenure_sample(inc, p, !telling ? 0 : sampling ? 16 : 1);
-        inc->young_objects += inc->walked_objects - objects;
         inc->nursery_objects += (double)(inc->walked_objects - objects);
         inc->nursery_bytes += (double)(inc->walked_bytes - walked);
         bytes -= inc->walked_bytes - walked;
@@ -301,6 +302,24 @@ static void count_pieces(incremental *inc, size_t unused) {
     if (!inc->count_all && inc->pieces_seen > 256 && (ptrdiff_t)bytes > 0) {
         inc->nursery_bytes += (double)bytes;
         inc->nursery_objects += (double)bytes * (double)inc->walked_objects / (double)inc->walked_bytes;
+    }
+}
+
+/* Counts what did not move and does not stay, for who wants to know. */
+static void count_dead(incremental *inc) {
+    inc->dead_objects = inc->dead_bytes = 0;
+    for (size_t i = 0; i < inc->pieces.n; i++) {
+        stretch p = inc->pieces.at[i];
+        for (char *o = p.start; o < p.end && *(uintptr_t *)o;) {
+            uintptr_t word = *(uintptr_t *)o;
+            bool moved = word & FORWARDED;
+            size_t slot = wn_slot_size_(wn_bytes_of(moved ? (void *)(word & ~(uintptr_t)FORWARDED) : o));
+            if (!moved && !(wn_meta_(o)[1] & STATE_STAYS)) {
+                inc->dead_objects++;
+                inc->dead_bytes += slot;
+            }
+            o += slot;
+        }
     }
 }
 
@@ -320,6 +339,7 @@ static void move_all(incremental *inc, bool marking) {
 void wn_inc_minor_run(incremental *inc, mutator *m) {
     wn_heap *heap = inc->heap;
     bool marking = is_marking(inc);
+    pthread_mutex_lock(&inc->counts_lock);
     inc->moved_bytes = inc->moved_objects = 0;
     inc->no_room = false;
     size_t unused = close_pieces(inc);
@@ -340,7 +360,7 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
 
     wn_vector kept = inc->kept; /* what has to be kept again goes into a new one */
     inc->kept = (wn_vector){0};
-    bool lost = inc->remembered_lost; /* then an entry of the sets may be half of one */
+    bool lost = inc->remembered_lost;
     inc->remembered_lost = false;
     if (WN_UNLIKELY(lost))
         scan_everything(inc, marking);
@@ -359,11 +379,13 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
         }
     weak_moved(inc, inc->weak_moves.at, inc->weak_moves.n / 2);
     inc->weak_moves.n = 0;
-    if (heap->weak.live || inc->shadows.n) bury(inc, m);
+    if (heap->weak.live || inc->shadows.n || inc->settled) bury(inc, m);
     inc->moved_bytes_total += inc->moved_bytes;
     inc->moved_objects_total += inc->moved_objects;
     count_pieces(inc, unused);
+    if (inc->count_all) count_dead(inc);
     if (!inc->keep_all) wn_inc_tenure_judge(inc);
     wn_inc_nursery_reset(inc);
     inc->minors++;
+    pthread_mutex_unlock(&inc->counts_lock);
 }

@@ -2,7 +2,8 @@
  * nursery.c - where objects are born: one contiguous range, so that "is it young" is a single comparison.
  *
  * Between two minors stretches of it (pieces) are handed to threads, which fill them from the start without gaps: the
- * first zero type word ends the objects of a piece. After a minor everything is free again but the objects that had to
+ * first zero type word ends the objects of a piece. An array's length is there before its type word is, so that other
+ * threads can walk a piece while it is filled. After a minor everything is free again but the objects that had to
  * stay (pinned, or no old memory was to be had), so there may be several free stretches.
  *
  * Invariant: a piece is zero when it is handed out; its bytes in the side tables are zero but for objects that are
@@ -66,7 +67,6 @@ bool wn_inc_nursery_take(incremental *inc, size_t least, bool beyond, stretch *o
         size_t room = (size_t)(f->end - f->start);
         if (room < least) continue;
         size_t take = least > PIECE / SMALL_PIECES ? least : room < PIECE ? room : PIECE;
-        if (!add(&inc->pieces, f->start, f->start + take)) break;
         *out = (stretch){f->start, f->start + take, f->start};
         f->start += take;
         inc->turn = f->start;
@@ -74,10 +74,14 @@ bool wn_inc_nursery_take(incremental *inc, size_t least, bool beyond, stretch *o
         found = true;
     }
     pthread_mutex_unlock(&inc->lock);
-    if (found) {
-        WN_ALLOW(out->start, (size_t)(out->end - out->start));
-        memset(out->start, 0, (size_t)(out->end - out->start));
-    }
+    if (!found) return false;
+    WN_ALLOW(out->start, (size_t)(out->end - out->start));
+    memset(out->start, 0, (size_t)(out->end - out->start));
+    /* Entered when it is zero, because other threads walk what is entered; without memory for that it is not used until
+     * the next minor. */
+    pthread_mutex_lock(&inc->lock);
+    found = add(&inc->pieces, out->start, out->end);
+    pthread_mutex_unlock(&inc->lock);
     return found;
 }
 
@@ -149,12 +153,13 @@ void wn_inc_nursery_note(const void *young) {
     __atomic_fetch_or(word, bit, __ATOMIC_RELEASE);
 }
 
-/* Sets the alloc bits of a piece's objects as far as there are some, where that was not done when they were made. */
+/* Sets the alloc bits of a piece's objects as far as there are some, where that was not done when they were made. Its
+ * thread may be filling it: an object is there when its type word is, and then so is an array's length. */
 static void learn(incremental *inc, stretch *p) {
     const wn_options *o = &inc->heap->options;
     if (o->check || o->stress) return;
     inc->asked = true;
-    while (p->known < p->end && wn_type_of(p->known)) {
+    while (p->known < p->end && __atomic_load_n((const wn_type **)p->known, __ATOMIC_ACQUIRE)) {
         wn_inc_nursery_note(p->known);
         p->known += slot_of(p->known);
     }

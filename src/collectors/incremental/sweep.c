@@ -13,7 +13,8 @@ void wn_inc_sweep_begin(incremental *inc) {
     wn_inc_old_retire(inc, true);
     inc->sweep_chunk = inc->heap->space.chunks;
     inc->sweep_block = WN_FIRST_BLOCK;
-    inc->freed_objects = inc->freed_bytes = 0;
+    inc->freed_objects_before = inc->freed_objects;
+    inc->freed_bytes_before = inc->freed_bytes;
 }
 
 void wn_inc_sweep_forget_marks(const wn_block *b) {

@@ -1,0 +1,233 @@
+/*
+ * test_starved.c - the incremental collector while the system refuses it memory: nothing that is reachable is lost, and
+ * the next collection with memory makes good what this one could not.
+ *
+ * Every call of the library's for memory goes by the functions below (the linker's --wrap).
+ */
+#include "client/client.h"
+
+#include "collectors/incremental/stack.h"
+
+#include <sys/mman.h>
+#include <winnow/inspect.h>
+
+enum { ANY = 1 };
+static size_t refused;            /* calls for so many bytes get nothing; ANY: all calls */
+static _Atomic unsigned refusals; /* how many did */
+
+static bool refuse(size_t bytes) {
+    if (!refused || (refused != ANY && refused != bytes)) return false;
+    refusals++;
+    return true;
+}
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t n, size_t bytes);
+void *__real_realloc(void *old, size_t bytes);
+void *__real_mmap(void *at, size_t bytes, int protection, int flags, int file, off_t offset);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t n, size_t bytes);
+void *__wrap_realloc(void *old, size_t bytes);
+void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int file, off_t offset);
+
+void *__wrap_malloc(size_t bytes) { return refuse(bytes) ? NULL : __real_malloc(bytes); }
+void *__wrap_calloc(size_t n, size_t bytes) { return refuse(n * bytes) ? NULL : __real_calloc(n, bytes); }
+void *__wrap_realloc(void *old, size_t bytes) { return refuse(bytes) ? NULL : __real_realloc(old, bytes); }
+void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int file, off_t offset) {
+    return refuse(bytes) ? MAP_FAILED : __real_mmap(at, bytes, protection, flags, file, offset);
+}
+
+static void starve(size_t bytes) {
+    refusals = 0;
+    refused = bytes;
+}
+static unsigned feed(void) {
+    refused = 0;
+    return refusals;
+}
+
+/* A heap in which nothing is born old and no major begins by itself. */
+static client open_quiet(void) {
+    wn_options o = wn_options_default();
+    o.collector = WN_COLLECTOR_INCREMENTAL;
+    o.pretenure = WN_NEVER;
+    o.min_heap = (size_t)1 << 40;
+    return client_open(&o);
+}
+
+/* A minor finds frozen objects written, and has no memory to note them. */
+static void what_frozen_objects_refer_to_lives(void **state) {
+    (void)state;
+    enum { N = 100 };
+    for (int again = 0; again < 2; again++) { /* the next major has no memory for them either */
+        client c = open_quiet();
+        wn_mutator *m = c.m;
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, N));
+            for (long i = 0; i < N; i++) wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
+            client_collect(m);
+            assert_int_equal(wn_freeze(m), WN_OK);
+            for (long i = 0; i < N; i += 2) wn_move(m, (pair *)all->items[i], a, client_relic(m, i, NULL, NULL));
+            starve(ANY);
+            assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
+            if (again) wn_collect(m, 2, NULL);
+            assert_true(feed() > 0);
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), 0);
+            for (long i = 1; i < N; i += 2) wn_move(m, (pair *)all->items[i], a, client_relic(m, i, NULL, NULL));
+            for (int i = 0; i < 2; i++) client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), 0);
+            for (long i = 0; i < N; i++) wn_set(m, (pair *)all->items[i], a, NULL);
+            client_collect(m);
+            assert_int_equal(client_total(EVENT_RELEASE), N);
+            assert_int_equal(wn_unfreeze(m), WN_OK);
+        }
+        client_close(&c);
+    }
+}
+
+/* The search for what finalizers need has no memory, so nothing is freed; what a finalizer then makes that is born old
+ * is looked at by the next major like anything else. */
+static pair *made;
+enum { MADE = 2000 };
+
+static void make_what_stays(wn_mutator *m, mortal *self) {
+    static const wn_type fixed_type = {
+        .name = "fixed", .size = sizeof(pair), WN_REFS(pair, a, b), .flags = WN_TYPE_PINNED};
+    (void)self;
+    feed();
+    for (long i = 0; i < MADE; i++) {
+        wn_root(m, pair *, p, client_new(m, &fixed_type));
+        wn_set(m, p, b, made);
+        wn_assign(m, made, p);
+        wn_move(m, made, a, client_pair(m, i, NULL, NULL));
+    }
+}
+
+static void what_is_made_after_a_search_that_failed_is_marked(void **state) {
+    (void)state;
+    enum { N = 5000 };
+    static const wn_type filler_type = {
+        .name = "filler", .size = sizeof(pair), WN_REFS(pair, a, b), .flags = WN_TYPE_PINNED};
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    assert_int_equal(wn_global(c.heap, &made), WN_OK);
+    wn_release(m, client_mortal(m, 1, NULL, NULL));
+    client_collect(m); /* the list of what is due has a segment */
+    {
+        wn_root(m, vector *, sparse, client_new_array(m, &vector_type, N));
+        for (size_t i = 0; i < 2 * N; i++) { /* blocks with room in them */
+            wn_root(m, pair *, p, client_new(m, &filler_type));
+            if (i % 2) wn_set(m, sparse, items[i / 2], p);
+        }
+        client_collect(m);
+        {
+            wn_root(m, mortal *, owner, client_mortal(m, 2, NULL, NULL));
+            wn_move(m, owner, a, client_new_array(m, &vector_type, N));
+            for (long i = 0; i < N; i++) wn_move(m, (vector *)owner->a, items[i], client_pair(m, i, NULL, NULL));
+        }
+        {
+            wn_root(m, mortal *, found, client_mortal(m, 3, NULL, NULL)); /* before there is too much to search */
+            found->will = make_what_stays;
+        }
+        starve(sizeof(stack_segment));
+        wn_collect(m, 2, NULL);
+        assert_true(feed() > 0);
+        assert_int_equal(client_finalized[3], 1);
+        for (int i = 0; i < 2; i++) {
+            client_collect(m);
+            long left = MADE;
+            for (pair *p = made; p; p = p->b) {
+                assert_true(wn_is_object(m, p->a));
+                assert_int_equal(((pair *)p->a)->id, --left);
+            }
+            assert_int_equal(left, 0);
+        }
+    }
+    assert_int_equal(wn_forget_global(m, &made), WN_OK);
+    client_close(&c);
+}
+
+/* A long array's entry in a remembered set is two words, of which only one finds room. */
+static void a_remembered_card_is_whole_or_none(void **state) {
+    (void)state;
+    enum { PINS = 40 };
+    for (size_t room = 16; room <= 64; room *= 2) {
+        client c = open_quiet();
+        wn_mutator *m = c.m;
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, 5000));
+            wn_root(m, pair *, odd, client_pair(m, -1, NULL, NULL)); /* its entry is one word */
+            client_collect(m);
+            wn_move(m, odd, a, client_pair(m, -2, NULL, NULL));
+            assert_int_equal(wn_pin(m, odd->a), WN_OK);
+            for (long i = 0; i < PINS; i++) {
+                wn_move(m, all, items[i * 100], client_pair(m, i, NULL, NULL));
+                assert_int_equal(wn_pin(m, all->items[i * 100]), WN_OK);
+            }
+            wn_step_result r;
+            assert_int_equal(wn_collect_step(m, &r), WN_OK);
+            starve(2 * room * sizeof(void *));
+            do assert_int_equal(wn_collect_step(m, &r), WN_OK);
+            while (!r.major_is_done);
+            assert_true(feed() > 0);
+            assert_int_equal(wn_verify(m, stderr), 0);
+            for (long i = 0; i < PINS; i++) wn_unpin(m, all->items[i * 100]);
+            wn_unpin(m, odd->a);
+            client_collect(m);
+            for (long i = 0; i < PINS; i++) assert_int_equal(((pair *)all->items[i * 100])->id, i);
+            assert_int_equal(((pair *)odd->a)->id, -2);
+        }
+        client_close(&c);
+    }
+}
+
+/* A full collection without memory for marking says so, and counts nothing that an earlier one has freed. */
+static void a_collection_without_memory_is_an_error(void **state) {
+    (void)state;
+    enum { FAN = 1000, DEPTH = 200, DEAD = 300 };
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    wn_collect_result r;
+    {
+        {
+            wn_root(m, vector *, dead, client_new_array(m, &vector_type, DEAD));
+            for (long i = 0; i < DEAD; i++) wn_move(m, dead, items[i], client_pair(m, i, NULL, NULL));
+            wn_collect(m, 0, NULL);
+        }
+        assert_int_equal(wn_collect(m, 2, &r), WN_OK);
+        assert_int_equal(r.collected, DEAD + 1);
+        wn_root(m, vector *, first, client_new_array(m, &vector_type, FAN));
+        wn_root(m, vector *, last, NULL);
+        wn_assign(m, last, first);
+        for (int i = 0; i < DEPTH; i++) { /* which needs more than a marker's stack begins with */
+            for (long k = 1; k < FAN; k++) {
+                wn_move(m, last, items[k], client_new_array(m, &vector_type, 1));
+                wn_move(m, (vector *)last->items[k], items[0], client_pair(m, k, NULL, NULL));
+            }
+            wn_move(m, last, items[0], client_new_array(m, &vector_type, FAN));
+            wn_assign(m, last, last->items[0]);
+        }
+        wn_collect(m, 0, NULL);
+        starve(ANY);
+        wn_status status = wn_collect(m, 2, &r);
+        assert_true(feed() > 0);
+        assert_int_equal(status, WN_ERR_MEMORY);
+        assert_non_null(strstr(wn_error_message(), "memory"));
+        assert_int_equal(r.collected, 0);
+        assert_int_equal(r.freed_bytes, 0);
+        assert_int_equal(wn_collect(m, 2, &r), WN_OK);
+        assert_int_equal(r.collected, 0);
+    }
+    client_close(&c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_frozen_objects_refer_to_lives),
+        cmocka_unit_test(what_is_made_after_a_search_that_failed_is_marked),
+        cmocka_unit_test(a_remembered_card_is_whole_or_none),
+        cmocka_unit_test(a_collection_without_memory_is_an_error),
+    };
+    return CLIENT_MAIN("starved", tests);
+}
