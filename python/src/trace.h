@@ -11,7 +11,7 @@
 
 enum {
     TRACE_BATCH = 32, /* objects of a kind that are scanned together */
-    TRACE_AHEAD = 32, /* objects between the stack and their batch, while their first words come; a power of two */
+    TRACE_AHEAD = 64, /* objects between the stack and their batch, while their first words come; a power of two */
     TRACE_FEW = 4,    /* with fewer objects left no batch will fill: scanned at once, as along a chain */
     TRACE_TYPES = 512 /* that are remembered with their batch */
 };

@@ -272,12 +272,17 @@ void wn_rc_adopt(mutator *m) {
         while (values->n && wn_vector_push(&mine->values, values->at[values->n - 1])) values->n--;
         for (size_t i = 0; i < callbacks->n; i++) /* none are run meanwhile */
             if (callbacks->at[i] && wn_vector_push(&m->callbacks, callbacks->at[i])) callbacks->at[i] = NULL;
+        if (each->late_callbacks) {
+            *(m->late_callbacks ? &m->latest_callback->next : &m->late_callbacks) = each->late_callbacks;
+            m->latest_callback = each->latest_callback;
+            each->late_callbacks = NULL;
+        }
         if (wn_rc_has_work(each))
             at = &r->next_orphan; /* a batch that did not fit */
         else
             *at = r->next_orphan;
     }
-    if (wn_rc_has_work(m) || m->callbacks.n) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+    if (wn_rc_has_work(m) || wn_callbacks_are_due(m)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }
 
 static size_t slice_of(const mutator *m) {
