@@ -134,7 +134,11 @@ static void note_untrackable(tracer *t, PyObject *o) {
 static void scan_batch(tracer *t, int kind, PyObject **object, size_t n) {
     wn_marker *m = t->marker;
     if (kind == SCAN_FOREIGN) {
-        for (size_t i = 0; i < n; i++) scan_object(&t->scan, object[i], push, t);
+        for (size_t i = 0; i < n; i++) {
+            scan_object(&t->scan, object[i], push, t);
+            /* What a type knows its subclasses by lives as long as it does, and no tp_traverse tells of it. */
+            if (PyType_Check(object[i])) root(t, type_subclasses((PyTypeObject *)object[i]));
+        }
         return;
     }
     if (kind == SCAN_ATOM) { /* where a container was, before */
