@@ -629,7 +629,7 @@ static void ask_for(PyObject **o, size_t n) {
 /* Hands over about that much of the garbage, whole components; then untracks; then tells the census; then it is over.
  */
 static void reclaim_slice(size_t slice) {
-    enum { TOGETHER_ASKED = 256, GONE = 256 };
+    enum { TOGETHER_ASKED = 256, GONE = 256, LIGHT = 8 }; /* of the last two kinds so many take as long as one object */
     answer *a = W.answer;
     if (notes.lost || !notes_on_top()) { /* frees went unseen: nothing of it can be trusted */
         W.n.fallback_allocator++;
@@ -666,13 +666,13 @@ static void reclaim_slice(size_t slice) {
         W.in_slice = true;
     }
     size_t untracked = a->entries + a->untrackable, end = untracked + a->told;
-    for (; W.next >= a->entries && W.next < untracked && looked < slice; looked++) {
+    for (; W.next >= a->entries && W.next < untracked && looked < slice; looked += W.next % LIGHT == 0) {
         entry *e = &a->entry[W.next++];
         PyObject *o = (PyObject *)e->object;
         if (was_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type) continue;
         W.n.untracked += search_untrack_one(o);
     }
-    for (; W.next >= untracked && W.next < end && looked < slice; looked += GONE / 32) {
+    for (; W.next >= untracked && W.next < end && looked < slice; looked += GONE / LIGHT) {
         PyObject *part[GONE];
         size_t n = 0;
         while (n < GONE && W.next < end) part[n++] = (PyObject *)a->entry[W.next++].object;

@@ -123,6 +123,10 @@ static void note_container(void *arg, void *reference) {
  * none of them; the few others are read once more, which spares all objects a second table. */
 static void note_untrackable(tracer *t, PyObject *o) {
     if (!PyTuple_CheckExact(o) && !PyDict_CheckExact(o)) return;
+    if (!gc_tracked(o)) { /* it came where a container was, before */
+        object_list_add(t->gone, o);
+        return;
+    }
     t->saw = false;
     if (PyTuple_CheckExact(o))
         scan_tuple(o, note_container, t);
@@ -141,7 +145,7 @@ static void scan_batch(tracer *t, int kind, PyObject **object, size_t n) {
         }
         return;
     }
-    if (kind == SCAN_ATOM) { /* where a container was, before */
+    if (kind == SCAN_ATOM) { /* came where a container was, before */
         for (size_t i = 0; i < n; i++) object_list_add(t->gone, object[i]);
         return;
     }

@@ -715,6 +715,20 @@ class Census(Case):
             self.assertLess(winnow.stats()["gone"], 100)
         del strings, anchors
 
+    def test_what_is_not_tracked_came_where_containers_were(self):
+        on("fast")
+        gc.disable()
+        dicts = [{"a": []} for _ in range(20000)]
+        gc.collect()
+        dicts.clear()
+        dicts = [{"a": i} for i in range(20000)]
+        self.assertEqual(sum(map(gc.is_tracked, dicts)), 0 if sys.version_info < (3, 14) else 20000)
+        gc.collect()
+        self.assertLess(abs(winnow.stats()["tracked"] - tracked()), 100)
+        gc.collect()
+        if settled():
+            self.assertLess(winnow.stats()["gone"], 100)
+
     def test_a_snapshots_child_tells_who_is_gone(self):
         on("concurrent")
         gc.disable()
