@@ -71,6 +71,7 @@ typedef struct pool {
 static struct {
     PyObjectArenaAllocator below;
     bool on;
+    bool unseen; /* atomic: another interpreter has freed one, in which members may have been */
 } arenas;
 
 static const pool *pool_of(const void *p) { return (const pool *)((uintptr_t)p & ~(uintptr_t)(POOL_BYTES - 1)); }
@@ -99,7 +100,6 @@ static WN_ALWAYS_INLINE bool is_elsewhere(PyObject *o) {
     return !is_pool(pool_of(o)) || !wn_bits_put(&census.pools, 0, number_of(o));
 }
 
-/* With interpreters that have locks of their own others free arenas, too, in which nobody is a member. */
 static bool is_our_thread(void) {
     PyThreadState *ts = thread_state();
     return ts && PyThreadState_GetInterpreter(ts) == PyInterpreterState_Main();
@@ -111,7 +111,9 @@ static void *arena_alloc(void *ctx, size_t bytes) {
 }
 static void arena_free(void *ctx, void *start, size_t bytes) {
     (void)ctx;
-    if (arenas.on && is_our_thread()) {
+    if (!is_our_thread()) { /* it may hold another lock than ours, and leaves the set alone */
+        __atomic_store_n(&arenas.unseen, true, __ATOMIC_RELAXED);
+    } else if (arenas.on) {
         uintptr_t first = number_of(start), end = number_of((char *)start + bytes);
         census.members -= wn_bits_clear_range(&census.cycles->bits, WN_CYCLES_ALL, (uintptr_t)start, bytes);
         wn_bits_clear_range(&census.cycles->bits, WN_CYCLES_OWN, (uintptr_t)start, bytes);
@@ -188,7 +190,9 @@ static bool frozen_changed(void) {
 
 bool census_check(void) {
     bool passing = !lasts();
-    if (!census_in_place() || frozen_changed() || passing || census.passing) begin_anew();
+    if (__atomic_exchange_n(&arenas.unseen, false, __ATOMIC_RELAXED) || !census_in_place() || frozen_changed() ||
+        passing || census.passing)
+        begin_anew();
     census.passing = passing;
     return all_known() && !passing;
 }
@@ -356,7 +360,8 @@ void census_remove(PyObject **o, size_t n) {
 
 void census_remove_gone(PyObject **o, size_t n) {
     bool in[ASKED];
-    if (!lasts()) return; /* then it is not known what memory is there; the set will begin anew */
+    if (!lasts() || __atomic_load_n(&arenas.unseen, __ATOMIC_RELAXED))
+        return; /* then it is not known what memory is there; the set will begin anew */
     for (size_t done = 0, some; done < n; done += some) {
         some = n - done < ASKED ? n - done : ASKED;
         for (size_t i = 0; i < some; i++) ASK(gc_of(o[done + i]));
