@@ -74,7 +74,7 @@ WN_API void wn_options_print(FILE *out);
 /* Makes a heap. `options` may be NULL. Fields at their default are filled from WINNOW_COLLECTOR, WINNOW_OPTIONS and
  * WINNOW_TRACE. Several heaps may exist in a process; their objects must not refer to each other.
  * WN_ERR_ARGUMENT: a nonsensical option; WN_ERR_MEMORY: not even the first chunk could be had, of 32 MiB of addresses,
- * nor, under counting, what is held back beside it for a full collection: some 53 MiB. Any thread. */
+ * nor, under counting, what is held back beside it for a full collection: some 55 MiB. Any thread. */
 WN_API wn_status wn_heap_new(const wn_options *options, wn_heap **heap);
 
 /* Releases a heap and all its objects: `release` hooks run, finalizers do not. Every mutator must be detached first,
