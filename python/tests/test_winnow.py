@@ -778,7 +778,7 @@ class Census(Case):
 
             def make(phase, info):
                 if phase == "start":
-                    rest.append(Node())
+                    rest.append(Slotted())
                     rest[-1].refs.append(rest[-1])
 
             gc.callbacks.append(make)
