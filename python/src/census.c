@@ -16,7 +16,7 @@ static struct {
     wn_cycles *cycles;
     wn_bits pools; /* of arenas: a bit for each that has been met */
     size_t members, walked, young;
-    PyGC_Head frozen; /* the links of the list of frozen objects, when the set began or was last looked at */
+    PyGC_Head frozen; /* the links of the list of frozen objects when the set began */
     bool empty;       /* nothing has been counted */
     bool fresh;       /* nor had it when the last census_take began: all members are in the lists */
     bool lasting;     /* freed memory is seen, and absent memory can be asked for */
@@ -24,7 +24,7 @@ static struct {
 } census;
 
 PyGC_Head *census_parked(void) { return &census.mark[PARKED].gc; }
-bool census_is_bookmark(const void *object) { return (uintptr_t)object - (uintptr_t)census.mark < sizeof census.mark; }
+static bool is_bookmark(const void *object) { return (uintptr_t)object - (uintptr_t)census.mark < sizeof census.mark; }
 size_t census_members(void) { return census.members; }
 size_t census_walked(void) { return census.walked; }
 size_t census_young(void) { return census.young; }
@@ -105,12 +105,7 @@ static bool is_our_thread(void) {
     return ts && PyThreadState_GetInterpreter(ts) == PyInterpreterState_Main();
 }
 
-static void *arena_alloc(void *ctx, size_t bytes) {
-    (void)ctx;
-    return arenas.below.alloc(arenas.below.ctx, bytes);
-}
 static void arena_free(void *ctx, void *start, size_t bytes) {
-    (void)ctx;
     if (!is_our_thread()) { /* it may hold another lock than ours, and leaves the set alone */
         __atomic_store_n(&arenas.unseen, true, __ATOMIC_RELAXED);
     } else if (arenas.on) {
@@ -119,7 +114,7 @@ static void arena_free(void *ctx, void *start, size_t bytes) {
         wn_bits_clear_range(&census.cycles->bits, WN_CYCLES_OWN, (uintptr_t)start, bytes);
         wn_bits_clear_range(&census.pools, 0, first, end - first);
     }
-    arenas.below.free(arenas.below.ctx, start, bytes);
+    arenas.below.free(ctx, start, bytes);
 }
 static bool arenas_on_top(void) {
     PyObjectArenaAllocator a;
@@ -130,7 +125,7 @@ static void watch_arenas(void) {
     arenas.on = true;
     if (arenas_on_top() || arenas.below.free) return; /* beneath another since an earlier installation */
     PyObject_GetArenaAllocator(&arenas.below);
-    PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){NULL, arena_alloc, arena_free});
+    PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){arenas.below.ctx, arenas.below.alloc, arena_free});
 }
 static void leave_arenas(void) {
     arenas.on = false;
@@ -219,12 +214,15 @@ static WN_ALWAYS_INLINE bool add(PyObject *o, wn_bits_near *near) {
     return wn_bits_put(&census.cycles->bits, WN_CYCLES_OWN, (uintptr_t)o);
 }
 
-bool census_add(PyObject *o) {
+bool census_add(PyObject *const *o, size_t n) {
     wn_bits_near near = wn_bits_near_nothing();
-    return add(o, &near);
+    for (size_t i = 0; i < n; i++)
+        if (gc_tracked(o[i]) && !add(o[i], &near)) return false;
+    return true;
 }
 
-/* What is between two members of a list, from both ends, because a step waits for memory. */
+/* What is between two members of a list, from both ends, because a step waits for memory. Bookmarks are not: both stand
+ * before whatever is not known. */
 static bool count_between(PyGC_Head *from, PyGC_Head *to, wn_bits_near *near) {
     PyGC_Head *f = gc_next(from), *b = gc_prev(to);
     if (f == to) return true;
@@ -232,9 +230,9 @@ static bool count_between(PyGC_Head *from, PyGC_Head *to, wn_bits_near *near) {
         ASK(gc_next(f));
         ASK(gc_prev(b));
         census.walked += 1 + (f != b);
-        if (!census_is_bookmark(f) && !add(object_of(f), near)) return false;
+        if (!add(object_of(f), near)) return false;
         if (f == b) return true;
-        if (!census_is_bookmark(b) && !add(object_of(b), near)) return false;
+        if (!add(object_of(b), near)) return false;
         if (gc_next(f) == b) return true;
     }
 }
@@ -250,7 +248,7 @@ size_t census_missing(void) {
     size_t n = 0;
     if (!census_in_place()) return 0;
     for (PyGC_Head *g = gc_next(oldest()); g != &census.mark[KNOWN].gc && g != oldest(); g = gc_next(g))
-        n += !census_is_bookmark(g) && !wn_bits_test(&census.cycles->bits, WN_CYCLES_ALL, (uintptr_t)object_of(g));
+        n += !is_bookmark(g) && !wn_bits_test(&census.cycles->bits, WN_CYCLES_ALL, (uintptr_t)object_of(g));
     return n;
 }
 
@@ -259,7 +257,7 @@ void census_step(size_t objects) {
     wn_bits_near near = wn_bits_near_nothing();
     PyGC_Head *g = gc_next(&census.mark[KNOWN].gc);
     for (; objects && g != oldest(); g = gc_next(g), objects--)
-        if (!census_is_bookmark(g) && !add(object_of(g), &near)) break;
+        if (!add(object_of(g), &near)) break;
     put_before(KNOWN, g);
 }
 
@@ -283,7 +281,7 @@ static WN_ALWAYS_INLINE place place_of(PyGC_Head *g) {
     uintptr_t o = (uintptr_t)g + sizeof *g;
     if (__builtin_expect(wn_bits_test(&census.cycles->bits, WN_CYCLES_ALL, o) && !((uintptr_t)g & 15), 1))
         return wn_bits_test(&census.cycles->bits, WN_CYCLES_OWN, o) ? ELSEWHERE : HERE;
-    return (uintptr_t)g - (uintptr_t)census.gc < sizeof *census.gc || census_is_bookmark(g) ? HERE : NOWHERE;
+    return (uintptr_t)g - (uintptr_t)census.gc < sizeof *census.gc || is_bookmark(g) ? HERE : NOWHERE;
 }
 
 /* What is asked of a number of members, in one step for all those that lie elsewhere. */

@@ -33,16 +33,15 @@ bool census_setup(PyTypeObject *bookmark_type); /* once; false: no memory */
 /* At installation and its end. The members are `cycles`' candidates. */
 void census_open(gc_state *gc, wn_cycles *cycles);
 void census_close(void);
-bool census_is_bookmark(const void *object);
 /* The head on which the collector parks. */
 PyGC_Head *census_parked(void);
 
 /* When a collection starts, before anything else of the census: begins anew where it must. Returns whether all of the
  * oldest list is known. */
 bool census_check(void);
-/* False: no memory; then the set is not complete, and begins anew. */
-bool census_add(PyObject *o);
-/* Those of the younger lists, up to that generation's: about to become old. */
+/* Those that are tracked. False: no memory, and not all of them are members. */
+bool census_add(PyObject *const *o, size_t n);
+/* The same for the younger lists, up to that generation's: about to become old. */
 bool census_add_young(int level);
 /* Knows some more of the oldest list. */
 void census_step(size_t objects);

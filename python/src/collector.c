@@ -393,7 +393,7 @@ static void full_at_once(bool by_itself) {
     search *s = &W.search;
     W.how = "full collection";
     bool writes = writes_freely();
-    if (!search_run(s, writes ? W.o.threads : 1, false)) { /* the second thread has tables of its own */
+    if (!search_run(s, writes ? W.o.threads : 1)) { /* the second thread has tables of its own */
         W.n.fallback_memory++;
         search_reset(s);
         return;
@@ -461,7 +461,7 @@ static bool search_snapshot(void *context, void *result, size_t bytes) {
     uint64_t start = wn_os_now(), cpu = wn_os_thread_cpu();
     size_t room = (bytes - sizeof *a) / sizeof(entry), at = 0;
     wn_groups g = {0};
-    if (!search_run(s, 1, true)) return false;
+    if (!search_run(s, 1)) return false;
     if (s->cycles.garbage && !wn_cycles_group(&s->cycles, TOGETHER, scan_fetch, scan_together, search_scanner(), &g))
         return false;
     a->tracked = s->tracked;
@@ -842,11 +842,8 @@ static void younger_start(int level) {
     W.grown_old = y->n - y->garbage;
     /* In a worker too: what is young there it has made itself, but for little. */
     for (size_t i = 0; i < y->n; i++)
-        if (y->t.count[i] && PyTuple_CheckExact(y->t.object[i]) && search_untrack_one(y->t.object[i]))
-            W.grown_old--;
-        else if (known)
-            known = census_add(y->t.object[i]);
-    W.counted = known;
+        if (y->t.count[i] && PyTuple_CheckExact(y->t.object[i])) W.grown_old -= search_untrack_one(y->t.object[i]);
+    W.counted = known && census_add(y->t.object, y->n);
     park(level);
     if (y->garbage) {
         for (size_t i = 0; i < y->n; i++)
@@ -1029,7 +1026,7 @@ PyObject *collector_find(unsigned threads) {
     drop_snapshot();
     PyObject_GC_UnTrack(list); /* or it would be found, being on no known root */
     search *s = &W.search;
-    if (!search_run(s, threads, false)) {
+    if (!search_run(s, threads)) {
         Py_DECREF(list);
         return PyErr_NoMemory();
     }

@@ -83,16 +83,15 @@ static void mark(search *s, pthread_t id, helper *h) {
     s->marked = t->marked - s->gone[0].n - s->gone[1].n;
 }
 
-bool search_run(search *s, unsigned threads, bool child) {
+bool search_run(search *s, unsigned threads) {
     wn_cycles *c = &s->cycles;
     helper h = {.go = WAIT};
     pthread_t id;
     uint64_t start = wn_os_now();
     search_reset(s);
     /* As many as at the last collection, about. */
-    bool helped = threads > 1 && !child && s->tracked >= ALONE && start_helper(&id, &h);
-    bool counted = census_take();
-    if (!counted || c->failed) {
+    bool helped = threads > 1 && s->tracked >= ALONE && start_helper(&id, &h);
+    if (!census_take()) {
         if (helped) {
             __atomic_store_n(&h.go, LEAVE, __ATOMIC_RELEASE);
             pthread_join(id, NULL);
@@ -143,8 +142,7 @@ static void untrack_young(search *s, PyGC_Head *head) {
     for (PyGC_Head *g = gc_next(head), *next; g != head; g = next) {
         next = gc_next(g);
         PyObject *o = object_of(g);
-        if (!census_is_bookmark(g) && (PyTuple_CheckExact(o) || PyDict_CheckExact(o)) &&
-            !wn_cycles_is_garbage(&s->cycles, o))
+        if ((PyTuple_CheckExact(o) || PyDict_CheckExact(o)) && !wn_cycles_is_garbage(&s->cycles, o))
             search_untrack_one(o);
     }
 }

@@ -26,8 +26,8 @@ bool search_make(search *s);
 void search_reset(search *s);
 void search_trim(search *s);
 
-/* Fills in everything; false: no memory, and nothing is garbage. `child`: in a snapshot, on one thread. */
-bool search_run(search *s, unsigned threads, bool child);
+/* Fills in everything; false: no memory, and nothing is garbage. In a snapshot on one thread, there are no others. */
+bool search_run(search *s, unsigned threads);
 /* After a run, where the census is to be kept: takes out of it who is gone. */
 void search_tell_census(search *s);
 /* Stops tracking tuples and dictionaries that hold no container, as the interpreter's full collection does. */

@@ -155,7 +155,7 @@ static void scan_holder(incremental *inc, void *holder, bool marking) {
     uint8_t *meta = wn_meta_(holder);
     if (meta[0] != OLD_REMEMBERED) return; /* recorded by two threads, and seen */
     meta[0] = WN_OLD_CLEAN_;
-    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) wn_inc_freeze_written(inc, holder);
+    if (is_frozen(holder)) wn_inc_freeze_written(inc, holder);
     inc->met_young = false;
     drag_all(inc, holder, marking && is_marked(holder));
     if (WN_UNLIKELY(inc->met_young)) remember_again(inc, holder);
@@ -167,10 +167,10 @@ static void scan_card(incremental *inc, char *start, void *holder, bool marking)
     size_t length = wn_length_of(holder, t), bytes = t->size + length * t->item_size;
     unsigned shift = wn_inc_card_shift(bytes);
     size_t low = (size_t)(start - (char *)holder), high = low + ((size_t)1 << shift);
-    uint8_t *card = card_of(holder, low >> shift), *meta = wn_meta_(holder);
+    uint8_t *card = card_of(holder, low >> shift);
     if (!*card) return; /* recorded by two threads, and seen */
     *card = 0;
-    if (is_frozen(holder) && !(meta[1] & STATE_WRITTEN)) wn_inc_freeze_written(inc, holder);
+    if (is_frozen(holder)) wn_inc_freeze_written(inc, holder);
     size_t from = low <= t->size ? 0 : (low - t->size) / t->item_size;
     size_t to = high <= t->size ? 0 : (high - t->size + t->item_size - 1) / t->item_size;
     if (to > length) to = length;
