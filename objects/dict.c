@@ -161,7 +161,8 @@ static void put_arrays(wn_mutator *m, wn_dict *dict, dict_index *new_index, dict
 static wn_status resize(wn_mutator *m, wn_dict *dict, size_t capacity) {
     wn_borrow(m, wn_dict *, d, dict);
     if (capacity < d->length) capacity = d->length;
-    if (capacity > UINT32_MAX / 2) return WN_ERR_MEMORY;
+    if (capacity > UINT32_MAX / 2)
+        return wn_fail(WN_ERR_MEMORY, "a dict of %zu entries: it has room for %u at most", capacity, UINT32_MAX / 2);
     wn_root(m, dict_entries *, entries, wn_new_array(m, &dict_entries_type, capacity));
     if (!entries) return WN_ERR_MEMORY;
     wn_root(m, dict_index *, index, NULL);
@@ -229,7 +230,7 @@ static wn_status add_growing(wn_mutator *m, wn_dict *dict, uint64_t hash, void *
 }
 
 wn_status wn_dict_set(wn_mutator *m, wn_dict *d, void *key, void *value) {
-    if (!key || !value) return WN_ERR_ARGUMENT;
+    if (!key || !value) return wn_no_value_();
     wanted w = want(m, key);
     size_t e = find(d, &w);
     if (e != ABSENT) {

@@ -21,6 +21,10 @@ wn_str *wn_interned_str_(wn_mutator *m, const char *bytes,
 uint64_t wn_hash_bytes_(const char *bytes, size_t length);
 uint64_t wn_hash_word_(uint64_t word);
 
+/* What calls with wrong arguments return; the error text is set. */
+wn_status wn_no_item_(size_t index, size_t length);
+wn_status wn_no_value_(void);
+
 /* Never interned: for the table of interned values itself. New references. */
 wn_int *wn_int_make_(wn_mutator *m, int64_t value);
 wn_str *wn_str_make_(wn_mutator *m, const char *bytes, size_t length);

@@ -24,6 +24,15 @@ static void list_describe(const void *object, char *buf, size_t n) {
 const wn_type wn_list_type = {
     .name = "list", .size = sizeof(wn_list), WN_REFS(wn_list, items), .describe = list_describe};
 
+wn_status wn_no_item_(size_t index, size_t length) {
+    return wn_fail(WN_ERR_ARGUMENT, "there is no item %zu: the number of items is %zu, and the first is item 0", index,
+                   length);
+}
+wn_status wn_no_value_(void) {
+    return wn_fail(WN_ERR_ARGUMENT,
+                   "NULL cannot be stored in a container: store wn_none(m), or look why it could not be made");
+}
+
 static size_t capacity_of(const wn_list *l) { return l->items ? l->items->capacity : 0; }
 
 /* Makes room for `capacity` items. */
@@ -48,7 +57,8 @@ wn_list *wn_list_new(wn_mutator *m, size_t capacity) {
 void *wn_list_get(const wn_list *l, size_t index) { return index < l->length ? l->items->slots[index] : NULL; }
 
 wn_status wn_list_set(wn_mutator *m, wn_list *l, size_t index, void *value) {
-    if (index >= l->length || !value) return WN_ERR_ARGUMENT;
+    if (index >= l->length) return wn_no_item_(index, l->length);
+    if (!value) return wn_no_value_();
     wn_set(m, l->items, slots[index], (wn_object *)value);
     return WN_OK;
 }
@@ -66,7 +76,7 @@ static wn_status append_growing(wn_mutator *m, wn_list *l, void *value) {
 }
 
 wn_status wn_list_append(wn_mutator *m, wn_list *l, void *value) {
-    if (!value) return WN_ERR_ARGUMENT;
+    if (!value) return wn_no_value_();
     if (l->length == capacity_of(l)) return append_growing(m, l, value);
     wn_set(m, l->items, slots[l->length], (wn_object *)value);
     l->length++;
@@ -85,7 +95,8 @@ wn_status wn_list_take_(wn_mutator *m, wn_list *l, void *value) {
 }
 
 wn_status wn_list_insert(wn_mutator *m, wn_list *l, size_t index, void *value) {
-    if (index > l->length || !value) return WN_ERR_ARGUMENT;
+    if (index > l->length) return wn_no_item_(index, l->length);
+    if (!value) return wn_no_value_();
     wn_borrow(m, wn_list *, list, l);
     wn_borrow(m, wn_object *, v, value);
     wn_status status = wn_list_append(m, list, v); /* makes the room; the item itself is moved down below */
@@ -110,7 +121,7 @@ static void *take_out(wn_mutator *m, wn_list *l, size_t index) {
 }
 
 wn_status wn_list_delete(wn_mutator *m, wn_list *l, size_t index) {
-    if (index >= l->length) return WN_ERR_ARGUMENT;
+    if (index >= l->length) return wn_no_item_(index, l->length);
     wn_release(m, take_out(m, l, index));
     return WN_OK;
 }

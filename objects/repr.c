@@ -1,6 +1,7 @@
 /*
  * repr.c - objects as text, the way Python's repr writes them. Reads only; no safepoint, so plain pointers will do.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -117,14 +118,17 @@ static void write_object(wn_mutator *m, const void *object, const chain *up, FIL
 
 wn_status wn_repr(wn_mutator *m, const void *object, FILE *out) {
     write_object(m, object, NULL, out);
-    return ferror(out) ? WN_ERR_IO : WN_OK;
+    return ferror(out) ? wn_fail(WN_ERR_IO, "writing an object's text failed: %s", strerror(errno)) : WN_OK;
 }
 
 char *wn_repr_text(wn_mutator *m, const void *object) {
     char *text = NULL;
     size_t length;
     FILE *out = open_memstream(&text, &length);
-    if (!out) return NULL;
+    if (!out) {
+        wn_fail(WN_ERR_MEMORY, "no memory for an object's text");
+        return NULL;
+    }
     wn_status status = wn_repr(m, object, out);
     if (fclose(out) != 0 || status) {
         free(text);

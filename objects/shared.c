@@ -97,9 +97,11 @@ static void *make(wn_mutator *m, size_t at) {
 wn_status wn_objects_new(wn_mutator *m, wn_objects **objects) {
     wn_heap *heap = wn_heap_of(m);
     if (objects) *objects = NULL;
-    if (find(heap)) return WN_ERR_STATE;
+    if (find(heap))
+        return wn_fail(WN_ERR_STATE,
+                       "this heap has its shared objects already: one wn_objects_new, by whoever made it");
     wn_objects *o = claim(heap);
-    if (!o) return WN_ERR_MEMORY;
+    if (!o) return wn_fail(WN_ERR_MEMORY, "no memory for the context of a heap's shared objects");
     if (wn_global(heap, &o->table)) {
         atomic_store(&o->heap, NULL);
         return WN_ERR_MEMORY;

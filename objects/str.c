@@ -25,7 +25,9 @@ const wn_type wn_str_type = {.name = "str",
 
 /* With room for `length` bytes and the NUL, all still zero. */
 static wn_str *str_blank(wn_mutator *m, size_t length) {
-    return length < SIZE_MAX ? wn_new_array(m, &wn_str_type, length + 1) : NULL;
+    if (length < SIZE_MAX) return wn_new_array(m, &wn_str_type, length + 1);
+    wn_fail(WN_ERR_MEMORY, "a string of %zu bytes: it and its final NUL are more than can be addressed", length);
+    return NULL;
 }
 
 wn_str *wn_str_make_(wn_mutator *m, const char *bytes, size_t length) {

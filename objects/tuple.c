@@ -15,7 +15,13 @@ const wn_type wn_tuple_type = {.name = "tuple",
 wn_tuple *wn_tuple_new(wn_mutator *m, size_t length) { return wn_new_array(m, &wn_tuple_type, length); }
 
 wn_status wn_tuple_init(wn_mutator *m, wn_tuple *t, size_t index, void *value) {
-    if (index >= t->length || !value || t->items[index]) return WN_ERR_ARGUMENT;
+    if (index >= t->length) return wn_no_item_(index, t->length);
+    if (!value) return wn_no_value_();
+    if (t->items[index])
+        return wn_fail(WN_ERR_ARGUMENT,
+                       "item %zu of this tuple was filled before: each is written once, as others may "
+                       "rely on it",
+                       index);
     wn_set(m, t, items[index], (wn_object *)value);
     return WN_OK;
 }

@@ -54,6 +54,12 @@ static size_t objects_alive(void) {
     return n;
 }
 
+/* A call was refused with this status, and says why. */
+static void refused(wn_status got, wn_status expected, const char *part) {
+    assert_int_equal(got, expected);
+    if (!strstr(wn_error_message(), part)) fail_msg("no \"%s\" in: %s", part, wn_error_message());
+}
+
 static void assert_repr(const void *object, const char *expected) {
     char *text = wn_repr_text(m, object);
     assert_non_null(text);
@@ -65,7 +71,7 @@ static void assert_repr(const void *object, const char *expected) {
 
 static void test_shared_values_are_made_once(void **state) {
     (void)state;
-    assert_int_equal(wn_objects_new(m, NULL), WN_ERR_STATE);
+    refused(wn_objects_new(m, NULL), WN_ERR_STATE, "already");
     assert_ptr_equal(wn_none(m), wn_none(m));
     assert_ptr_equal(wn_bool(m, true), wn_bool(m, true));
     assert_ptr_not_equal(wn_bool(m, true), wn_bool(m, false));
@@ -171,8 +177,8 @@ static void test_tuples_are_compared_item_by_item(void **state) {
     assert_false(wn_equal(m, a, c));
     assert_ptr_equal(wn_tuple_get(a, 1), number);
     assert_null(wn_tuple_get(a, 2));
-    assert_int_equal(wn_tuple_init(m, a, 0, text), WN_ERR_ARGUMENT); /* filled before */
-    assert_int_equal(wn_tuple_init(m, a, 2, text), WN_ERR_ARGUMENT);
+    refused(wn_tuple_init(m, a, 0, text), WN_ERR_ARGUMENT, "filled before"); /* filled before */
+    refused(wn_tuple_init(m, a, 2, text), WN_ERR_ARGUMENT, "no item 2");
     /* Two hundred thousand levels deep: no stack is overflown, and equal still means equal hashes. */
     wn_root(m, wn_tuple *, deep, wn_tuple_pair(m, text, number));
     for (int i = 0; i < (getenv("WINNOW_OPTIONS") ? 1000 : 200000); i++)
@@ -267,10 +273,11 @@ static void test_list_refuses_nonsense(void **state) {
     wn_root(m, wn_list *, l, wn_list_new(m, 0));
     assert_null(wn_list_get(l, 0));
     assert_null(wn_list_pop(m, l));
-    assert_int_equal(wn_list_set(m, l, 0, wn_none(m)), WN_ERR_ARGUMENT);
-    assert_int_equal(wn_list_delete(m, l, 0), WN_ERR_ARGUMENT);
-    assert_int_equal(wn_list_insert(m, l, 1, wn_none(m)), WN_ERR_ARGUMENT);
-    assert_int_equal(wn_list_append(m, l, NULL), WN_ERR_ARGUMENT);
+    refused(wn_list_set(m, l, 0, wn_none(m)), WN_ERR_ARGUMENT, "no item 0");
+    refused(wn_list_delete(m, l, 0), WN_ERR_ARGUMENT, "no item 0");
+    refused(wn_list_insert(m, l, 1, wn_none(m)), WN_ERR_ARGUMENT, "no item 1");
+    refused(wn_list_append(m, l, NULL), WN_ERR_ARGUMENT, "NULL");
+    refused(wn_list_set(m, l, SIZE_MAX, NULL), WN_ERR_ARGUMENT, "no item 18446744073709551615");
     assert_int_equal(wn_list_push(m, l, NULL), WN_ERR_MEMORY);
     assert_int_equal(wn_list_length(l), 0);
 }
@@ -346,8 +353,18 @@ static void test_dict_refuses_nonsense(void **state) {
     assert_null(wn_dict_get_text(d, "absent"));
     assert_false(wn_dict_delete(m, d, wn_none(m)));
     assert_false(wn_dict_next(d, &at, NULL, NULL));
-    assert_int_equal(wn_dict_set(m, d, NULL, wn_none(m)), WN_ERR_ARGUMENT);
-    assert_int_equal(wn_dict_set(m, d, wn_none(m), NULL), WN_ERR_ARGUMENT);
+    refused(wn_dict_set(m, d, NULL, wn_none(m)), WN_ERR_ARGUMENT, "NULL");
+    refused(wn_dict_set(m, d, wn_none(m), NULL), WN_ERR_ARGUMENT, "NULL");
+    assert_null(wn_dict_new(m, (size_t)1 << 62));
+    assert_non_null(strstr(wn_error_message(), "at most"));
+    assert_null(wn_str_new(m, "", SIZE_MAX));
+    assert_non_null(strstr(wn_error_message(), "18446744073709551615 bytes"));
+    FILE *full = fopen("/dev/full", "w");
+    if (full) {
+        setbuf(full, NULL);
+        refused(wn_repr(m, d, full), WN_ERR_IO, "No space");
+        fclose(full);
+    }
     assert_int_equal(wn_dict_put(m, d, "key", NULL), WN_ERR_MEMORY);
     assert_int_equal(wn_dict_length(d), 0);
 }

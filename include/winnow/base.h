@@ -43,6 +43,10 @@ WN_API const char *wn_status_name(wn_status status);
  * empty when nothing failed yet. The text belongs to the library and lasts until this thread's next failing call. */
 WN_API const char *wn_error_message(void);
 
+/* Sets that text (as printf does, at most 511 bytes) and returns `status`: for a library on top of this one, whose
+ * failing calls end with `return wn_fail(...)`. The text names the rule and the remedy. */
+WN_API wn_status wn_fail(wn_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* The version of the library that is linked, "0.1.0"; compare with WN_VERSION of the headers. */
 WN_API const char *wn_version(void);
 

@@ -8,10 +8,6 @@
 
 #include "winnow/heap.h"
 
-/* Sets the calling thread's error text (printf-like) and returns `status`, so that a failing call can end with
- * `return wn_fail(...)`. The text names the rule and the remedy. */
-wn_status wn_fail(wn_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
 /* Reports a broken client rule to the misuse handler. Returns only if the handler does. */
 void wn_misuse(const char *rule, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
