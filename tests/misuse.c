@@ -475,6 +475,7 @@ static void options_in_the_environment(void **state) {
         {"WINNOW_OPTIONS", "=5", "WINNOW_OPTIONS"},
         {"WINNOW_COLLECTOR", "best", "best"},
         {"WINNOW_COLLECTOR", "REF COUNT", "REF COUNT"},
+        {"WINNOW_TRACE", "everything", "the one value is gc"},
     };
     char message[2000];
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {

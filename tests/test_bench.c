@@ -127,6 +127,7 @@ static void misuse_is_explained(void **state) {
     expect("cycles --json /nonexistent/file", 2, "name a file that can be written");
     expect("cycles --nosuch", 2, "--help");
     expect("--in-process", 2, "one run");
+    expect("cycles --raw", 2, "--json");
     expect("--help", 0, "--collector LIST");
     expect("--list", 0, "binarytrees");
 }

@@ -247,6 +247,7 @@ static int parse(arguments *a, int argc, char **argv) {
         (a->workloads > 1 || a->collectors > 1 || a->settings.repetitions > 1 || a->settings.seconds > 0))
         return misuse(
             "--in-process is for one run: name one workload, one collector, --repetitions 1 and no --seconds");
+    if (a->raw && !a->json) return misuse("--raw adds to what --json writes: add --json FILE, or --json -");
     return GO_ON;
 }
 

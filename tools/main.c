@@ -15,9 +15,11 @@
 static int options_main(int argc, char **argv) {
     if (argc > 1) {
         bool help = strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0;
-        fprintf(help ? stdout : stderr, "Usage: winnow options\n"
-                                        "Writes the table of heap options: name, unit, default, range, meaning.\n"
-                                        "Set them with --option NAME=VALUE, or WINNOW_OPTIONS=\"NAME=VALUE,...\".\n");
+        if (!help) fprintf(stderr, "winnow options: it takes no '%s'\n", argv[1]);
+        fprintf(help ? stdout : stderr,
+                "Usage: winnow options\n"
+                "Writes the table of heap options: name, default, meaning and what is allowed.\n"
+                "Set them with --option NAME=VALUE, or WINNOW_OPTIONS=\"NAME=VALUE,...\".\n");
         return help ? EXIT_SUCCESS : WINNOW_EXIT_USAGE;
     }
     wn_options_print(stdout);

@@ -19,6 +19,11 @@
 #define WN_BEGIN
 #define WN_END
 #endif
+#if defined(__cplusplus) && __cplusplus >= 201402L
+#define WN_UNSET_ = {} /* a field that an initialiser leaves out is zero: in C it goes without saying */
+#else
+#define WN_UNSET_
+#endif
 
 #define WN_API __attribute__((visibility("default")))
 #define WN_LIKELY(x) __builtin_expect(!!(x), 1)

@@ -34,7 +34,8 @@ enum {
     /* Objects of this type are never moved, whatever the collector; their address may be given to foreign code. */
     WN_TYPE_PINNED = 1u << 2,
     WN_TYPE_KNOWN_FLAGS = (1u << 3) - 1,
-    /* Set by the library on its own types; a client's use is refused. */
+    /* Set by the library on its own types; a client's use is refused (where `check` is off, as everything about a type
+     * is, only when memory for its class runs out). */
     WN_TYPE_WEAKREF = 1u << 16,
     WN_TYPE_EPHEMERON = 1u << 17
 };
@@ -56,19 +57,19 @@ enum {
  *             library.
  */
 struct wn_type {
-    const char *name;   /* shown in messages, graphs and statistics */
-    uint32_t size;      /* bytes of the fixed part, type word included: at least 8, at most 1 MiB */
-    uint32_t flags;     /* WN_TYPE_... */
-    uint64_t refs;      /* bit i: word i of the object (8 bytes each; word 0 is the type word) is a reference */
-    uint32_t item_size; /* bytes per item of the variable part, which begins at `size`; 0: none */
-    uint32_t length_at; /* byte offset of the size_t that wn_new_array sets to the number of items; never change it */
-    uint64_t item_refs; /* bit i: word i of each item is a reference */
-    void (*trace)(const void *object, wn_tracer *tracer);
-    void (*finalize)(wn_mutator *m, void *object);
-    void (*clear)(wn_mutator *m, void *object);
-    void (*release)(void *object);
+    const char *name;         /* shown in messages, graphs and statistics */
+    uint32_t size;            /* bytes of the fixed part, type word included: at least 8, at most 1 MiB */
+    uint32_t flags WN_UNSET_; /* WN_TYPE_... */
+    uint64_t refs WN_UNSET_;  /* bit i: word i of the object (8 bytes each; word 0 is the type word) is a reference */
+    uint32_t item_size WN_UNSET_; /* bytes per item of the variable part, which begins at `size`; 0: none */
+    uint32_t length_at WN_UNSET_; /* byte offset of the size_t that wn_new_array sets to their number; then fixed */
+    uint64_t item_refs WN_UNSET_; /* bit i: word i of each item is a reference */
+    void (*trace)(const void *object, wn_tracer *tracer) WN_UNSET_;
+    void (*finalize)(wn_mutator *m, void *object) WN_UNSET_;
+    void (*clear)(wn_mutator *m, void *object) WN_UNSET_;
+    void (*release)(void *object) WN_UNSET_;
     /* Writes a short label for graphs and messages into buf (at most n bytes, terminated); optional. */
-    void (*describe)(const void *object, char *buf, size_t n);
+    void (*describe)(const void *object, char *buf, size_t n) WN_UNSET_;
 };
 
 /* Visits one reference from a trace function or a root scanner: `slot` is the address of the reference. A collector
@@ -94,6 +95,8 @@ WN_API void wn_visit(wn_tracer *tracer, void *slot);
               WN_R1_, 0)(T, __VA_ARGS__))
 
 /* static const wn_type node_type = WN_TYPE(node, WN_REFS(node, left, right), .finalize = node_finalize);
+ * C++ (14 with the compiler's extensions, or 20) wants fields in the order of their declaration: flags, then WN_REFS,
+ * then WN_ITEMS and its like, then hooks.
  * The struct's first member must be a wn_object; reference fields must lie in its first 512 bytes (else use .trace). */
 #define WN_TYPE(T, ...) \
     { .name = #T, .size = sizeof(T), __VA_ARGS__ }

@@ -205,7 +205,8 @@ wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n
         draw(&g, links, n);
         wn_world_start(self->heap, self);
         m->roots = roots;
-        if (ferror(out)) status = wn_fail(WN_ERR_IO, "the graph could not be written; is the disk full?");
+        if (fflush(out) || ferror(out))
+            status = wn_fail(WN_ERR_IO, "the graph could not be written; is the disk full?");
     } else {
         status = wn_fail(WN_ERR_MEMORY, "no memory to draw %zu objects; ask for fewer", max_objects);
     }

@@ -21,7 +21,7 @@ typedef struct option {
 #define AT(field) offsetof(wn_options, field)
 static const option options[] = {
     {"collector", COLLECTOR, AT(collector), 0, 0, "refcount",
-     "refcount, incremental or concurrent; also WINNOW_COLLECTOR"},
+     "which collector manages the heap; also WINNOW_COLLECTOR"},
     {"heap_limit", SIZE, AT(heap_limit), 1 << 20, 1e15, "the container's",
      "bytes the heap may hold, side tables included"},
     {"single_thread", SWITCH, AT(single_thread), 0, 1, "off", "refcount: refuse a second thread, counts stay plain"},
@@ -311,7 +311,10 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out) {
     if (out->collector == WN_COLLECTOR_AUTO && env && *env && (s = wn_options_set(out, "collector", env)))
         return from_environment(s, "WINNOW_COLLECTOR");
     env = getenv("WINNOW_TRACE");
-    if (env && strstr(env, "gc")) out->trace = true;
+    if (env && *env && strcmp(env, "gc") != 0)
+        return wn_fail(WN_ERR_ARGUMENT, "environment variable WINNOW_TRACE: '%s' is not known; the one value is gc",
+                       env);
+    if (env && *env) out->trace = true;
     if ((s = check(out))) return s;
     if (out->collector == WN_COLLECTOR_AUTO) out->collector = WN_COLLECTOR_REFCOUNT;
     if (!wn_collector_available(out->collector))

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Every public header compiles alone, with warnings as errors, as C11 and as C++ and by each compiler that is here,
-# and with the collector chosen at compile time.
+# and with the collector chosen at compile time; and what a client writes in C++ compiles and works.
+#   headers.sh SOURCE LIBRARY
 set -u
 cd "$1"
+library=$2
 bad=0
 try() { # label, command...; the source comes on stdin
     local label=$1 out
     shift
-    out=$("$@" 2>&1) || { echo "$label:"; echo "$out"; bad=1; }
+    out=$("$@" 2>&1) || { echo "$label:"; echo "$out"; bad=1; return 1; }
 }
 for header in include/winnow.h include/winnow/*.h; do
     name=${header#include/}
@@ -24,6 +26,15 @@ for header in include/winnow.h include/winnow/*.h; do
             echo "#include <$name>" | try "$name, $cxx $standard" \
                 $cxx -std=$standard -Wall -Wextra -Werror -fsyntax-only -Iinclude -x c++ -
         done
+    done
+done
+program=$(mktemp)
+trap 'rm -f "$program"' EXIT
+for cxx in g++ clang++; do
+    command -v $cxx >/dev/null || continue
+    for standard in gnu++14 gnu++17 c++20; do
+        try "tests/source/headers.cc, $cxx $standard" $cxx -std=$standard -Wall -Wextra -Werror -Iinclude \
+            tests/source/headers.cc "$library" -pthread -lm -o "$program" && try "and run" "$program"
     done
 done
 exit $bad
