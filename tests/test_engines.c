@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <errno.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <stdarg.h>
@@ -433,6 +434,35 @@ static void a_snapshot_answers_crashes_or_gives_up(void **state) {
     }
 }
 
+static bool beat(void *context, void *result, size_t bytes) {
+    (void)result, (void)bytes;
+    do __atomic_fetch_add((unsigned *)context, 1, __ATOMIC_RELAXED);
+    while (usleep(1000) == 0 || errno == EINTR);
+    return false;
+}
+
+static void a_snapshots_child_ends_soon_after_the_program(void **state) {
+    (void)state;
+    unsigned *beats = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), before;
+    pid_t program = fork();
+    if (program == 0) {
+        wn_snapshot s = {0};
+        if (!wn_snapshot_start(&s, 100, beat, beats)) _exit(1);
+        while (!__atomic_load_n(beats, __ATOMIC_RELAXED)) usleep(1000);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(program, &status, 0), program);
+    assert_int_equal(status, 0);
+    int tries = 0;
+    do {
+        before = __atomic_load_n(beats, __ATOMIC_RELAXED);
+        usleep(300000);
+    } while (__atomic_load_n(beats, __ATOMIC_RELAXED) != before && ++tries < 100);
+    assert_true(tries < 100);
+    munmap(beats, 4096);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_graphs_agree_with_the_model),
@@ -444,6 +474,7 @@ int main(void) {
         cmocka_unit_test(threads_share_the_work),
         cmocka_unit_test(marking_stops_at_its_budget_and_goes_on),
         cmocka_unit_test(a_snapshot_answers_crashes_or_gives_up),
+        cmocka_unit_test(a_snapshots_child_ends_soon_after_the_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

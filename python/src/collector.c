@@ -87,7 +87,7 @@ static struct {
     size_t slice;         /* objects per slice */
     size_t slice_asked;   /* where somebody asks for a young collection: as many as slice_ms allows */
     double ns_of_slice;   /* per object, of recent slices */
-    bool no_snapshots;    /* another allocator came over ours: frees cannot be seen any more */
+    bool no_snapshots;    /* another allocator came over ours: frees cannot be seen */
     double ns_per_object; /* of recent searches */
     bool split;           /* a snapshot has taken pages out of huge ones */
     size_t collapsed;     /* objects, about, when huge pages were last asked for */
@@ -166,7 +166,16 @@ static void notes_end(void) {
     } else if (!W.no_snapshots) {
         W.no_snapshots = true; /* ours stays beneath the other, doing nothing */
         W.n.fallback_allocator++;
+        if (W.o.log) fputs("winnow: another allocator came over winnow's: no snapshots while it is there\n", stderr);
     }
+}
+/* Whether frees can be seen: once what came over ours has gone, ours is on top again and can be taken away. */
+static bool notes_possible(void) {
+    if (W.no_snapshots && notes_on_top()) {
+        PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &notes.below);
+        W.no_snapshots = false;
+    }
+    return !W.no_snapshots;
 }
 static bool was_freed(PyObject *o) {
     uintptr_t a = (uintptr_t)o; /* its memory begins with the list's head, or 16 bytes before that */
@@ -509,7 +518,7 @@ static void drop_snapshot(void) {
 }
 
 static bool start_snapshot(void) {
-    if (W.no_snapshots) return false;
+    if (!notes_possible()) return false;
     uint64_t start = wn_os_now();
     size_t room = expected_objects() + expected_objects() / 4;
     if (!notes_begin()) return false;

@@ -21,6 +21,8 @@ MODES = ("fast", "fork-friendly", "concurrent")
 class WinnowError(RuntimeError):
     """Winnow cannot work here, or was asked for something that makes no sense. Nothing was changed."""
 
+    quiet = False  # a start-up hook need not speak of it
+
 
 def _why_not():
     """Why this interpreter is not supported; None if it is."""
@@ -39,6 +41,15 @@ def _why_not():
     return None
 
 
+def _not_main():
+    """WINNOW_PYTHON speaks to the program; that it has other interpreters too is nothing to be told of for each."""
+    e = WinnowError(
+        "winnow: it works in the main interpreter only; the interpreter's own collector stays as it is. Install it there"
+    )
+    e.quiet = True
+    return e
+
+
 def _load():
     why = _why_not()
     if why:
@@ -46,6 +57,8 @@ def _load():
     try:
         from . import _native
     except ImportError as e:
+        if "subinterpreter" in str(e):
+            raise _not_main() from None
         raise WinnowError(
             f"winnow: its extension cannot be loaded ({e}). Install winnow with this interpreter: "
             f"{_sys.executable} -m pip install . in winnow's source tree"
@@ -94,8 +107,13 @@ def install(
         import os
 
         threads = min(2, len(os.sched_getaffinity(0)))
-    if threads not in (1, 2):
+    if type(threads) is not int or threads not in (1, 2):
         raise WinnowError(f"winnow: threads must be 1 or 2, not {threads!r}")
+    if type(batch) is not int:
+        raise WinnowError(f"winnow: batch must be a whole number, not {batch!r}")
+    for name, value in (("huge_pages", huge_pages), ("log", log)):
+        if value not in (True, False):
+            raise WinnowError(f"winnow: {name} must be True or False, not {value!r}")
     for name, value, least in (
         ("budget_ms", budget_ms, 0),
         ("slice_ms", slice_ms, 0.01),
@@ -112,13 +130,13 @@ def install(
             budget_ms=budget_ms,
             slice_ms=slice_ms,
             snapshot_s=snapshot_s,
-            batch=int(batch),
+            batch=batch,
             proportional=policy == "garbage",
             huge=bool(huge_pages),
             log=bool(log),
         )
     except RuntimeError as e:
-        raise WinnowError(str(e)) from None
+        raise (_not_main() if "main interpreter" in str(e) else WinnowError(str(e))) from None
     _mode = mode
 
 
@@ -185,7 +203,10 @@ def report(file=None):
     out = file or _sys.stderr
     print(f"winnow {__version__}: mode {s['mode']}, {s['full_collections']} full collections", file=out)
     print(f"  garbage proposed {s['proposed']}, collected {s['collected']}, snapshots {s['snapshots']}", file=out)
-    print(f"  pauses: longest {s['longest_ms']:.2f} ms, in all {s['total_ms']:.1f} ms", file=out)
+    if not s["pauses_us"]:
+        print("  no pause yet: nothing was collected by winnow", file=out)
+    else:
+        print(f"  pauses: longest {s['longest_ms']:.2f} ms, in all {s['total_ms']:.1f} ms", file=out)
     coarse = {}
     for below, n in s["pauses_us"]:
         limit = 1.0

@@ -4,6 +4,7 @@
 """
 
 import gc
+import os
 import types
 
 _UNINTERESTING = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.FrameType)
@@ -29,8 +30,8 @@ def write(file, roots, depth=3, limit=500, atoms=False):
     Modules, classes, functions and frames are left out; numbers and strings too, unless `atoms`. Returns the number of
     objects drawn.
     """
-    if isinstance(file, str):
-        with open(file, "w") as f:
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, "w", encoding="utf-8") as f:
             return write(f, roots, depth, limit, atoms)
     number, edges = {}, []
     layer = list(roots)

@@ -2,7 +2,7 @@
  * bits.h - bitmaps over the address space: one bit for every 16 bytes, found from an address with one look-up.
  *
  * The engines work on any heap, so they cannot ask for room in an object: everything they know about one is a bit here.
- * Addresses are divided into regions of 1 GiB. A region comes into being when its first bit is set; it reserves 36 MiB
+ * Addresses are divided into regions of 256 MiB. A region comes into being when its first bit is set; it reserves 9 MiB
  * of addresses and takes memory only for the pages that are written, 1/128 of the heap for a plane. The planes of a
  * region lie at fixed distances, so that one look-up serves them all.
  *
@@ -18,7 +18,7 @@
 
 enum {
     WN_BITS_GRANULE = 4,                                         /* log2 of the bytes that share a bit */
-    WN_BITS_REGION = 30,                                         /* log2 of the bytes of a region */
+    WN_BITS_REGION = 28,                                         /* log2 of the bytes of a region */
     WN_BITS_WORDS = 1 << (WN_BITS_REGION - WN_BITS_GRANULE - 6), /* words of a plane */
     WN_BITS_PAGE = 512,                                          /* words that share a byte of `touched` */
     WN_BITS_PAGES = WN_BITS_WORDS / WN_BITS_PAGE,
@@ -73,7 +73,7 @@ static inline size_t wn_bits_index(uintptr_t address) {
 }
 static inline uint64_t wn_bits_mask(uintptr_t address) { return (uint64_t)1 << (address >> WN_BITS_GRANULE & 63); }
 
-/* The region's words, or NULL when no member lies within 1 GiB: one load and two predictable tests. */
+/* The region's words, or NULL when no member lies in its region: one load and two predictable tests. */
 static WN_ALWAYS_INLINE uint64_t *wn_bits_find(const wn_bits *b, uintptr_t address) {
     uintptr_t i = address >> WN_BITS_REGION;
     return i < WN_BITS_TOP ? b->top[i] : NULL;

@@ -16,19 +16,42 @@ enum { HEAD = 64, DONE = 1 };
 static uint32_t *flag(const wn_snapshot *s) { return s->result; }
 void *wn_snapshot_result(const wn_snapshot *s) { return (char *)s->result + HEAD; }
 
+/* What is in the child's memory as it was in the program's: a copy. */
+static pid_t program;
+static unsigned seconds;
+
+/* In the child, every second. Asking for a signal at the parent's death instead would take the end of the thread that
+ * started us for that of the program. */
+static void look_around(int signal) {
+    (void)signal;
+    if (getppid() != program || ++seconds > 600) _exit(1); /* the program has ended, or this hangs */
+    alarm(1);
+}
+
+/* A socket or file that the program closes is to be closed, not held open for as long as the child searches. */
+static void close_everything(void) {
+#ifdef SYS_close_range
+    if (syscall(SYS_close_range, 0u, ~0u, 0u) == 0) return;
+#endif
+    struct rlimit files = {1024, 1024}; /* a kernel before 5.9 */
+    getrlimit(RLIMIT_NOFILE, &files);
+    for (int fd = 0; (rlim_t)fd < files.rlim_cur && fd < 1 << 16; fd++) close(fd);
+}
+
 /* The child has the program's signal handlers; none of them may run in it. */
 static void be_quiet(void) {
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGALRM};
-    for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++) signal(fatal[i], SIG_DFL);
+    signal(SIGALRM, look_around);
+    for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++)
+        if (fatal[i] != SIGALRM) signal(fatal[i], SIG_DFL);
     sigset_t these;
     sigemptyset(&these);
     for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++) sigaddset(&these, fatal[i]);
     sigprocmask(SIG_UNBLOCK, &these, NULL);
     struct rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
-    /* Should the program end first, this ends soon after: by itself, or by the alarm if it hangs. (Asking for a signal
-     * at the parent's death would take the end of the thread that started us for that of the program.) */
-    alarm(600);
+    close_everything();
+    alarm(1);
 }
 
 /* True: that child is gone and has been reaped (or was by somebody else). */
@@ -66,6 +89,7 @@ bool wn_snapshot_start(wn_snapshot *s, size_t bytes, wn_snapshot_work *work, voi
     }
     sigset_t all, before;
     sigfillset(&all);
+    program = getpid();
     pthread_sigmask(SIG_SETMASK, &all, &before);
     /* No flags and no exit signal: a process of its own, copied, of which the program is never told. */
     pid_t child = (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
