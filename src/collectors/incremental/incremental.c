@@ -664,8 +664,9 @@ static wn_status init(wn_heap *heap) {
         heap->state = NULL;
         return wn_fail(
             WN_ERR_MEMORY,
-            "no memory for the nursery: raise heap_limit (it is %zu bytes; 0: none) or make `nursery` smaller",
-            heap->options.heap_limit);
+            "no memory for a nursery of %zu bytes: make `nursery` smaller, or raise what limits it: heap_limit or the "
+            "container (%zu bytes; 0: none), or addresses (ulimit -v)",
+            nursery_size(heap), heap->options.heap_limit);
     }
     wn_options *o = &heap->options;
     inc->target_ns = o->pause_budget_ns ? o->pause_budget_ns / 2 : target_default_ns;
