@@ -1,0 +1,58 @@
+/* notes.c - an allocator over the interpreter's that notes what is given back. */
+#include "notes.h"
+
+wn_bits notes_addresses;
+
+static struct {
+    PyMemAllocatorEx below;
+    bool on, made, lost;
+    bool covered; /* another allocator came over ours */
+} notes;
+
+static void note_free(void *p) {
+    if (p && notes.on && !wn_bits_put(&notes_addresses, 0, (uintptr_t)p)) notes.lost = true;
+}
+static void noting_free(void *ctx, void *p) {
+    note_free(p);
+    notes.below.free(ctx, p);
+}
+static void *noting_realloc(void *ctx, void *p, size_t n) {
+    note_free(p);
+    return notes.below.realloc(ctx, p, n);
+}
+
+static bool on_top(void) {
+    PyMemAllocatorEx a;
+    PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &a);
+    return a.free == noting_free;
+}
+static void leave(void) {
+    PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &notes.below);
+    notes.covered = false;
+}
+
+bool notes_begin(void) {
+    if (notes.covered && on_top()) leave(); /* what came over ours has gone */
+    if (notes.covered || (!notes.made && !(notes.made = wn_bits_make(&notes_addresses)))) return false;
+    PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &notes.below);
+    PyMemAllocatorEx a = notes.below;
+    a.free = noting_free;
+    a.realloc = noting_realloc;
+    PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &a);
+    notes.lost = false;
+    notes.on = true;
+    return true;
+}
+
+bool notes_end(void) {
+    if (!notes.on) return true;
+    notes.on = false;
+    wn_bits_trim(&notes_addresses);
+    if (on_top())
+        leave();
+    else
+        notes.covered = true;
+    return !notes.covered;
+}
+
+bool notes_complete(void) { return notes.on && !notes.lost && on_top(); }

@@ -1,0 +1,34 @@
+/* report.c - counting types, and writing the line. */
+#include "report.h"
+
+#include <string.h>
+
+enum { SHOWN = 6 };
+
+void report_count(type_counts *t, PyTypeObject *type) {
+    size_t i = 0;
+    while (i < t->names && t->type[i].type != type) i++;
+    if (i == sizeof t->type / sizeof *t->type) return;
+    if (i == t->names) {
+        t->names++;
+        t->type[i].type = type;
+        t->type[i].n = 0;
+        snprintf(t->type[i].name, sizeof t->type[i].name, "%s", type->tp_name);
+    }
+    t->type[i].n++;
+}
+
+void report_line(type_counts *t, const char *how, uint64_t ns, uint64_t fork_ns, size_t garbage, size_t containers) {
+    fprintf(stderr, "winnow: %s %.2f ms, %zu of %zu containers garbage", how, (double)ns / 1e6, garbage, containers);
+    if (fork_ns) fprintf(stderr, ", fork %.2f ms", (double)fork_ns / 1e6);
+    for (int shown = 0; shown < SHOWN; shown++) {
+        size_t most = 0;
+        for (size_t i = 1; i < t->names; i++)
+            if (t->type[i].n > t->type[most].n) most = i;
+        if (!t->names || !t->type[most].n) break;
+        fprintf(stderr, "%s %s %zu", shown ? "," : ":", t->type[most].name, t->type[most].n);
+        t->type[most].n = 0;
+    }
+    fputc('\n', stderr);
+    t->names = 0;
+}
