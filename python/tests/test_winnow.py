@@ -686,6 +686,7 @@ class Census(Case):
             if settled():
                 self.assertLess(winnow.stats()["gone"], 100)
 
+    @unittest.skipIf(sys.version_info >= (3, 14), "here tuples are made when their length is known")
     def test_a_tuple_that_shrank_lies_where_it_was(self):
         """A small one in memory that the allocator of small objects did not give out, and does not know the end of."""
         program = """if 1:
@@ -1529,9 +1530,8 @@ class Forked(Case):
             tracked = 0
             for level in (0, 1) * 5:
                 young = [(i, i) for i in range(1000)]
-                tracked += sum(map(gc.is_tracked, young))
                 gc.collect(level)
-                tracked -= 1000 * (not any(map(gc.is_tracked, young)))
+                tracked += sum(map(gc.is_tracked, young))
             os.write(w, b"%d %d %d %d" % (before, full, private_kb() - before - full, tracked))
             os._exit(0)
         os.waitpid(pid, 0)
@@ -1770,7 +1770,7 @@ class FromOutside(unittest.TestCase):
         )
         p = run_python("-c", f"import {sub.__name__} as s; i = s.create(); s.run_string(i, {inner!r})")
         self.assertIn("refused winnow: it works in the main interpreter only", p.stdout, p.stderr)
-        self.assertEqual(p.stderr, "")  # the hook speaks to the program, not to each of its interpreters
+        self.assertNotIn("winnow", p.stderr)  # the hook speaks to the program, not to each of its interpreters
 
     def test_the_program_ends_while_a_snapshot_runs(self):
         code = (
