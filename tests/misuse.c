@@ -138,6 +138,12 @@ static void any_call_when_detached(void **state) {
     client_close(&c);
 }
 
+/* The call has said so by its result; its message says whose object it was. */
+static void no_object(bool refused, const char *call) {
+    assert_true(refused);
+    says(call, "NULL", NULL);
+}
+
 static void nothing_where_something_must_be(void **state) {
     (void)state;
     wn_mutator *m = NULL;
@@ -148,12 +154,37 @@ static void nothing_where_something_must_be(void **state) {
     assert_int_equal(wn_global(c.heap, NULL), WN_ERR_ARGUMENT);
     assert_int_equal(wn_add_root_scanner(c.heap, NULL, NULL), WN_ERR_ARGUMENT);
     assert_int_equal(wn_add_listener(c.heap, NULL, NULL), WN_ERR_ARGUMENT);
-    wn_weakref *empty = wn_weakref_new(c.m, NULL, NULL, NULL); /* refused, or born empty */
-    if (empty) assert_null(wn_weakref_get(c.m, empty));
-    wn_release(c.m, empty);
-    wn_ephemeron *hollow = wn_ephemeron_new(c.m, NULL, NULL);
-    if (hollow) assert_null(wn_ephemeron_key(c.m, hollow));
-    wn_release(c.m, hollow);
+    wn_options o = wn_options_default();
+    wn_attach(NULL, NULL);
+    assert_int_equal(wn_options_set(NULL, "check", "on"), WN_ERR_ARGUMENT);
+    says("wn_options_set", "structure", NULL);
+    assert_int_equal(wn_options_set(&o, NULL, "on"), WN_ERR_ARGUMENT);
+    says("wn_options_set", "name", NULL);
+    assert_int_equal(wn_options_set(&o, "check", NULL), WN_ERR_ARGUMENT);
+    says("wn_options_set", "value", NULL);
+    no_object(wn_weakref_new(c.m, NULL, NULL, NULL) == NULL, "wn_weakref_new");
+    no_object(wn_weakref_get(c.m, NULL) == NULL, "wn_weakref_get");
+    no_object(wn_ephemeron_new(c.m, NULL, NULL) == NULL, "wn_ephemeron_new");
+    no_object(wn_ephemeron_key(c.m, NULL) == NULL, "wn_ephemeron_key");
+    no_object(wn_ephemeron_value(c.m, NULL) == NULL, "wn_ephemeron_value");
+    no_object(wn_pin(c.m, NULL) == WN_ERR_ARGUMENT, "wn_pin");
+    no_object((wn_unpin(c.m, NULL), true), "wn_unpin");
+    no_object(wn_identity(c.m, NULL) == 0, "wn_identity");
+    no_object(wn_refcount(c.m, NULL) == 0, "wn_refcount");
+    no_object((wn_make_immortal(c.m, NULL), true), "wn_make_immortal");
+    no_object(!wn_is_tracked(c.m, NULL), "wn_is_tracked");
+    no_object(!wn_is_finalized(c.m, NULL), "wn_is_finalized");
+    no_object(!wn_is_frozen(c.m, NULL), "wn_generation");
+    no_object(wn_generation(c.m, NULL) == -1, "wn_generation");
+    no_object((wn_track(c.m, NULL), true), "wn_track");
+    no_object((wn_untrack(c.m, NULL), true), "wn_untrack");
+    no_object(wn_referents(c.m, NULL, see_nothing, NULL) == WN_ERR_ARGUMENT, "wn_referents");
+    wn_ephemeron_set(c.m, NULL, NULL);
+    assert_int_equal(wn_size_of(c.m, NULL), 0);
+    says("wn_size_of", "object", NULL);
+    int local;
+    assert_int_equal(wn_size_of(c.m, &local), 0);
+    assert_int_equal(wn_size_of(c.m, (void *)8), 0);
     assert_int_equal(wn_collect(c.m, 3, NULL), WN_ERR_ARGUMENT);
     says("generation", NULL);
     assert_int_equal(wn_collect(c.m, -1, NULL), WN_ERR_ARGUMENT);

@@ -223,6 +223,8 @@ static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 
 /* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one. */
 bool wn_is_attached(const mutator *m, const char *what);
+/* Whether an argument is not NULL; false with the error's text. */
+bool wn_is_given(const void *object, const char *what);
 
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 

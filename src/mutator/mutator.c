@@ -37,6 +37,12 @@ bool wn_is_attached(const mutator *m, const char *what) {
     return false;
 }
 
+bool wn_is_given(const void *object, const char *what) {
+    if (WN_LIKELY(object != NULL)) return true;
+    wn_fail(WN_ERR_ARGUMENT, "%s: the object is NULL: look at what made it, which has failed", what);
+    return false;
+}
+
 static mutator *take_spare(void) {
     pthread_mutex_lock(&spare_lock);
     mutator *m = spare;
@@ -402,29 +408,30 @@ size_t wn_trim(wn_mutator *fast) {
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
 
 size_t wn_refcount(wn_mutator *fast, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_refcount")) return 0;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_refcount") || !wn_is_given(object, "wn_refcount")) return 0;
     mutator *m = wn_mutator_of(fast);
     if (m->heap->options.check && !wn_check_object(m, object, "wn_refcount", "object")) return 0;
     return m->heap->collector->refcount ? m->heap->collector->refcount(m, object) : 0;
 }
 
 void wn_make_immortal(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_make_immortal")) return;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_make_immortal") || !wn_is_given(object, "wn_make_immortal")) return;
     mutator *m = wn_mutator_of(fast);
     m->heap->collector->make_immortal(m, object);
 }
 
 wn_status wn_pin(wn_mutator *fast, void *object) {
     if (!wn_is_attached(wn_mutator_of(fast), "wn_pin")) return WN_ERR_STATE;
+    if (!wn_is_given(object, "wn_pin")) return WN_ERR_ARGUMENT;
     /* Who pins may tell others the address, who write there while the world stands still. */
     __atomic_store_n(&wn_block_of(object)->pinned, 1, __ATOMIC_RELAXED);
     return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object);
 }
 void wn_unpin(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_unpin")) return;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_unpin") || !wn_is_given(object, "wn_unpin")) return;
     wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object);
 }
 uintptr_t wn_identity(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_identity")) return 0;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_identity") || !wn_is_given(object, "wn_identity")) return 0;
     return wn_mutator_of(fast)->heap->collector->identity(wn_mutator_of(fast), object);
 }

@@ -179,6 +179,13 @@ static wn_status bad_value(const option *o, const char *value) {
 static bool in_range(const option *o, double v) { return v >= o->low && v <= o->high; }
 
 wn_status wn_options_set(wn_options *opts, const char *name, const char *value) {
+    if (!opts || !name || !value)
+        return wn_fail(WN_ERR_ARGUMENT,
+                       "wn_options_set: the %s is NULL: pass the address of a wn_options, and the option's "
+                       "name and value as text",
+                       !opts   ? "structure"
+                       : !name ? "name"
+                               : "value");
     const option *o = find(name);
     if (!o) {
         char names[400];
