@@ -42,7 +42,7 @@ static const option options[] = {
      "incremental: marked at least per nursery allocated"},
     {"pause_budget", TIME, AT(pause_budget_ns), 1e4, 1e10, "none", "incremental: steps and minors stay below (99.9 %)"},
     {"pin_limit", COUNT, AT(pin_limit), 1, 1e7, "1000", "incremental: objects pinned in the nursery at most"},
-    {"pretenure", COUNT_OR_NEVER, AT(pretenure), 1, 100, "85",
+    {"pretenure", COUNT_OR_NEVER, AT(pretenure), 1, 100, "85; stress: never",
      "incremental: percent of a size that outlives the nursery for it to be born old"},
     {"heap_growth", COUNT_OR_NEVER, AT(heap_growth), 5, 10000, "100",
      "concurrent: percent of growth between cycles, as GOGC"},
@@ -324,6 +324,8 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out) {
     if (!wn_collector_available(out->collector))
         return wn_fail(WN_ERR_UNSUPPORTED, "this build of the library has no %s collector",
                        wn_collector_name(out->collector));
+    /* What is born old survives without a barrier: stress would hide the stores that have skipped theirs. */
+    if (out->stress && out->pretenure == wn_options_default().pretenure) out->pretenure = WN_NEVER;
     if (out->max_heap && (!out->heap_limit || out->max_heap < out->heap_limit)) out->heap_limit = out->max_heap;
     if (!out->heap_limit) out->heap_limit = wn_os_memory_limit();
     return WN_OK;

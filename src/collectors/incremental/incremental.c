@@ -159,6 +159,7 @@ static void minor(mutator *m, wn_collect_result *result, bool major) {
     note(inc, since, 1, false);
     wn_world_start(m->heap, m);
     wn_tell(m, &e);
+    wn_after_collection(m);
 }
 
 /* ---- finalizers and callbacks ------------------------------------------------------------------------------------ */
