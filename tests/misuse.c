@@ -494,6 +494,22 @@ static int heap_in_environment(const char *name, const char *value, char *messag
     return WEXITSTATUS(status);
 }
 
+/* A program that relies on its stack being scanned is told that counting does not; where the environment has chosen the
+ * collector the option is one of another collector's. */
+static void stacks_that_nobody_scans(void **state) {
+    (void)state;
+    wn_heap *heap = NULL;
+    wn_options o = wn_options_default();
+    o.conservative_stacks = true;
+    o.collector = WN_COLLECTOR_REFCOUNT;
+    assert_int_equal(wn_heap_new(&o, &heap), WN_ERR_UNSUPPORTED);
+    says("conservative_stacks", "refcount", "wn_hold", NULL);
+    assert_null(heap);
+    o.collector = WN_COLLECTOR_AUTO; /* WINNOW_COLLECTOR */
+    assert_int_equal(wn_heap_new(&o, &heap), WN_OK);
+    assert_int_equal(wn_heap_free(heap), WN_OK);
+}
+
 static void options_in_the_environment(void **state) {
     (void)state;
     static const struct {
@@ -813,6 +829,7 @@ int main(void) {
         cmocka_unit_test(options_are_read_alike_in_every_locale),
         cmocka_unit_test(the_table_of_options_is_complete),
         cmocka_unit_test(options_in_the_structure),
+        cmocka_unit_test(stacks_that_nobody_scans),
         cmocka_unit_test(options_in_the_environment),
         cmocka_unit_test(a_heap_limit_too_small_to_work),
         cmocka_unit_test(using_what_was_freed),

@@ -47,7 +47,8 @@ typedef struct wn_options {
     bool finalizer_thread; /* finalizers and callbacks run on a thread of their own; no call waits for them */
 
     /* what more than one has */
-    bool conservative_stacks; /* scan C stacks for undeclared roots (not with reference counting) */
+    bool conservative_stacks; /* scan C stacks for undeclared roots. With reference counting WN_ERR_UNSUPPORTED, unless
+                                 the environment has chosen that collector: then it is ignored */
     bool large_pages; /* ask for pages of 2 MiB: less time on the way to an object in a large heap, longer first touches
                        */
     bool meshing;     /* sparse blocks may be laid together on the same memory; on. Never with conservative_stacks */

@@ -320,7 +320,15 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out) {
     env = getenv("WINNOW_TRACE");
     if (env && strstr(env, "gc")) out->trace = true;
     if ((s = check(out))) return s;
+    bool tried = out->collector != WN_COLLECTOR_AUTO && given && given->collector == WN_COLLECTOR_AUTO;
     if (out->collector == WN_COLLECTOR_AUTO) out->collector = WN_COLLECTOR_REFCOUNT;
+    /* Ignored as the options of other collectors are where the environment has chosen: a program that owns its
+     * references runs all the same. */
+    if (given && given->conservative_stacks && out->collector == WN_COLLECTOR_REFCOUNT && !tried)
+        return wn_fail(WN_ERR_UNSUPPORTED,
+                       "conservative_stacks: refcount frees an object with its last counted reference, whatever the C "
+                       "stack holds: choose the collector incremental or concurrent, or hold locals by wn_root and "
+                       "wn_hold and leave the option off");
     if (!wn_collector_available(out->collector))
         return wn_fail(WN_ERR_UNSUPPORTED, "this build of the library has no %s collector",
                        wn_collector_name(out->collector));
