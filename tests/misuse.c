@@ -757,6 +757,60 @@ static void mutators_of_other_threads(void **state) {
     (void)state;
     expect(another_threads_mutator, "wrong-thread", "attach");
 }
+/* ---- what the address sanitizer finds ---------------------------------------------------------------------------- */
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifdef SANITIZED
+/* All but every nth of them go, and one of those is looked at. */
+static void look_at_freed(const wn_type *type, size_t length, size_t nth) {
+    enum { SOME = 200 };
+    wn_options o = wn_options_default();
+    o.check = false;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    static void *at[SOME];
+    wn_root(m, vector *, kept, client_new_array(m, &vector_type, SOME));
+    for (size_t i = 0; i < SOME; i++) {
+        wn_root(m, void *, o, length ? client_new_array(m, type, length) : client_new(m, type));
+        at[i] = o;
+        wn_set(m, kept, items[i], o);
+    }
+    for (size_t i = 0; i < SOME; i++)
+        if (!nth || i % nth) wn_set(m, kept, items[i], NULL);
+    client_collect(m);
+    client_collect(m);
+    printf("%ld\n", ((volatile pair *)at[SOME / 2])->id);
+    fflush(stdout);
+}
+static void look_at_young(client *c) { (void)c, look_at_freed(&pair_type, 0, 0); }
+static void look_between_young(client *c) { (void)c, look_at_freed(&pair_type, 0, 3); }
+static void look_at_old(client *c) { (void)c, look_at_freed(&relic_type, 0, 0); }
+static void look_between_old(client *c) { (void)c, look_at_freed(&relic_type, 0, 3); }
+static void look_at_large(client *c) { (void)c, look_at_freed(&blob_type, 50000, 0); }
+
+static void what_is_freed_is_poisoned(void **state) {
+    (void)state;
+    static void (*const looks[])(client *) = {look_at_young, look_between_young, look_at_old, look_between_old,
+                                              look_at_large};
+    for (size_t i = 0; i < sizeof looks / sizeof *looks; i++) {
+        static char said[100000];
+        int status;
+        in_child(looks[i], false, said, sizeof said, &status);
+        if (!status || !strstr(said, "use-after-poison")) fail_msg("look %zu: status %#x: \"%s\"", i, status, said);
+    }
+}
+#else
+static void what_is_freed_is_poisoned(void **state) {
+    (void)state;
+    skip();
+}
+#endif
 
 static void the_default_handler_prints_and_aborts(void **state) {
     (void)state;
@@ -837,6 +891,7 @@ int main(void) {
         cmocka_unit_test(stores_that_skip_the_barrier),
         cmocka_unit_test(slots_that_are_none),
         cmocka_unit_test(mutators_of_other_threads),
+        cmocka_unit_test(what_is_freed_is_poisoned),
         cmocka_unit_test(the_default_handler_prints_and_aborts),
         cmocka_unit_test(keeping_the_rules_is_silent),
         cmocka_unit_test(messages_are_each_threads_own),

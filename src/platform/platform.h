@@ -35,9 +35,11 @@
 #ifdef WN_ASAN
 void __asan_poison_memory_region(const volatile void *start, size_t size);
 void __asan_unpoison_memory_region(const volatile void *start, size_t size);
+#define WN_FORBIDS true /* whether it is worth finding out what to forbid */
 #define WN_FORBID(start, size) __asan_poison_memory_region(start, size)
 #define WN_ALLOW(start, size) __asan_unpoison_memory_region(start, size)
 #else
+#define WN_FORBIDS false
 #define WN_FORBID(start, size) ((void)(start), (void)(size))
 #define WN_ALLOW(start, size) ((void)(start), (void)(size))
 #endif
