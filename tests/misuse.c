@@ -757,6 +757,35 @@ static void mutators_of_other_threads(void **state) {
     (void)state;
     expect(another_threads_mutator, "wrong-thread", "attach");
 }
+static void *attach_and_detach(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m) || wn_detach(m)) _exit(2);
+    return NULL;
+}
+static void come_late(client *c) {
+    pthread_t thread;
+    pthread_setname_np(pthread_self(), "sleepyhead");
+    if (pthread_create(&thread, NULL, attach_and_detach, c->heap)) _exit(1);
+    for (int i = 0; i < 5; i++) usleep(100000); /* no safepoint */
+    wn_block_begin(c->m);
+    pthread_join(thread, NULL);
+    wn_block_end(c->m);
+}
+
+static void who_is_waited_for_has_a_name(void **state) {
+    (void)state;
+    char said[4000];
+    int status;
+    in_child(come_late, false, said, sizeof said, &status);
+    if (status) fail_msg("wait status %#x: \"%s\"", status, said);
+    char *line = strstr(said, "a stop of the world has waited");
+    if (!line || !strstr(line, "sleepyhead") || !strstr(line, "safepoint") || !strstr(line, "wn_block_begin"))
+        fail_msg("nobody is named: \"%s\"", said);
+    /* Once per stop; attaching is one, and detaching may be another while this thread is on its way to a block. */
+    line = strstr(line + 1, "a stop of the world has waited");
+    if (line && strstr(line + 1, "a stop of the world has waited")) fail_msg("too often: \"%s\"", said);
+}
+
 /* ---- what the address sanitizer finds ---------------------------------------------------------------------------- */
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -891,6 +920,7 @@ int main(void) {
         cmocka_unit_test(stores_that_skip_the_barrier),
         cmocka_unit_test(slots_that_are_none),
         cmocka_unit_test(mutators_of_other_threads),
+        cmocka_unit_test(who_is_waited_for_has_a_name),
         cmocka_unit_test(what_is_freed_is_poisoned),
         cmocka_unit_test(the_default_handler_prints_and_aborts),
         cmocka_unit_test(keeping_the_rules_is_silent),
