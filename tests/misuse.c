@@ -163,6 +163,8 @@ static void nothing_where_something_must_be(void **state) {
     says("wn_options_set", "name", NULL);
     assert_int_equal(wn_options_set(&o, "check", NULL), WN_ERR_ARGUMENT);
     says("wn_options_set", "value", NULL);
+    assert_int_equal(wn_detach(NULL), WN_ERR_ARGUMENT);
+    says("wn_detach", "wn_attach", NULL);
     no_object(wn_weakref_new(c.m, NULL, NULL, NULL) == NULL, "wn_weakref_new");
     no_object(wn_weakref_get(c.m, NULL) == NULL, "wn_weakref_get");
     no_object(wn_ephemeron_new(c.m, NULL, NULL) == NULL, "wn_ephemeron_new");
@@ -208,9 +210,9 @@ static void heaps_in_use_are_not_freed(void **state) {
 }
 
 /* Where the library still needs the mutator when the call returns. */
-static wn_status detached_by[4];
-static unsigned asked[4];
-enum { BY_FINALIZER, BY_CALLBACK, BY_LISTENER, BY_SCOPE };
+enum { BY_FINALIZER, BY_CALLBACK, BY_LISTENER, BY_SCOPE, BY_BLOCK, WAYS };
+static wn_status detached_by[WAYS];
+static unsigned asked[WAYS];
 static void try_to_detach(wn_mutator *m, int by) {
     if (!asked[by]++ || !detached_by[by]) detached_by[by] = wn_detach(m);
 }
@@ -234,7 +236,7 @@ static void detaching_in_the_middle(void **state) {
     client c = client_open(NULL);
     wn_mutator *m = c.m;
     memset(asked, 0, sizeof asked);
-    for (int by = 0; by < 4; by++) detached_by[by] = WN_ERR_STATE;
+    for (int by = 0; by < WAYS; by++) detached_by[by] = WN_ERR_STATE;
     wn_weakref *global = NULL;
     assert_int_equal(wn_global(c.heap, &global), WN_OK);
     for (int cyclic = 0; cyclic < 2; cyclic++) {
@@ -256,7 +258,11 @@ static void detaching_in_the_middle(void **state) {
     try_to_detach(m, BY_SCOPE);
     says("wn_no_collect_end", NULL);
     wn_no_collect_end(m);
-    for (int by = 0; by < 4; by++) {
+    wn_block_begin(m);
+    try_to_detach(m, BY_BLOCK);
+    says("wn_block_end", NULL);
+    wn_block_end(m);
+    for (int by = 0; by < WAYS; by++) {
         assert_true(asked[by] > 0);
         assert_int_equal(detached_by[by], WN_ERR_STATE);
     }
@@ -757,6 +763,147 @@ static void mutators_of_other_threads(void **state) {
     (void)state;
     expect(another_threads_mutator, "wrong-thread", "attach");
 }
+/* ---- threads that are not there, or do not come ------------------------------------------------------------------ */
+
+enum { PLAINLY, AMID_ROOTS, AMID_SCOPE, AMID_BLOCK, AMID_FINALIZER, WITH_CALLBACK, ENDS };
+typedef struct leaver {
+    client *c, *other;
+    int how;
+} leaver;
+
+static void end_thread(wn_mutator *m, mortal *self) {
+    (void)m;
+    (void)self;
+    pthread_exit(NULL);
+}
+static void do_nothing(wn_mutator *m, wn_weakref *ref, void *data) { (void)m, (void)ref, (void)data; }
+
+/* What the thread of a test does: it forgets to detach. */
+static void *leave_attached(void *data) {
+    const leaver *l = data;
+    wn_mutator *m, *also;
+    if (wn_attach(l->c->heap, &m) || wn_attach(l->other->heap, &also)) return data;
+    wn_release(m, wn_new(m, &pair_type));
+    wn_release(also, wn_new(also, &pair_type));
+    if (l->how == AMID_SCOPE) wn_no_collect_begin(m);
+    if (l->how == AMID_BLOCK) wn_block_begin(m);
+    if (l->how == AMID_ROOTS) {
+        wn_root(m, pair *, p, wn_new(m, &pair_type));
+        wn_set(m, p, a, p);
+        pthread_exit(NULL);
+    }
+    if (l->how == AMID_FINALIZER) {
+        mortal *dies = wn_new(m, &mortal_type);
+        dies->id = -1;
+        dies->will = end_thread;
+        wn_release(m, dies);
+        wn_collect(m, 2, NULL);
+    }
+    if (l->how == WITH_CALLBACK) {
+        wn_root(m, pair *, p, wn_new(m, &pair_type));
+        wn_root(m, wn_weakref *, w, wn_weakref_new(m, p, do_nothing, NULL));
+        (void)w;
+    }
+    return NULL;
+}
+
+/* Nobody waits for it, and the heap can be freed. */
+static void threads_that_end_attached(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.check = false;
+    alarm(200); /* else it would be for ever */
+    for (int how = 0; how < ENDS; how++) {
+        client c = client_open(&o), other = client_open(&o);
+        wn_mutator *m = c.m;
+        leaver l = {&c, &other, how};
+        pthread_t thread;
+        void *result = &l;
+        assert_int_equal(pthread_create(&thread, NULL, leave_attached, &l), 0);
+        wn_block_begin(m);
+        wn_block_begin(other.m);
+        assert_int_equal(pthread_join(thread, &result), 0);
+        wn_block_end(other.m);
+        wn_block_end(m);
+        assert_null(result);
+        client_collect(m);
+        client_collect(other.m);
+        {
+            wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+            wn_collect(m, 0, NULL);
+            client_collect(m);
+            assert_int_equal(p->id, 1);
+        }
+        client_close(&other);
+        client_close(&c);
+    }
+    alarm(0);
+}
+
+static void thread_that_ends_attached(client *c) {
+    pthread_t thread;
+    leaver l = {c, c, PLAINLY};
+    client other = checked();
+    l.other = &other;
+    if (pthread_create(&thread, NULL, leave_attached, &l)) _exit(1);
+    wn_block_begin(c->m);
+    wn_block_begin(other.m);
+    pthread_join(thread, NULL);
+}
+
+/* A client may detach where it gives back what else belongs to the thread. */
+static pthread_key_t of_client;
+static void detach_at_end(void *m) { wn_detach(m); }
+static void *leave_to_destructor(void *heap) {
+    wn_mutator *m;
+    if (!wn_attach(heap, &m)) pthread_setspecific(of_client, m);
+    return NULL;
+}
+static void thread_with_destructor(client *c) {
+    pthread_t thread;
+    if (pthread_key_create(&of_client, detach_at_end)) _exit(1);
+    if (pthread_create(&thread, NULL, leave_to_destructor, c->heap)) _exit(1);
+    wn_block_begin(c->m);
+    pthread_join(thread, NULL);
+    wn_block_end(c->m);
+    if (wn_detach(c->m) || wn_heap_free(c->heap)) _exit(2);
+}
+
+/* The first thread ends, and the process does not. */
+static pthread_t first_thread;
+static void *go_on_alone(void *heap) {
+    wn_mutator *m;
+    pthread_join(first_thread, NULL);
+    if (wn_attach(heap, &m) || wn_collect(m, 2, NULL) || wn_detach(m) || wn_heap_free(heap)) _exit(2);
+    _exit(0);
+}
+static void first_thread_ends(client *c) {
+    wn_options o = wn_options_default();
+    o.check = false;
+    client unchecked = client_open(&o);
+    pthread_t thread;
+    (void)c; /* its reports would end the process */
+    wn_detach(c->m);
+    alarm(100);
+    first_thread = pthread_self();
+    if (pthread_create(&thread, NULL, go_on_alone, unchecked.heap)) _exit(1);
+    pthread_exit(NULL);
+}
+
+static void silent(void (*body)(client *), const char *what) {
+    char said[4000];
+    int status;
+    in_child(body, true, said, sizeof said, &status);
+    if (status || *said) fail_msg("%s: wait status %#x: \"%s\"", what, status, said);
+}
+
+static void threads_that_end_attached_are_reported(void **state) {
+    (void)state;
+    expect(thread_that_ends_attached, "thread-exit", "wn_detach");
+    silent(thread_with_destructor, "thread_with_destructor");
+    silent(first_thread_ends, "first_thread_ends");
+}
+
 static void *attach_and_detach(void *heap) {
     wn_mutator *m;
     if (wn_attach(heap, &m) || wn_detach(m)) _exit(2);
@@ -920,6 +1067,8 @@ int main(void) {
         cmocka_unit_test(stores_that_skip_the_barrier),
         cmocka_unit_test(slots_that_are_none),
         cmocka_unit_test(mutators_of_other_threads),
+        cmocka_unit_test(threads_that_end_attached),
+        cmocka_unit_test(threads_that_end_attached_are_reported),
         cmocka_unit_test(who_is_waited_for_has_a_name),
         cmocka_unit_test(what_is_freed_is_poisoned),
         cmocka_unit_test(the_default_handler_prints_and_aborts),

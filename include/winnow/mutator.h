@@ -15,12 +15,19 @@ WN_BEGIN
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 /* Attaches the calling thread to a heap. WN_ERR_STATE when it already is, or when the heap is single-threaded and
- * another thread is; WN_ERR_MEMORY. */
+ * another thread is; WN_ERR_MEMORY. Like wn_detach, and a collection, it waits until every other attached thread is at
+ * a safepoint or in a blocking section: one that waits for this thread meanwhile does so between wn_block_begin and
+ * wn_block_end. With the options `trace` or `check` a line on stderr names the thread that is waited for after 100 ms.
+ *
+ * A thread that has attached detaches before it ends. For one that has not (nor in a destructor of a pthread key of its
+ * own) that is done as it ends, so that nobody waits for it; `check` reports it as misuse. Roots that it still had
+ * declared are gone with its stack; under counting what they held is then never freed. */
 WN_API wn_status wn_attach(wn_heap *heap, wn_mutator **m);
-/* Detaches; the mutator is gone when this returns WN_OK. WN_ERR_STATE when roots of it are still declared, inside a
- * no-collect scope, and in what a collection calls: finalizers, callbacks, listeners. Calls with a mutator that is gone
- * do nothing and say so by their result (an error, NULL, false or 0), or only by wn_error_message where they have none,
- * until another thread attaches and gets it. */
+/* Detaches; the mutator is gone when this returns WN_OK. May wait for others as wn_attach does. WN_ERR_STATE when roots
+ * of it are still declared, inside a no-collect scope or a blocking section, by another thread than its own, and in
+ * what a collection calls: finalizers, callbacks, listeners; WN_ERR_ARGUMENT for NULL. Calls with a mutator that is
+ * gone do nothing and say so by their result (an error, NULL, false or 0), or only by wn_error_message where they have
+ * none, until another thread attaches and gets it. */
 WN_API wn_status wn_detach(wn_mutator *m);
 /* The calling thread's mutator for this heap, or NULL. */
 WN_API wn_mutator *wn_current(wn_heap *heap);

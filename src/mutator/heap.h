@@ -35,6 +35,7 @@ struct mutator {
     mutator *next;           /* of the heap */
     mutator *next_of_thread; /* of this thread's mutators for several heaps */
     mutator_state state;     /* under heap->world */
+    bool ending;             /* its thread ends, and may still detach */
     void *stack_high;        /* the end of its C stack; NULL: not needed, or unknown */
     void *stack_low;         /* conservative stacks, while it stands still: where the part in use ends */
     wn_registers registers;  /* ... and what its registers held */
@@ -250,6 +251,8 @@ void wn_stand_aside(mutator *m);
 bool wn_world_try_stop(wn_heap *heap, mutator *me, uint64_t ns);
 /* Stands still while the world is stopped. */
 void wn_world_park(mutator *me);
+/* Ends a blocking section, if the calling thread is in one; no safepoint beyond that. */
+void wn_world_run(mutator *me);
 /* The same for a thread of the collector, which is on heap->helpers: it begins as still, runs between the first two
  * calls, and in between stands still in the third for a stop of the world and for fork(). */
 void wn_helper_begin(mutator *me);

@@ -5,6 +5,8 @@
  * A detached mutator is not freed but kept for the next thread that attaches, with empty buffers and no heap: a client
  * that goes on using it gets an error that says so instead of a crash, as long as no other thread has got it since.
  * What has no way to return an error does nothing, and leaves the message.
+ *
+ * A thread that ends while it is attached would be waited for at every later stop: it is detached as it ends.
  */
 #include "mutator/heap.h"
 #include "heap/mesh.h"
@@ -63,6 +65,20 @@ static void put_spare(mutator *m) {
     pthread_mutex_unlock(&spare_lock);
 }
 
+/* ---- threads that end -------------------------------------------------------------------------------------------- */
+
+static pthread_key_t key;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static bool has_key;
+static void thread_ends(void *first);
+
+/* Without a key to be had, or memory for its value, a thread that ends is not noticed. */
+static void make_key(void) { has_key = pthread_key_create(&key, thread_ends) == 0; }
+static void set_own(mutator *first) {
+    of_thread = first;
+    if (has_key) pthread_setspecific(key, first);
+}
+
 wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     if (!out)
         return wn_fail(WN_ERR_ARGUMENT,
@@ -105,8 +121,9 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
         put_spare(m);
         return status;
     }
+    pthread_once(&key_once, make_key);
     m->next_of_thread = of_thread;
-    of_thread = m;
+    set_own(m);
     *out = &m->fast;
     return WN_OK;
 }
@@ -117,23 +134,9 @@ void wn_drop_blocks(mutator *m) {
         for (unsigned c = 0; c < WN_CLASSES_; c++) wn_space_disown(&m->heap->space, &m->block[k][c]);
 }
 
-wn_status wn_detach(wn_mutator *fast) {
-    mutator *m = wn_mutator_of(fast);
-    if (!m->heap) return wn_fail(WN_ERR_STATE, "this mutator is detached already");
-    if (!pthread_equal(m->thread, pthread_self()))
-        return wn_fail(WN_ERR_STATE, "a mutator can be detached only by the thread that attached it");
-    if (fast->roots)
-        return wn_fail(
-            WN_ERR_STATE,
-            "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
-    if (fast->nested || wn_is_telling(m->heap))
-        return wn_fail(WN_ERR_STATE, "wn_detach inside a no-collect scope or a collection: call it after "
-                                     "wn_no_collect_end, outside of finalizers and listeners");
+/* Takes the calling thread's mutator out of its heap. */
+static void leave(mutator *m) {
     wn_heap *heap = m->heap;
-    /* What is due, runs while the thread is still one of ours; all of it, because nobody else would. */
-    do {
-        if (heap->collector->poll) heap->collector->poll(m);
-    } while (__atomic_exchange_n(&fast->poll, 0, __ATOMIC_RELAXED));
     wn_world_stop(heap, m);
     wn_drop_blocks(m);
     heap->collector->detach(m);
@@ -145,10 +148,66 @@ wn_status wn_detach(wn_mutator *fast) {
     pthread_mutex_unlock(&heap->world);
     wn_world_start(heap, m);
     wn_vector_free(&m->callbacks);
-    mutator **mine = &of_thread;
+    mutator *first = of_thread, **mine = &first;
     while (*mine != m) mine = &(*mine)->next_of_thread;
     *mine = m->next_of_thread;
+    set_own(first);
     put_spare(m);
+}
+
+/* What is due, runs while the thread is still one of ours; all of it, because nobody else would. */
+static void run_due(mutator *m) {
+    do {
+        if (m->heap->collector->poll) m->heap->collector->poll(m);
+    } while (__atomic_exchange_n(&m->fast.poll, 0, __ATOMIC_RELAXED));
+}
+
+/* Roots that are still declared lie in frames that are gone: what they counted stays counted. */
+static void end_of_thread(mutator *m) {
+    static const char text[] =
+        "a thread ends while it is attached to a heap: let it call wn_detach before, when its roots are out of scope; "
+        "it is detached now, and what its roots refer to may be lost";
+    if (m->heap->options.check)
+        wn_misuse("thread-exit", "%s", text);
+    else if (m->heap->options.trace)
+        fprintf(stderr, "winnow: %s\n", text);
+    m->fast.roots = NULL;
+    wn_world_run(m);
+    bool amid = m->fast.nested || m->in_callbacks || wn_is_telling(m->heap);
+    m->fast.nested = 0;
+    if (!amid) run_due(m);
+    leave(m);
+}
+
+/* The client may detach in a destructor of its own, so this one waits for the second round of them. The list comes as
+ * the key's value, because on some systems the thread's variables are gone. */
+static void thread_ends(void *value) {
+    mutator *first = value;
+    bool again = first->ending;
+    first->ending = true;
+    set_own(first);
+    while (again && of_thread) end_of_thread(of_thread);
+}
+
+wn_status wn_detach(wn_mutator *fast) {
+    mutator *m = wn_mutator_of(fast);
+    if (!m)
+        return wn_fail(WN_ERR_ARGUMENT, "wn_detach: the mutator is NULL: look at what wn_attach returned, or ask "
+                                        "wn_current(heap)");
+    if (!m->heap) return wn_fail(WN_ERR_STATE, "this mutator is detached already");
+    if (!pthread_equal(m->thread, pthread_self()))
+        return wn_fail(WN_ERR_STATE, "a mutator can be detached only by the thread that attached it");
+    if (fast->roots)
+        return wn_fail(
+            WN_ERR_STATE,
+            "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
+    if (fast->nested || wn_is_telling(m->heap))
+        return wn_fail(WN_ERR_STATE, "wn_detach inside a no-collect scope or a collection: call it after "
+                                     "wn_no_collect_end, outside of finalizers and listeners");
+    if (m->state == MUTATOR_STILL)
+        return wn_fail(WN_ERR_STATE, "wn_detach between wn_block_begin and wn_block_end: call wn_block_end first");
+    run_due(m);
+    leave(m);
     return WN_OK;
 }
 

@@ -183,6 +183,14 @@ void wn_poll_slow_(wn_mutator *fast) {
     if (m->heap->collector->poll) m->heap->collector->poll(m);
 }
 
+void wn_world_run(mutator *me) {
+    pthread_mutex_lock(&me->heap->world);
+    while (me->state == MUTATOR_STILL && me->heap->stopped && me->heap->stopper != me)
+        pthread_cond_wait(&me->heap->world_changed, &me->heap->world);
+    me->state = MUTATOR_RUNNING;
+    pthread_mutex_unlock(&me->heap->world);
+}
+
 void wn_block_begin(wn_mutator *fast) {
     if (!wn_is_attached(wn_mutator_of(fast), "wn_block_begin")) return;
     mutator *m = wn_mutator_of(fast);

@@ -98,6 +98,8 @@ static void detach(mutator *m) {
     if (wn_cc_phase_of(cc) == WN_CC_MARKING) wn_cc_hand_over(m);
     if (c->buffer) wn_mark_put_segment(&cc->pool, c->buffer);
     wn_mark_drop(&c->assist);
+    if (c->finalizing)
+        __atomic_fetch_sub(&cc->finalizing, 1, __ATOMIC_RELEASE); /* the thread has ended in the middle */
     /* Callbacks it took and did not come to run are due again. */
     pthread_mutex_lock(&cc->lists);
     for (size_t i = 0; i < m->callbacks.n; i++)
