@@ -130,6 +130,8 @@ static void any_call_when_detached(void **state) {
     REFUSED(wn_heap_graph(m, stderr, (void *[]){o}, 1, 0), WN_ERR_STATE);
     REFUSED((wn_store(m, o, &o->a, o), 0), 0);
     REFUSED((wn_copy(m, o, &o->a, (void *[]){o}, 1), 0), 0);
+    REFUSED((wn_no_collect_begin(m), 0), 0);
+    REFUSED((wn_no_collect_end(m), 0), 0);
     wn_poll(m); /* nothing to say, and nothing to do */
     wn_retain(m, o);
     wn_release(m, o);
@@ -763,6 +765,95 @@ static void mutators_of_other_threads(void **state) {
     (void)state;
     expect(another_threads_mutator, "wrong-thread", "attach");
 }
+
+/* ---- blocking sections and no-collect scopes --------------------------------------------------------------------- */
+
+static void make_while_blocked(client *c) {
+    wn_block_begin(c->m);
+    wn_new(c->m, &pair_type);
+}
+static void make_array_while_blocked(client *c) {
+    wn_block_begin(c->m);
+    wn_new_array(c->m, &vector_type, 3);
+}
+static void store_while_blocked(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_block_begin(c->m);
+    wn_set(c->m, p, a, p);
+}
+static void release_while_blocked(client *c) {
+    pair *p = client_pair(c->m, 1, NULL, NULL);
+    wn_block_begin(c->m);
+    wn_release(c->m, p);
+}
+static void collect_while_blocked(client *c) {
+    wn_block_begin(c->m);
+    wn_collect(c->m, 2, NULL);
+}
+static void look_while_blocked(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_block_begin(c->m);
+    wn_generation(c->m, p);
+}
+static void watch_while_blocked(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_block_begin(c->m);
+    wn_weakref_new(c->m, p, NULL, NULL);
+}
+static void block_while_blocked(client *c) {
+    wn_block_begin(c->m);
+    wn_block_begin(c->m);
+}
+static void end_of_no_block(client *c) { wn_block_end(c->m); }
+static void end_of_block_twice(client *c) {
+    wn_block_begin(c->m);
+    wn_block_end(c->m);
+    wn_block_end(c->m);
+}
+
+static void blocking_sections_touch_nothing(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    bool counts = client_counts(&c);
+    client_close(&c);
+    expect(make_while_blocked, "blocking-section", "wn_block_end first");
+    expect(make_array_while_blocked, "blocking-section", "wn_block_end first");
+    expect(store_while_blocked, "blocking-section", "wn_block_end first");
+    if (counts) expect(release_while_blocked, "blocking-section", "wn_block_end first");
+    expect(collect_while_blocked, "blocking-section", "wn_block_end first");
+    expect(look_while_blocked, "blocking-section", "wn_block_end first");
+    expect(watch_while_blocked, "blocking-section", "wn_block_end first");
+    expect(block_while_blocked, "blocking-section", "wn_block_end first");
+    expect(end_of_no_block, "blocking-section", "wn_block_begin");
+    expect(end_of_block_twice, "blocking-section", "wn_block_begin");
+}
+
+static void end_of_no_scope(client *c) { wn_no_collect_end(c->m); }
+
+static unsigned reports;
+static void count_report(const char *rule, const char *message, void *data) {
+    (void)message;
+    (void)data;
+    assert_string_equal(rule, "no-collect");
+    reports++;
+}
+
+static void scopes_come_in_pairs(void **state) {
+    (void)state;
+    expect(end_of_no_scope, "no-collect", "wn_no_collect_begin");
+    reports = 0;
+    wn_set_misuse_handler(count_report, NULL);
+    client c = client_open(NULL);
+    wn_no_collect_end(c.m);
+    assert_int_equal(reports, 1);
+    client_collect(c.m); /* it has opened none instead */
+    wn_no_collect_begin(c.m);
+    wn_no_collect_end(c.m);
+    assert_int_equal(reports, 1);
+    client_close(&c);
+    wn_set_misuse_handler(NULL, NULL);
+}
+
 /* ---- threads that are not there, or do not come ------------------------------------------------------------------ */
 
 enum { PLAINLY, AMID_ROOTS, AMID_SCOPE, AMID_BLOCK, AMID_FINALIZER, WITH_CALLBACK, ENDS };
@@ -1067,6 +1158,8 @@ int main(void) {
         cmocka_unit_test(stores_that_skip_the_barrier),
         cmocka_unit_test(slots_that_are_none),
         cmocka_unit_test(mutators_of_other_threads),
+        cmocka_unit_test(blocking_sections_touch_nothing),
+        cmocka_unit_test(scopes_come_in_pairs),
         cmocka_unit_test(threads_that_end_attached),
         cmocka_unit_test(threads_that_end_attached_are_reported),
         cmocka_unit_test(who_is_waited_for_has_a_name),

@@ -34,8 +34,9 @@ WN_API wn_mutator *wn_current(wn_heap *heap);
 WN_API wn_heap *wn_heap_of(const wn_mutator *m);
 
 /* Around a call that may block (I/O, a lock, waiting for a thread): between the two the thread touches no object but
- * the bytes of pinned ones, and collections go on without it. wn_block_end is a safepoint and waits while a collection
- * holds the world. */
+ * the bytes of pinned ones and makes no call with its mutator, and collections go on without it. wn_block_end is a
+ * safepoint and waits while a collection holds the world. They do not nest. With `check`, calls between the two, and a
+ * wn_block_end without its wn_block_begin, are reported as misuse. */
 WN_API void wn_block_begin(wn_mutator *m);
 WN_API void wn_block_end(wn_mutator *m);
 
@@ -45,7 +46,8 @@ static inline void wn_poll(wn_mutator *m) {
 }
 
 /* Between the two, no collection starts in this thread and none moves objects; allocation may therefore fail early.
- * Nests. For short passages only: other threads' collections wait for the end. */
+ * Nests. For short passages only: other threads' collections wait for the end. An end too many is misuse, and ignored.
+ */
 WN_API void wn_no_collect_begin(wn_mutator *m);
 WN_API void wn_no_collect_end(wn_mutator *m);
 

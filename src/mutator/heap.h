@@ -222,8 +222,11 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
 
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 
-/* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one. */
+/* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one, and in checked
+ * mode, with a report, when it is in a blocking section. */
 bool wn_is_attached(const mutator *m, const char *what);
+/* The latter alone; by the mutator's own thread. */
+bool wn_check_running(const mutator *m, const char *what);
 /* Whether an argument is not NULL; false with the error's text. */
 bool wn_is_given(const void *object, const char *what);
 

@@ -33,11 +33,22 @@ void wn_poll_own(void) {
 
 wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
 
-bool wn_is_attached(const mutator *m, const char *what) {
+bool wn_check_running(const mutator *m, const char *what) {
+    if (!m->heap->options.check || m->state != MUTATOR_STILL) return true;
+    wn_misuse("blocking-section",
+              "%s between wn_block_begin and wn_block_end, where other threads collect and may move every object: call "
+              "wn_block_end first",
+              what);
+    return false;
+}
+
+static bool is_there(const mutator *m, const char *what) {
     if (WN_LIKELY(m->heap != NULL)) return true;
     wn_fail(WN_ERR_STATE, "%s on a detached mutator: this thread has called wn_detach; wn_attach again first", what);
     return false;
 }
+
+bool wn_is_attached(const mutator *m, const char *what) { return is_there(m, what) && wn_check_running(m, what); }
 
 bool wn_is_given(const void *object, const char *what) {
     if (WN_LIKELY(object != NULL)) return true;
@@ -215,13 +226,14 @@ wn_status wn_detach(wn_mutator *fast) {
 
 /* Whether the calling thread may use m at all; in checked mode also whether it is the right one. */
 static bool usable(mutator *m, const char *what) {
-    if (!wn_is_attached(m, what)) return false;
-    if (WN_UNLIKELY(m->heap->options.check) && !pthread_equal(m->thread, pthread_self())) {
+    if (!is_there(m, what)) return false;
+    if (WN_LIKELY(!m->heap->options.check)) return true;
+    if (!pthread_equal(m->thread, pthread_self())) {
         wn_misuse("wrong-thread",
                   "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
         return false;
     }
-    return true;
+    return wn_check_running(m, what);
 }
 
 static void *allocate(mutator *m, const wn_type *type, size_t bytes) {

@@ -177,7 +177,7 @@ void wn_helper_park(mutator *me) {
 
 void wn_poll_slow_(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
-    if (!m->heap || fast->nested) return;
+    if (!m->heap || fast->nested || !wn_check_running(m, "wn_poll")) return;
     __atomic_store_n(&fast->poll, 0, __ATOMIC_RELAXED);
     wn_world_park(m);
     if (m->heap->collector->poll) m->heap->collector->poll(m);
@@ -202,12 +202,15 @@ void wn_block_begin(wn_mutator *fast) {
 }
 
 void wn_block_end(wn_mutator *fast) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_block_end")) return;
     mutator *m = wn_mutator_of(fast);
-    pthread_mutex_lock(&m->heap->world);
-    while (m->heap->stopped && m->heap->stopper != m) pthread_cond_wait(&m->heap->world_changed, &m->heap->world);
-    m->state = MUTATOR_RUNNING;
-    pthread_mutex_unlock(&m->heap->world);
+    if (m->state == MUTATOR_RUNNING) {
+        if (wn_is_attached(m, "wn_block_end") && m->heap->options.check)
+            wn_misuse("blocking-section",
+                      "wn_block_end without wn_block_begin: they come in pairs and do not nest; look "
+                      "for one that was left by a jump or ended twice");
+        return;
+    }
+    wn_world_run(m);
     wn_poll(fast);
 }
 
@@ -217,9 +220,16 @@ void wn_stand_aside(mutator *m) {
     wn_block_end(&m->fast);
 }
 
-void wn_no_collect_begin(wn_mutator *m) { m->nested++; }
+void wn_no_collect_begin(wn_mutator *m) {
+    if (wn_is_attached(wn_mutator_of(m), "wn_no_collect_begin")) m->nested++;
+}
 void wn_no_collect_end(wn_mutator *m) {
-    if (--m->nested == 0) wn_poll(m);
+    if (!wn_is_attached(wn_mutator_of(m), "wn_no_collect_end")) return;
+    if (m->nested == 0)
+        wn_misuse("no-collect", "wn_no_collect_end: no scope is open: each wn_no_collect_end ends one "
+                                "wn_no_collect_begin");
+    else if (--m->nested == 0)
+        wn_poll(m);
 }
 
 /* ---- fork
