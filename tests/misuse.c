@@ -24,11 +24,12 @@ static void says(const char *first, ...) {
     if (strlen(message) < 20) fail_msg("that is no help: \"%s\"", message);
 }
 
-static bool verifying;
+static bool verifying, stressed;
 static client checked(void) {
     wn_options o = wn_options_default();
     o.check = true;
     o.verify = verifying;
+    o.stress = stressed;
     return client_open(&o);
 }
 
@@ -129,6 +130,8 @@ static void any_call_when_detached(void **state) {
     REFUSED(wn_heap_graph(m, stderr, (void *[]){o}, 1, 0), WN_ERR_STATE);
     REFUSED((wn_store(m, o, &o->a, o), 0), 0);
     REFUSED((wn_copy(m, o, &o->a, (void *[]){o}, 1), 0), 0);
+    REFUSED((wn_no_collect_begin(m), 0), 0);
+    REFUSED((wn_no_collect_end(m), 0), 0);
     wn_poll(m); /* nothing to say, and nothing to do */
     wn_retain(m, o);
     wn_release(m, o);
@@ -136,6 +139,12 @@ static void any_call_when_detached(void **state) {
     assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
     assert_int_equal(wn_forget_global(c.m, &global), WN_OK);
     client_close(&c);
+}
+
+/* The call has said so by its result; its message says whose object it was. */
+static void no_object(bool refused, const char *call) {
+    assert_true(refused);
+    says(call, "NULL", NULL);
 }
 
 static void nothing_where_something_must_be(void **state) {
@@ -148,12 +157,39 @@ static void nothing_where_something_must_be(void **state) {
     assert_int_equal(wn_global(c.heap, NULL), WN_ERR_ARGUMENT);
     assert_int_equal(wn_add_root_scanner(c.heap, NULL, NULL), WN_ERR_ARGUMENT);
     assert_int_equal(wn_add_listener(c.heap, NULL, NULL), WN_ERR_ARGUMENT);
-    wn_weakref *empty = wn_weakref_new(c.m, NULL, NULL, NULL); /* refused, or born empty */
-    if (empty) assert_null(wn_weakref_get(c.m, empty));
-    wn_release(c.m, empty);
-    wn_ephemeron *hollow = wn_ephemeron_new(c.m, NULL, NULL);
-    if (hollow) assert_null(wn_ephemeron_key(c.m, hollow));
-    wn_release(c.m, hollow);
+    wn_options o = wn_options_default();
+    wn_attach(NULL, NULL);
+    assert_int_equal(wn_options_set(NULL, "check", "on"), WN_ERR_ARGUMENT);
+    says("wn_options_set", "structure", NULL);
+    assert_int_equal(wn_options_set(&o, NULL, "on"), WN_ERR_ARGUMENT);
+    says("wn_options_set", "name", NULL);
+    assert_int_equal(wn_options_set(&o, "check", NULL), WN_ERR_ARGUMENT);
+    says("wn_options_set", "value", NULL);
+    assert_int_equal(wn_detach(NULL), WN_ERR_ARGUMENT);
+    says("wn_detach", "wn_attach", NULL);
+    no_object(wn_weakref_new(c.m, NULL, NULL, NULL) == NULL, "wn_weakref_new");
+    no_object(wn_weakref_get(c.m, NULL) == NULL, "wn_weakref_get");
+    no_object(wn_ephemeron_new(c.m, NULL, NULL) == NULL, "wn_ephemeron_new");
+    no_object(wn_ephemeron_key(c.m, NULL) == NULL, "wn_ephemeron_key");
+    no_object(wn_ephemeron_value(c.m, NULL) == NULL, "wn_ephemeron_value");
+    no_object(wn_pin(c.m, NULL) == WN_ERR_ARGUMENT, "wn_pin");
+    no_object((wn_unpin(c.m, NULL), true), "wn_unpin");
+    no_object(wn_identity(c.m, NULL) == 0, "wn_identity");
+    no_object(wn_refcount(c.m, NULL) == 0, "wn_refcount");
+    no_object((wn_make_immortal(c.m, NULL), true), "wn_make_immortal");
+    no_object(!wn_is_tracked(c.m, NULL), "wn_is_tracked");
+    no_object(!wn_is_finalized(c.m, NULL), "wn_is_finalized");
+    no_object(!wn_is_frozen(c.m, NULL), "wn_generation");
+    no_object(wn_generation(c.m, NULL) == -1, "wn_generation");
+    no_object((wn_track(c.m, NULL), true), "wn_track");
+    no_object((wn_untrack(c.m, NULL), true), "wn_untrack");
+    no_object(wn_referents(c.m, NULL, see_nothing, NULL) == WN_ERR_ARGUMENT, "wn_referents");
+    wn_ephemeron_set(c.m, NULL, NULL);
+    assert_int_equal(wn_size_of(c.m, NULL), 0);
+    says("wn_size_of", "object", NULL);
+    int local;
+    assert_int_equal(wn_size_of(c.m, &local), 0);
+    assert_int_equal(wn_size_of(c.m, (void *)8), 0);
     assert_int_equal(wn_collect(c.m, 3, NULL), WN_ERR_ARGUMENT);
     says("generation", NULL);
     assert_int_equal(wn_collect(c.m, -1, NULL), WN_ERR_ARGUMENT);
@@ -176,9 +212,9 @@ static void heaps_in_use_are_not_freed(void **state) {
 }
 
 /* Where the library still needs the mutator when the call returns. */
-static wn_status detached_by[4];
-static unsigned asked[4];
-enum { BY_FINALIZER, BY_CALLBACK, BY_LISTENER, BY_SCOPE };
+enum { BY_FINALIZER, BY_CALLBACK, BY_LISTENER, BY_SCOPE, BY_BLOCK, WAYS };
+static wn_status detached_by[WAYS];
+static unsigned asked[WAYS];
 static void try_to_detach(wn_mutator *m, int by) {
     if (!asked[by]++ || !detached_by[by]) detached_by[by] = wn_detach(m);
 }
@@ -202,7 +238,7 @@ static void detaching_in_the_middle(void **state) {
     client c = client_open(NULL);
     wn_mutator *m = c.m;
     memset(asked, 0, sizeof asked);
-    for (int by = 0; by < 4; by++) detached_by[by] = WN_ERR_STATE;
+    for (int by = 0; by < WAYS; by++) detached_by[by] = WN_ERR_STATE;
     wn_weakref *global = NULL;
     assert_int_equal(wn_global(c.heap, &global), WN_OK);
     for (int cyclic = 0; cyclic < 2; cyclic++) {
@@ -224,7 +260,11 @@ static void detaching_in_the_middle(void **state) {
     try_to_detach(m, BY_SCOPE);
     says("wn_no_collect_end", NULL);
     wn_no_collect_end(m);
-    for (int by = 0; by < 4; by++) {
+    wn_block_begin(m);
+    try_to_detach(m, BY_BLOCK);
+    says("wn_block_end", NULL);
+    wn_block_end(m);
+    for (int by = 0; by < WAYS; by++) {
         assert_true(asked[by] > 0);
         assert_int_equal(detached_by[by], WN_ERR_STATE);
     }
@@ -462,6 +502,22 @@ static int heap_in_environment(const char *name, const char *value, char *messag
     return WEXITSTATUS(status);
 }
 
+/* A program that relies on its stack being scanned is told that counting does not; where the environment has chosen the
+ * collector the option is one of another collector's. */
+static void stacks_that_nobody_scans(void **state) {
+    (void)state;
+    wn_heap *heap = NULL;
+    wn_options o = wn_options_default();
+    o.conservative_stacks = true;
+    o.collector = WN_COLLECTOR_REFCOUNT;
+    assert_int_equal(wn_heap_new(&o, &heap), WN_ERR_UNSUPPORTED);
+    says("conservative_stacks", "refcount", "wn_hold", NULL);
+    assert_null(heap);
+    o.collector = WN_COLLECTOR_AUTO; /* WINNOW_COLLECTOR */
+    assert_int_equal(wn_heap_new(&o, &heap), WN_OK);
+    assert_int_equal(wn_heap_free(heap), WN_OK);
+}
+
 static void options_in_the_environment(void **state) {
     (void)state;
     static const struct {
@@ -644,11 +700,35 @@ static void store_without_barrier(client *c) {
     client_collect(m);
 }
 
+/* Only what is young is collected. */
+static void store_without_barrier_then_minor(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+    client_collect(m);
+    wn_root(m, pair *, q, client_pair(m, 2, NULL, NULL));
+    p->a = q; /* not wn_set */
+    wn_collect(m, 0, NULL);
+}
+/* An object that only such a store refers to; nobody asks for a collection afterwards. */
+static void store_without_barrier_under_stress(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+    client_collect(m);
+    p->a = client_pair(m, 2, NULL, NULL); /* not wn_move */
+    for (int i = 0; i < 300; i++) wn_release(m, client_pair(m, 3, NULL, NULL));
+}
+
 static void stores_that_skip_the_barrier(void **state) {
     (void)state;
+    client c = client_open(NULL);
+    wn_collector_id collector = wn_heap_collector(c.heap);
+    client_close(&c);
     verifying = true; /* found by comparing what is there with what was announced */
     expect(store_without_barrier, "verify", "wn_set");
-    verifying = false;
+    if (collector != WN_COLLECTOR_CONCURRENT) expect(store_without_barrier_then_minor, "verify", "wn_set");
+    stressed = true;
+    if (collector != WN_COLLECTOR_REFCOUNT) expect(store_without_barrier_under_stress, "verify", "wn_set");
+    verifying = stressed = false;
 }
 
 static void store_outside_the_holder(client *c) {
@@ -686,6 +766,317 @@ static void mutators_of_other_threads(void **state) {
     (void)state;
     expect(another_threads_mutator, "wrong-thread", "attach");
 }
+
+/* ---- blocking sections and no-collect scopes --------------------------------------------------------------------- */
+
+static void make_while_blocked(client *c) {
+    wn_block_begin(c->m);
+    wn_new(c->m, &pair_type);
+}
+static void make_array_while_blocked(client *c) {
+    wn_block_begin(c->m);
+    wn_new_array(c->m, &vector_type, 3);
+}
+static void store_while_blocked(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_block_begin(c->m);
+    wn_set(c->m, p, a, p);
+}
+static void release_while_blocked(client *c) {
+    pair *p = client_pair(c->m, 1, NULL, NULL);
+    wn_block_begin(c->m);
+    wn_release(c->m, p);
+}
+static void collect_while_blocked(client *c) {
+    wn_block_begin(c->m);
+    wn_collect(c->m, 2, NULL);
+}
+static void look_while_blocked(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_block_begin(c->m);
+    wn_generation(c->m, p);
+}
+static void watch_while_blocked(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_block_begin(c->m);
+    wn_weakref_new(c->m, p, NULL, NULL);
+}
+static void block_while_blocked(client *c) {
+    wn_block_begin(c->m);
+    wn_block_begin(c->m);
+}
+static void end_of_no_block(client *c) { wn_block_end(c->m); }
+static void end_of_block_twice(client *c) {
+    wn_block_begin(c->m);
+    wn_block_end(c->m);
+    wn_block_end(c->m);
+}
+
+static void blocking_sections_touch_nothing(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    bool counts = client_counts(&c);
+    client_close(&c);
+    expect(make_while_blocked, "blocking-section", "wn_block_end first");
+    expect(make_array_while_blocked, "blocking-section", "wn_block_end first");
+    expect(store_while_blocked, "blocking-section", "wn_block_end first");
+    if (counts) expect(release_while_blocked, "blocking-section", "wn_block_end first");
+    expect(collect_while_blocked, "blocking-section", "wn_block_end first");
+    expect(look_while_blocked, "blocking-section", "wn_block_end first");
+    expect(watch_while_blocked, "blocking-section", "wn_block_end first");
+    expect(block_while_blocked, "blocking-section", "wn_block_end first");
+    expect(end_of_no_block, "blocking-section", "wn_block_begin");
+    expect(end_of_block_twice, "blocking-section", "wn_block_begin");
+}
+
+static void end_of_no_scope(client *c) { wn_no_collect_end(c->m); }
+
+static unsigned reports;
+static void count_report(const char *rule, const char *message, void *data) {
+    (void)message;
+    (void)data;
+    assert_string_equal(rule, "no-collect");
+    reports++;
+}
+
+static void scopes_come_in_pairs(void **state) {
+    (void)state;
+    expect(end_of_no_scope, "no-collect", "wn_no_collect_begin");
+    reports = 0;
+    wn_set_misuse_handler(count_report, NULL);
+    client c = client_open(NULL);
+    wn_no_collect_end(c.m);
+    assert_int_equal(reports, 1);
+    client_collect(c.m); /* it has opened none instead */
+    wn_no_collect_begin(c.m);
+    wn_no_collect_end(c.m);
+    assert_int_equal(reports, 1);
+    client_close(&c);
+    wn_set_misuse_handler(NULL, NULL);
+}
+
+/* ---- threads that are not there, or do not come ------------------------------------------------------------------ */
+
+enum { PLAINLY, AMID_ROOTS, AMID_SCOPE, AMID_BLOCK, AMID_FINALIZER, WITH_CALLBACK, ENDS };
+typedef struct leaver {
+    client *c, *other;
+    int how;
+} leaver;
+
+static void end_thread(wn_mutator *m, mortal *self) {
+    (void)m;
+    (void)self;
+    pthread_exit(NULL);
+}
+static void do_nothing(wn_mutator *m, wn_weakref *ref, void *data) { (void)m, (void)ref, (void)data; }
+
+/* What the thread of a test does: it forgets to detach. */
+static void *leave_attached(void *data) {
+    const leaver *l = data;
+    wn_mutator *m, *also;
+    if (wn_attach(l->c->heap, &m) || wn_attach(l->other->heap, &also)) return data;
+    wn_release(m, wn_new(m, &pair_type));
+    wn_release(also, wn_new(also, &pair_type));
+    if (l->how == AMID_SCOPE) wn_no_collect_begin(m);
+    if (l->how == AMID_BLOCK) wn_block_begin(m);
+    if (l->how == AMID_ROOTS) {
+        wn_root(m, pair *, p, wn_new(m, &pair_type));
+        wn_set(m, p, a, p);
+        pthread_exit(NULL);
+    }
+    if (l->how == AMID_FINALIZER) {
+        mortal *dies = wn_new(m, &mortal_type);
+        dies->id = -1;
+        dies->will = end_thread;
+        wn_release(m, dies);
+        wn_collect(m, 2, NULL);
+    }
+    if (l->how == WITH_CALLBACK) {
+        wn_root(m, pair *, p, wn_new(m, &pair_type));
+        wn_root(m, wn_weakref *, w, wn_weakref_new(m, p, do_nothing, NULL));
+        (void)w;
+    }
+    return NULL;
+}
+
+/* Nobody waits for it, and the heap can be freed. */
+static void threads_that_end_attached(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.check = false;
+    alarm(200); /* else it would be for ever */
+    for (int how = 0; how < ENDS; how++) {
+        client c = client_open(&o), other = client_open(&o);
+        wn_mutator *m = c.m;
+        leaver l = {&c, &other, how};
+        pthread_t thread;
+        void *result = &l;
+        assert_int_equal(pthread_create(&thread, NULL, leave_attached, &l), 0);
+        wn_block_begin(m);
+        wn_block_begin(other.m);
+        assert_int_equal(pthread_join(thread, &result), 0);
+        wn_block_end(other.m);
+        wn_block_end(m);
+        assert_null(result);
+        client_collect(m);
+        client_collect(other.m);
+        {
+            wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+            wn_collect(m, 0, NULL);
+            client_collect(m);
+            assert_int_equal(p->id, 1);
+        }
+        client_close(&other);
+        client_close(&c);
+    }
+    alarm(0);
+}
+
+static void thread_that_ends_attached(client *c) {
+    pthread_t thread;
+    leaver l = {c, c, PLAINLY};
+    client other = checked();
+    l.other = &other;
+    if (pthread_create(&thread, NULL, leave_attached, &l)) _exit(1);
+    wn_block_begin(c->m);
+    wn_block_begin(other.m);
+    pthread_join(thread, NULL);
+}
+
+/* A client may detach where it gives back what else belongs to the thread. */
+static pthread_key_t of_client;
+static void detach_at_end(void *m) { wn_detach(m); }
+static void *leave_to_destructor(void *heap) {
+    wn_mutator *m;
+    if (!wn_attach(heap, &m)) pthread_setspecific(of_client, m);
+    return NULL;
+}
+static void thread_with_destructor(client *c) {
+    pthread_t thread;
+    if (pthread_key_create(&of_client, detach_at_end)) _exit(1);
+    if (pthread_create(&thread, NULL, leave_to_destructor, c->heap)) _exit(1);
+    wn_block_begin(c->m);
+    pthread_join(thread, NULL);
+    wn_block_end(c->m);
+    if (wn_detach(c->m) || wn_heap_free(c->heap)) _exit(2);
+}
+
+/* The first thread ends, and the process does not. */
+static void *go_on_alone(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m) || wn_collect(m, 2, NULL) || wn_detach(m)) _exit(2);
+    while (wn_heap_free(heap)) usleep(100); /* the first thread is still there, or on its way out */
+    _exit(0);
+}
+static void first_thread_ends(client *c) {
+    wn_options o = wn_options_default();
+    o.check = false;
+    client unchecked = client_open(&o);
+    pthread_t thread;
+    (void)c; /* its reports would end the process */
+    wn_detach(c->m);
+    alarm(100);
+    if (pthread_create(&thread, NULL, go_on_alone, unchecked.heap)) _exit(1);
+    pthread_exit(NULL);
+}
+
+static void silent(void (*body)(client *), const char *what) {
+    char said[4000];
+    int status;
+    in_child(body, true, said, sizeof said, &status);
+    if (status || *said) fail_msg("%s: wait status %#x: \"%s\"", what, status, said);
+}
+
+static void threads_that_end_attached_are_reported(void **state) {
+    (void)state;
+    expect(thread_that_ends_attached, "thread-exit", "wn_detach");
+    silent(thread_with_destructor, "thread_with_destructor");
+    silent(first_thread_ends, "first_thread_ends");
+}
+
+static void *attach_and_detach(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m) || wn_detach(m)) _exit(2);
+    return NULL;
+}
+static void come_late(client *c) {
+    pthread_t thread;
+    pthread_setname_np(pthread_self(), "sleepyhead");
+    if (pthread_create(&thread, NULL, attach_and_detach, c->heap)) _exit(1);
+    for (int i = 0; i < 5; i++) usleep(100000); /* no safepoint */
+    wn_block_begin(c->m);
+    pthread_join(thread, NULL);
+    wn_block_end(c->m);
+}
+
+static void who_is_waited_for_has_a_name(void **state) {
+    (void)state;
+    char said[4000];
+    int status;
+    in_child(come_late, false, said, sizeof said, &status);
+    if (status) fail_msg("wait status %#x: \"%s\"", status, said);
+    char *line = strstr(said, "a stop of the world has waited");
+    if (!line || !strstr(line, "sleepyhead") || !strstr(line, "safepoint") || !strstr(line, "wn_block_begin"))
+        fail_msg("nobody is named: \"%s\"", said);
+    /* Once per stop; attaching is one, and detaching may be another while this thread is on its way to a block. */
+    line = strstr(line + 1, "a stop of the world has waited");
+    if (line && strstr(line + 1, "a stop of the world has waited")) fail_msg("too often: \"%s\"", said);
+}
+
+/* ---- what the address sanitizer finds ---------------------------------------------------------------------------- */
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifdef SANITIZED
+/* All but every nth of them go, and one of those is looked at. */
+static void look_at_freed(const wn_type *type, size_t length, size_t nth) {
+    enum { SOME = 200 };
+    wn_options o = wn_options_default();
+    o.check = false;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    static void *at[SOME];
+    wn_root(m, vector *, kept, client_new_array(m, &vector_type, SOME));
+    for (size_t i = 0; i < SOME; i++) {
+        wn_root(m, void *, o, length ? client_new_array(m, type, length) : client_new(m, type));
+        at[i] = o;
+        wn_set(m, kept, items[i], o);
+    }
+    for (size_t i = 0; i < SOME; i++)
+        if (!nth || i % nth) wn_set(m, kept, items[i], NULL);
+    client_collect(m);
+    client_collect(m);
+    printf("%ld\n", ((volatile pair *)at[SOME / 2])->id);
+    fflush(stdout);
+}
+static void look_at_young(client *c) { (void)c, look_at_freed(&pair_type, 0, 0); }
+static void look_between_young(client *c) { (void)c, look_at_freed(&pair_type, 0, 3); }
+static void look_at_old(client *c) { (void)c, look_at_freed(&relic_type, 0, 0); }
+static void look_between_old(client *c) { (void)c, look_at_freed(&relic_type, 0, 3); }
+static void look_at_large(client *c) { (void)c, look_at_freed(&blob_type, 50000, 0); }
+
+static void what_is_freed_is_poisoned(void **state) {
+    (void)state;
+    static void (*const looks[])(client *) = {look_at_young, look_between_young, look_at_old, look_between_old,
+                                              look_at_large};
+    for (size_t i = 0; i < sizeof looks / sizeof *looks; i++) {
+        static char said[100000];
+        int status;
+        in_child(looks[i], false, said, sizeof said, &status);
+        if (!status || !strstr(said, "use-after-poison")) fail_msg("look %zu: status %#x: \"%s\"", i, status, said);
+    }
+}
+#else
+static void what_is_freed_is_poisoned(void **state) {
+    (void)state;
+    skip();
+}
+#endif
 
 static void the_default_handler_prints_and_aborts(void **state) {
     (void)state;
@@ -758,6 +1149,7 @@ int main(void) {
         cmocka_unit_test(options_are_read_alike_in_every_locale),
         cmocka_unit_test(the_table_of_options_is_complete),
         cmocka_unit_test(options_in_the_structure),
+        cmocka_unit_test(stacks_that_nobody_scans),
         cmocka_unit_test(options_in_the_environment),
         cmocka_unit_test(a_heap_limit_too_small_to_work),
         cmocka_unit_test(using_what_was_freed),
@@ -765,6 +1157,12 @@ int main(void) {
         cmocka_unit_test(stores_that_skip_the_barrier),
         cmocka_unit_test(slots_that_are_none),
         cmocka_unit_test(mutators_of_other_threads),
+        cmocka_unit_test(blocking_sections_touch_nothing),
+        cmocka_unit_test(scopes_come_in_pairs),
+        cmocka_unit_test(threads_that_end_attached),
+        cmocka_unit_test(threads_that_end_attached_are_reported),
+        cmocka_unit_test(who_is_waited_for_has_a_name),
+        cmocka_unit_test(what_is_freed_is_poisoned),
         cmocka_unit_test(the_default_handler_prints_and_aborts),
         cmocka_unit_test(keeping_the_rules_is_silent),
         cmocka_unit_test(messages_are_each_threads_own),

@@ -37,7 +37,8 @@ typedef struct wn_options {
     size_t step_bytes;        /* marked at least per nursery allocated; 12 nurseries */
     uint64_t pause_budget_ns; /* 0: none; else a step and a minor aim to stay below this */
     size_t pin_limit;         /* objects pinned in the nursery at most; 1,000 */
-    unsigned pretenure;       /* objects of a size of which this percentage outlives the nursery are born old; 85 */
+    unsigned pretenure;       /* objects of a size of which this percentage outlives the nursery are born old; 85, but
+                                 under stress WN_NEVER, because that shows more mistakes */
 
     /* concurrent */
     unsigned heap_growth;  /* percent, as GOGC; 100. WN_NEVER: only near the limit */
@@ -46,7 +47,8 @@ typedef struct wn_options {
     bool finalizer_thread; /* finalizers and callbacks run on a thread of their own; no call waits for them */
 
     /* what more than one has */
-    bool conservative_stacks; /* scan C stacks for undeclared roots (not with reference counting) */
+    bool conservative_stacks; /* scan C stacks for undeclared roots. With reference counting WN_ERR_UNSUPPORTED, unless
+                                 the environment has chosen that collector: then it is ignored */
     bool large_pages; /* ask for pages of 2 MiB: less time on the way to an object in a large heap, longer first touches
                        */
     bool meshing;     /* sparse blocks may be laid together on the same memory; on. Never with conservative_stacks */
@@ -54,7 +56,7 @@ typedef struct wn_options {
     /* finding mistakes */
     unsigned stress; /* collect at every Nth allocation; 0: off */
     bool check;      /* check the client's rules (slow); default on in debug builds of the library */
-    bool verify;     /* re-derive reachability by a second method after every collection and compare */
+    bool verify;     /* re-derive reachability by a second method after every collection, minors too, and compare */
     bool trace;      /* one line per collection to stderr; also WINNOW_TRACE=gc */
     bool save_all;   /* reference counting: keep cyclic garbage on the garbage list (gc.DEBUG_SAVEALL) */
 } wn_options;

@@ -25,7 +25,7 @@ WN_API bool wn_is_frozen(wn_mutator *m, const void *object);
 WN_API int wn_generation(wn_mutator *m, const void *object);
 /* Whether an address is that of an object of this heap now. */
 WN_API bool wn_is_object(wn_mutator *m, const void *address);
-/* Bytes the object takes, as asked for (not as rounded). */
+/* Bytes the object takes, as asked for (not as rounded); 0 when it is no object of this heap. */
 WN_API size_t wn_size_of(wn_mutator *m, const void *object);
 
 /* Stops (and starts again) to track an object for cycles; counting only, the others ignore it. An untracked object

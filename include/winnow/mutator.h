@@ -15,20 +15,28 @@ WN_BEGIN
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 /* Attaches the calling thread to a heap. WN_ERR_STATE when it already is, or when the heap is single-threaded and
- * another thread is; WN_ERR_MEMORY. */
+ * another thread is; WN_ERR_MEMORY. Like wn_detach, and a collection, it waits until every other attached thread is at
+ * a safepoint or in a blocking section: one that waits for this thread meanwhile does so between wn_block_begin and
+ * wn_block_end. With the options `trace` or `check` a line on stderr names the thread that is waited for after 100 ms.
+ *
+ * A thread that has attached detaches before it ends. For one that has not (nor in a destructor of a pthread key of its
+ * own) that is done as it ends, so that nobody waits for it; `check` reports it as misuse. Roots that it still had
+ * declared are gone with its stack; under counting what they held is then never freed. */
 WN_API wn_status wn_attach(wn_heap *heap, wn_mutator **m);
-/* Detaches; the mutator is gone when this returns WN_OK. WN_ERR_STATE when roots of it are still declared, inside a
- * no-collect scope, and in what a collection calls: finalizers, callbacks, listeners. Calls with a mutator that is gone
- * do nothing and say so by their result (an error, NULL, false or 0), or only by wn_error_message where they have none,
- * until another thread attaches and gets it. */
+/* Detaches; the mutator is gone when this returns WN_OK. May wait for others as wn_attach does. WN_ERR_STATE when roots
+ * of it are still declared, inside a no-collect scope or a blocking section, by another thread than its own, and in
+ * what a collection calls: finalizers, callbacks, listeners; WN_ERR_ARGUMENT for NULL. Calls with a mutator that is
+ * gone do nothing and say so by their result (an error, NULL, false or 0), or only by wn_error_message where they have
+ * none, until another thread attaches and gets it. */
 WN_API wn_status wn_detach(wn_mutator *m);
 /* The calling thread's mutator for this heap, or NULL. */
 WN_API wn_mutator *wn_current(wn_heap *heap);
 WN_API wn_heap *wn_heap_of(const wn_mutator *m);
 
 /* Around a call that may block (I/O, a lock, waiting for a thread): between the two the thread touches no object but
- * the bytes of pinned ones, and collections go on without it. wn_block_end is a safepoint and waits while a collection
- * holds the world. */
+ * the bytes of pinned ones and makes no call with its mutator, and collections go on without it. wn_block_end is a
+ * safepoint and waits while a collection holds the world. They do not nest. With `check`, calls between the two, and a
+ * wn_block_end without its wn_block_begin, are reported as misuse. */
 WN_API void wn_block_begin(wn_mutator *m);
 WN_API void wn_block_end(wn_mutator *m);
 
@@ -38,7 +46,8 @@ static inline void wn_poll(wn_mutator *m) {
 }
 
 /* Between the two, no collection starts in this thread and none moves objects; allocation may therefore fail early.
- * Nests. For short passages only: other threads' collections wait for the end. */
+ * Nests. For short passages only: other threads' collections wait for the end. An end too many is misuse, and ignored.
+ */
 WN_API void wn_no_collect_begin(wn_mutator *m);
 WN_API void wn_no_collect_end(wn_mutator *m);
 
@@ -162,7 +171,7 @@ WN_API void wn_make_immortal(wn_mutator *m, void *object);
 
 /* Keeps an object at its address, and that address on its memory, until as many wn_unpin: a buffer of bytes may be read
  * and written by others meanwhile, as read(2) does in a blocking section. On every collector, also on one that does not
- * move objects. WN_ERR_MEMORY when the pin limit is reached. */
+ * move objects. WN_ERR_ARGUMENT for NULL, WN_ERR_MEMORY when the pin limit is reached. */
 WN_API wn_status wn_pin(wn_mutator *m, void *object);
 WN_API void wn_unpin(wn_mutator *m, void *object);
 

@@ -21,7 +21,7 @@ typedef struct wn_ephemeron wn_ephemeron;
 typedef void (*wn_weak_callback)(wn_mutator *m, wn_weakref *ref, void *data);
 
 /* A new collected object that refers to `target` without keeping it alive. callback may be NULL. A new reference, or
- * NULL when memory is out. A safepoint; `target` is borrowed. */
+ * NULL when memory is out or the target is NULL. A safepoint; `target` is borrowed. */
 WN_API wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callback, void *data);
 /* The target as a new reference, or NULL once it is dead. */
 WN_API void *wn_weakref_get(wn_mutator *m, wn_weakref *ref);
@@ -29,7 +29,8 @@ WN_API void *wn_weakref_get(wn_mutator *m, wn_weakref *ref);
 WN_API size_t wn_weakref_count(wn_mutator *m, const void *target);
 
 /* A new collected pair that keeps `value` alive only while both itself and `key` are alive, even when the value refers
- * to the key (Hayes, OOPSLA 1997). key and value are borrowed. A new reference or NULL. A safepoint. */
+ * to the key (Hayes, OOPSLA 1997). key and value are borrowed; the value may be NULL. A new reference, or NULL when
+ * memory is out or the key is NULL. A safepoint. */
 WN_API wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value);
 /* Key and value as new references; NULL once the key is dead. */
 WN_API void *wn_ephemeron_key(wn_mutator *m, wn_ephemeron *e);

@@ -44,7 +44,7 @@ wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
     h->collector = collector_of(options.collector);
     memcpy(h->threshold, options.threshold, sizeof h->threshold);
     pthread_mutex_init(&h->world, NULL);
-    pthread_cond_init(&h->world_changed, NULL);
+    wn_os_cond_make(&h->world_changed);
     pthread_mutex_init(&h->roots_lock, NULL);
     pthread_mutex_init(&h->tell_lock, NULL);
     pthread_mutex_init(&h->stats_lock, NULL);
@@ -90,6 +90,11 @@ wn_status wn_heap_free(wn_heap *h) {
     if (!h) return WN_OK;
     pthread_mutex_lock(&h->world);
     unsigned left = h->mutator_count;
+    /* The last one has left, and is about to let the world go on. */
+    while (!left && h->stopped) {
+        pthread_cond_wait(&h->world_changed, &h->world);
+        left = h->mutator_count;
+    }
     pthread_mutex_unlock(&h->world);
     if (left)
         return wn_fail(WN_ERR_STATE, "%u mutator%s still attached: wn_detach every thread before wn_heap_free", left,

@@ -410,7 +410,7 @@ void wn_run_callbacks_first(mutator *m) {
 /* ---- the public calls -------------------------------------------------------------------------------------------- */
 
 wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callback, void *data) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_weakref_new")) return NULL;
+    if (!wn_is_attached(wn_mutator_of(m), "wn_weakref_new") || !wn_is_given(target, "wn_weakref_new")) return NULL;
     wn_heap *heap = wn_heap_of(m);
     if (heap->options.check && !wn_check_object(wn_mutator_of(m), target, "wn_weakref_new", "target")) return NULL;
     wn_borrow(m, void *, t, target);
@@ -418,19 +418,15 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
     if (!r) return NULL;
     r->callback = callback;
     r->data = data;
-    bool full = false;
-    if (t) {
-        wn_weak_lock(heap);
-        wn_weak_entry *e = enter(heap, t);
-        full = !e;
-        if (e) {
-            r->target = t;
-            r->next = e->refs;
-            e->refs = r;
-        }
-        wn_weak_unlock(heap);
+    wn_weak_lock(heap);
+    wn_weak_entry *e = enter(heap, t);
+    if (e) {
+        r->target = t;
+        r->next = e->refs;
+        e->refs = r;
     }
-    if (!full) {
+    wn_weak_unlock(heap);
+    if (e) {
         /* Whether its callback runs depends on whether it is garbage itself when its target is: it must be a candidate.
          */
         if (callback && heap->collector->track) heap->collector->track(wn_mutator_of(m), r, true);
@@ -442,7 +438,7 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
 }
 
 void *wn_weakref_get(wn_mutator *fast, wn_weakref *r) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_weakref_get")) return NULL;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_weakref_get") || !wn_is_given(r, "wn_weakref_get")) return NULL;
     mutator *m = wn_mutator_of(fast);
     wn_weak_lock(m->heap);
     void *target = r->target ? m->heap->collector->weak_get(m, r->target) : NULL;
@@ -462,7 +458,7 @@ size_t wn_weakref_count(wn_mutator *m, const void *target) {
 }
 
 wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_ephemeron_new")) return NULL;
+    if (!wn_is_attached(wn_mutator_of(m), "wn_ephemeron_new") || !wn_is_given(key, "wn_ephemeron_new")) return NULL;
     wn_heap *heap = wn_heap_of(m);
     if (heap->options.check && (!wn_check_object(wn_mutator_of(m), key, "wn_ephemeron_new", "key") ||
                                 !wn_check_object(wn_mutator_of(m), value, "wn_ephemeron_new", "value")))
@@ -470,7 +466,7 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
     wn_borrow(m, void *, k, key);
     wn_borrow(m, void *, v, value);
     wn_ephemeron *p = wn_new(m, &wn_ephemeron_type);
-    if (!p || !k) return p;
+    if (!p) return NULL;
     wn_weak_lock(heap);
     wn_weak_entry *e = enter(heap, k);
     if (e) {
@@ -492,7 +488,7 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
 }
 
 void *wn_ephemeron_key(wn_mutator *fast, wn_ephemeron *p) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_ephemeron_key")) return NULL;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_ephemeron_key") || !wn_is_given(p, "wn_ephemeron_key")) return NULL;
     mutator *m = wn_mutator_of(fast);
     wn_weak_lock(m->heap);
     void *key = p->key ? m->heap->collector->weak_get(m, p->key) : NULL;
@@ -501,7 +497,8 @@ void *wn_ephemeron_key(wn_mutator *fast, wn_ephemeron *p) {
 }
 
 void *wn_ephemeron_value(wn_mutator *fast, wn_ephemeron *p) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_ephemeron_value")) return NULL;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_ephemeron_value") || !wn_is_given(p, "wn_ephemeron_value"))
+        return NULL;
     mutator *m = wn_mutator_of(fast);
     wn_weak_lock(m->heap);
     /* The key decides: a value may be alive for other reasons when the key is dead already. */

@@ -260,6 +260,7 @@ static wn_block *take_run(wn_space *space, size_t n) {
     for (size_t i = at; i < at + n; i++) __atomic_store_n(&c->block[i].era, space->era, __ATOMIC_RELEASE);
     mark_free(&c->block[at], n, false);
     count_blocks(space, n << WN_BLOCK_SHIFT);
+    WN_ALLOW(wn_block_start(&c->block[at]), n << WN_BLOCK_SHIFT);
     return &c->block[at];
 }
 
@@ -312,7 +313,7 @@ static void give_run(wn_space *space, wn_block *first, size_t n) {
         memset(b, 0, sizeof *b);
         b->viewing = viewing;
         b->dirty = 1;
-        WN_ALLOW(wn_block_start(b), WN_BLOCK_SIZE);
+        WN_FORBID(wn_block_start(b), WN_BLOCK_SIZE);
     }
     mark_free(first, n, true);
     __atomic_fetch_add(&space->dirty_blocks, n, __ATOMIC_RELAXED);
@@ -337,10 +338,17 @@ static wn_block *take_dirty(wn_space *space, size_t most, size_t *n) {
     return &last->block[i];
 }
 
+/* Gives the memory of free blocks back. Where the system takes none it is written to. */
+static void renew_free(wn_space *space, wn_block *first, size_t n) {
+    WN_ALLOW(wn_block_start(first), n << WN_BLOCK_SHIFT);
+    wn_mesh_renew(space, first, n);
+    WN_FORBID(wn_block_start(first), n << WN_BLOCK_SHIFT);
+}
+
 /* Under the lock. */
 static void discard(wn_space *space, size_t blocks) {
     size_t n;
-    for (wn_block *b; blocks && (b = take_dirty(space, blocks, &n)); blocks -= n) wn_mesh_renew(space, b, n);
+    for (wn_block *b; blocks && (b = take_dirty(space, blocks, &n)); blocks -= n) renew_free(space, b, n);
 }
 
 /* Without the lock while the system takes the pages: meanwhile nobody can have the blocks. */
@@ -355,7 +363,7 @@ size_t wn_space_discard(wn_space *space, size_t blocks) {
         if (b) mark_free(b, n, false);
         pthread_mutex_unlock(&space->lock);
         if (!b) break;
-        wn_mesh_renew(space, b, n);
+        renew_free(space, b, n);
         wn_os_lock_brief(&space->lock);
         mark_free(b, n, true);
         pthread_mutex_unlock(&space->lock);
@@ -709,6 +717,11 @@ void wn_space_free_large(wn_space *space, void *object) {
 
 /* ---- sweeping ---------------------------------------------------------------------------------------------------- */
 
+/* The slot of the lowest bit of `bits`, which are some of a block's word number i. */
+static void *at_bit(const wn_block *b, unsigned i, uint64_t bits) {
+    return wn_block_start(b) + (((size_t)i * 64 + (size_t)__builtin_ctzll(bits)) << WN_GRANULE_SHIFT_);
+}
+
 /* Makes the dead slots of one word of a block free; in a large object's block only its side bytes. */
 static size_t sweep_word(wn_block *b, unsigned i, bool quietly, void (*dead)(void *object, void *data), void *data) {
     uint64_t *alloc = wn_alloc_words(b) + i;
@@ -716,12 +729,14 @@ static size_t sweep_word(wn_block *b, unsigned i, bool quietly, void (*dead)(voi
     uint64_t gone = a & ~__atomic_load_n(wn_mark_words(b) + i, __ATOMIC_RELAXED);
     if (!gone) return 0;
     for (uint64_t w = quietly ? 0 : gone; w; w &= w - 1) {
-        void *p = wn_block_start(b) + (((size_t)i * 64 + (size_t)__builtin_ctzll(w)) << WN_GRANULE_SHIFT_);
+        void *p = at_bit(b, i, w);
         if (dead) dead(p, data);
         uint8_t *meta = wn_meta_(p);
         if (meta[0] | meta[1]) meta[0] = meta[1] = 0;
     }
-    if (b->state == WN_BLOCK_SMALL) __atomic_store_n(alloc, a & ~gone, __ATOMIC_RELAXED);
+    if (b->state != WN_BLOCK_SMALL) return (size_t)__builtin_popcountll(gone);
+    for (uint64_t w = WN_FORBIDS ? gone : 0; w; w &= w - 1) WN_FORBID(at_bit(b, i, w), b->slot);
+    __atomic_store_n(alloc, a & ~gone, __ATOMIC_RELAXED);
     return (size_t)__builtin_popcountll(gone);
 }
 

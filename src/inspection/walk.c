@@ -96,22 +96,23 @@ static void show_visit(void **slot, void *context) {
 
 wn_status wn_referents(wn_mutator *m, const void *object, wn_object_visitor visit, void *data) {
     if (!wn_is_attached(wn_mutator_of(m), "wn_referents")) return WN_ERR_STATE;
+    if (!wn_is_given(object, "wn_referents")) return WN_ERR_ARGUMENT;
     show s = {visit, data, false};
     wn_each_ref((void *)object, show_visit, &s);
     return WN_OK;
 }
 
 bool wn_is_tracked(wn_mutator *m, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_is_tracked")) return false;
+    if (!wn_is_attached(wn_mutator_of(m), "wn_is_tracked") || !wn_is_given(object, "wn_is_tracked")) return false;
     return wn_heap_of(m)->collector->is_tracked(wn_heap_of(m), object);
 }
 bool wn_is_finalized(wn_mutator *m, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_is_finalized")) return false;
+    if (!wn_is_attached(wn_mutator_of(m), "wn_is_finalized") || !wn_is_given(object, "wn_is_finalized")) return false;
     return __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_FINALIZED_;
 }
 bool wn_is_frozen(wn_mutator *m, const void *object) { return wn_generation(m, object) == 3; }
 int wn_generation(wn_mutator *m, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_generation")) return -1;
+    if (!wn_is_attached(wn_mutator_of(m), "wn_generation") || !wn_is_given(object, "wn_generation")) return -1;
     return wn_heap_of(m)->collector->generation(wn_heap_of(m), object);
 }
 
@@ -124,15 +125,18 @@ bool wn_is_object(wn_mutator *m, const void *address) {
 
 size_t wn_size_of(wn_mutator *m, const void *object) {
     if (!wn_is_attached(wn_mutator_of(m), "wn_size_of")) return 0;
-    return wn_bytes_of(object);
+    if (wn_is_object(m, object)) return wn_bytes_of(object);
+    wn_fail(WN_ERR_ARGUMENT, "wn_size_of: %p is no object of this heap: it was freed or moved, or never was one",
+            object);
+    return 0;
 }
 
 void wn_untrack(wn_mutator *m, void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_untrack")) return;
+    if (!wn_is_attached(wn_mutator_of(m), "wn_untrack") || !wn_is_given(object, "wn_untrack")) return;
     if (wn_heap_of(m)->collector->track) wn_heap_of(m)->collector->track(wn_mutator_of(m), object, false);
 }
 void wn_track(wn_mutator *m, void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_track")) return;
+    if (!wn_is_attached(wn_mutator_of(m), "wn_track") || !wn_is_given(object, "wn_track")) return;
     if (!wn_has_refs_(wn_type_of(object))) return;
     if (wn_heap_of(m)->collector->track) wn_heap_of(m)->collector->track(wn_mutator_of(m), object, true);
 }

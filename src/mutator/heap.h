@@ -35,6 +35,7 @@ struct mutator {
     mutator *next;           /* of the heap */
     mutator *next_of_thread; /* of this thread's mutators for several heaps */
     mutator_state state;     /* under heap->world */
+    bool ending;             /* its thread ends, and may still detach */
     void *stack_high;        /* the end of its C stack; NULL: not needed, or unknown */
     void *stack_low;         /* conservative stacks, while it stands still: where the part in use ends */
     wn_registers registers;  /* ... and what its registers held */
@@ -221,10 +222,21 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
 
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 
-/* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one. */
+/* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one, and in checked
+ * mode, with a report, when it is in a blocking section. */
 bool wn_is_attached(const mutator *m, const char *what);
+/* The latter alone; by the mutator's own thread. */
+bool wn_check_running(const mutator *m, const char *what);
+/* Whether an argument is not NULL; false with the error's text. */
+bool wn_is_given(const void *object, const char *what);
 
 /* ---- the world --------------------------------------------------------------------------------------------------- */
+
+/* Who waits so long for a thread to come to a safepoint says so on stderr, where the options ask for that: what looks
+ * like a hang is then a thread with a name. `who` waits, for m; with the world's lock. */
+enum { WN_LONG_WAIT_NS = 100000000 };
+static inline bool wn_world_names_waits(const wn_heap *heap) { return heap->options.trace || heap->options.check; }
+void wn_world_say_who_is_waited_for(const mutator *m, const char *who, uint64_t waited);
 
 /* Makes every other mutator stand still and keeps new ones out; nests for the same thread. `me` is the calling thread's
  * mutator, NULL for a thread of the collector. While it waits for another stopper the caller itself counts as still. */
@@ -242,6 +254,8 @@ void wn_stand_aside(mutator *m);
 bool wn_world_try_stop(wn_heap *heap, mutator *me, uint64_t ns);
 /* Stands still while the world is stopped. */
 void wn_world_park(mutator *me);
+/* Ends a blocking section, if the calling thread is in one; no safepoint beyond that. */
+void wn_world_run(mutator *me);
 /* The same for a thread of the collector, which is on heap->helpers: it begins as still, runs between the first two
  * calls, and in between stands still in the third for a stop of the world and for fork(). */
 void wn_helper_begin(mutator *me);

@@ -5,6 +5,8 @@
  * A detached mutator is not freed but kept for the next thread that attaches, with empty buffers and no heap: a client
  * that goes on using it gets an error that says so instead of a crash, as long as no other thread has got it since.
  * What has no way to return an error does nothing, and leaves the message.
+ *
+ * A thread that ends while it is attached would be waited for at every later stop: it is detached as it ends.
  */
 #include "mutator/heap.h"
 #include "heap/mesh.h"
@@ -31,9 +33,26 @@ void wn_poll_own(void) {
 
 wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
 
-bool wn_is_attached(const mutator *m, const char *what) {
+bool wn_check_running(const mutator *m, const char *what) {
+    if (!m->heap->options.check || m->state != MUTATOR_STILL) return true;
+    wn_misuse("blocking-section",
+              "%s between wn_block_begin and wn_block_end, where other threads collect and may move every object: call "
+              "wn_block_end first",
+              what);
+    return false;
+}
+
+static bool is_there(const mutator *m, const char *what) {
     if (WN_LIKELY(m->heap != NULL)) return true;
     wn_fail(WN_ERR_STATE, "%s on a detached mutator: this thread has called wn_detach; wn_attach again first", what);
+    return false;
+}
+
+bool wn_is_attached(const mutator *m, const char *what) { return is_there(m, what) && wn_check_running(m, what); }
+
+bool wn_is_given(const void *object, const char *what) {
+    if (WN_LIKELY(object != NULL)) return true;
+    wn_fail(WN_ERR_ARGUMENT, "%s: the object is NULL: look at what made it, which has failed", what);
     return false;
 }
 
@@ -55,6 +74,20 @@ static void put_spare(mutator *m) {
     m->next = spare;
     spare = m;
     pthread_mutex_unlock(&spare_lock);
+}
+
+/* ---- threads that end -------------------------------------------------------------------------------------------- */
+
+static pthread_key_t key;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static bool has_key;
+static void thread_ends(void *first);
+
+/* Without a key to be had, or memory for its value, a thread that ends is not noticed. */
+static void make_key(void) { has_key = pthread_key_create(&key, thread_ends) == 0; }
+static void set_own(mutator *first) {
+    of_thread = first;
+    if (has_key) pthread_setspecific(key, first);
 }
 
 wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
@@ -99,8 +132,9 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
         put_spare(m);
         return status;
     }
+    pthread_once(&key_once, make_key);
     m->next_of_thread = of_thread;
-    of_thread = m;
+    set_own(m);
     *out = &m->fast;
     return WN_OK;
 }
@@ -111,23 +145,9 @@ void wn_drop_blocks(mutator *m) {
         for (unsigned c = 0; c < WN_CLASSES_; c++) wn_space_disown(&m->heap->space, &m->block[k][c]);
 }
 
-wn_status wn_detach(wn_mutator *fast) {
-    mutator *m = wn_mutator_of(fast);
-    if (!m->heap) return wn_fail(WN_ERR_STATE, "this mutator is detached already");
-    if (!pthread_equal(m->thread, pthread_self()))
-        return wn_fail(WN_ERR_STATE, "a mutator can be detached only by the thread that attached it");
-    if (fast->roots)
-        return wn_fail(
-            WN_ERR_STATE,
-            "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
-    if (fast->nested || wn_is_telling(m->heap))
-        return wn_fail(WN_ERR_STATE, "wn_detach inside a no-collect scope or a collection: call it after "
-                                     "wn_no_collect_end, outside of finalizers and listeners");
+/* Takes the calling thread's mutator out of its heap. */
+static void leave(mutator *m) {
     wn_heap *heap = m->heap;
-    /* What is due, runs while the thread is still one of ours; all of it, because nobody else would. */
-    do {
-        if (heap->collector->poll) heap->collector->poll(m);
-    } while (__atomic_exchange_n(&fast->poll, 0, __ATOMIC_RELAXED));
     wn_world_stop(heap, m);
     wn_drop_blocks(m);
     heap->collector->detach(m);
@@ -139,10 +159,66 @@ wn_status wn_detach(wn_mutator *fast) {
     pthread_mutex_unlock(&heap->world);
     wn_world_start(heap, m);
     wn_vector_free(&m->callbacks);
-    mutator **mine = &of_thread;
+    mutator *first = of_thread, **mine = &first;
     while (*mine != m) mine = &(*mine)->next_of_thread;
     *mine = m->next_of_thread;
+    set_own(first);
     put_spare(m);
+}
+
+/* What is due, runs while the thread is still one of ours; all of it, because nobody else would. */
+static void run_due(mutator *m) {
+    do {
+        if (m->heap->collector->poll) m->heap->collector->poll(m);
+    } while (__atomic_exchange_n(&m->fast.poll, 0, __ATOMIC_RELAXED));
+}
+
+/* Roots that are still declared lie in frames that are gone: what they counted stays counted. */
+static void end_of_thread(mutator *m) {
+    static const char text[] =
+        "a thread ends while it is attached to a heap: let it call wn_detach before, when its roots are out of scope; "
+        "it is detached now, and what its roots refer to may be lost";
+    if (m->heap->options.check)
+        wn_misuse("thread-exit", "%s", text);
+    else if (m->heap->options.trace)
+        fprintf(stderr, "winnow: %s\n", text);
+    m->fast.roots = NULL;
+    wn_world_run(m);
+    bool amid = m->fast.nested || m->in_callbacks || wn_is_telling(m->heap);
+    m->fast.nested = 0;
+    if (!amid) run_due(m);
+    leave(m);
+}
+
+/* The client may detach in a destructor of its own, so this one waits for the second round of them. The list comes as
+ * the key's value, because on some systems the thread's variables are gone. */
+static void thread_ends(void *value) {
+    mutator *first = value;
+    bool again = first->ending;
+    first->ending = true;
+    set_own(first);
+    while (again && of_thread) end_of_thread(of_thread);
+}
+
+wn_status wn_detach(wn_mutator *fast) {
+    mutator *m = wn_mutator_of(fast);
+    if (!m)
+        return wn_fail(WN_ERR_ARGUMENT, "wn_detach: the mutator is NULL: look at what wn_attach returned, or ask "
+                                        "wn_current(heap)");
+    if (!m->heap) return wn_fail(WN_ERR_STATE, "this mutator is detached already");
+    if (!pthread_equal(m->thread, pthread_self()))
+        return wn_fail(WN_ERR_STATE, "a mutator can be detached only by the thread that attached it");
+    if (fast->roots)
+        return wn_fail(
+            WN_ERR_STATE,
+            "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
+    if (fast->nested || wn_is_telling(m->heap))
+        return wn_fail(WN_ERR_STATE, "wn_detach inside a no-collect scope or a collection: call it after "
+                                     "wn_no_collect_end, outside of finalizers and listeners");
+    if (m->state == MUTATOR_STILL)
+        return wn_fail(WN_ERR_STATE, "wn_detach between wn_block_begin and wn_block_end: call wn_block_end first");
+    run_due(m);
+    leave(m);
     return WN_OK;
 }
 
@@ -150,13 +226,14 @@ wn_status wn_detach(wn_mutator *fast) {
 
 /* Whether the calling thread may use m at all; in checked mode also whether it is the right one. */
 static bool usable(mutator *m, const char *what) {
-    if (!wn_is_attached(m, what)) return false;
-    if (WN_UNLIKELY(m->heap->options.check) && !pthread_equal(m->thread, pthread_self())) {
+    if (!is_there(m, what)) return false;
+    if (WN_LIKELY(!m->heap->options.check)) return true;
+    if (!pthread_equal(m->thread, pthread_self())) {
         wn_misuse("wrong-thread",
                   "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
         return false;
     }
-    return true;
+    return wn_check_running(m, what);
 }
 
 static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
@@ -402,29 +479,30 @@ size_t wn_trim(wn_mutator *fast) {
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
 
 size_t wn_refcount(wn_mutator *fast, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_refcount")) return 0;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_refcount") || !wn_is_given(object, "wn_refcount")) return 0;
     mutator *m = wn_mutator_of(fast);
     if (m->heap->options.check && !wn_check_object(m, object, "wn_refcount", "object")) return 0;
     return m->heap->collector->refcount ? m->heap->collector->refcount(m, object) : 0;
 }
 
 void wn_make_immortal(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_make_immortal")) return;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_make_immortal") || !wn_is_given(object, "wn_make_immortal")) return;
     mutator *m = wn_mutator_of(fast);
     m->heap->collector->make_immortal(m, object);
 }
 
 wn_status wn_pin(wn_mutator *fast, void *object) {
     if (!wn_is_attached(wn_mutator_of(fast), "wn_pin")) return WN_ERR_STATE;
+    if (!wn_is_given(object, "wn_pin")) return WN_ERR_ARGUMENT;
     /* Who pins may tell others the address, who write there while the world stands still. */
     __atomic_store_n(&wn_block_of(object)->pinned, 1, __ATOMIC_RELAXED);
     return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object);
 }
 void wn_unpin(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_unpin")) return;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_unpin") || !wn_is_given(object, "wn_unpin")) return;
     wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object);
 }
 uintptr_t wn_identity(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_identity")) return 0;
+    if (!wn_is_attached(wn_mutator_of(fast), "wn_identity") || !wn_is_given(object, "wn_identity")) return 0;
     return wn_mutator_of(fast)->heap->collector->identity(wn_mutator_of(fast), object);
 }

@@ -42,7 +42,7 @@ static const option options[] = {
      "incremental: marked at least per nursery allocated"},
     {"pause_budget", TIME, AT(pause_budget_ns), 1e4, 1e10, "none", "incremental: steps and minors stay below (99.9 %)"},
     {"pin_limit", COUNT, AT(pin_limit), 1, 1e7, "1000", "incremental: objects pinned in the nursery at most"},
-    {"pretenure", COUNT_OR_NEVER, AT(pretenure), 1, 100, "85",
+    {"pretenure", COUNT_OR_NEVER, AT(pretenure), 1, 100, "85; stress: never",
      "incremental: percent of a size that outlives the nursery for it to be born old"},
     {"heap_growth", COUNT_OR_NEVER, AT(heap_growth), 5, 10000, "100",
      "concurrent: percent of growth between cycles, as GOGC"},
@@ -179,6 +179,13 @@ static wn_status bad_value(const option *o, const char *value) {
 static bool in_range(const option *o, double v) { return v >= o->low && v <= o->high; }
 
 wn_status wn_options_set(wn_options *opts, const char *name, const char *value) {
+    if (!opts || !name || !value)
+        return wn_fail(WN_ERR_ARGUMENT,
+                       "wn_options_set: the %s is NULL: pass the address of a wn_options, and the option's "
+                       "name and value as text",
+                       !opts   ? "structure"
+                       : !name ? "name"
+                               : "value");
     const option *o = find(name);
     if (!o) {
         char names[400];
@@ -316,10 +323,20 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out) {
                        env);
     if (env && *env) out->trace = true;
     if ((s = check(out))) return s;
+    bool tried = out->collector != WN_COLLECTOR_AUTO && given && given->collector == WN_COLLECTOR_AUTO;
     if (out->collector == WN_COLLECTOR_AUTO) out->collector = WN_COLLECTOR_REFCOUNT;
+    /* Ignored as the options of other collectors are where the environment has chosen: a program that owns its
+     * references runs all the same. */
+    if (given && given->conservative_stacks && out->collector == WN_COLLECTOR_REFCOUNT && !tried)
+        return wn_fail(WN_ERR_UNSUPPORTED,
+                       "conservative_stacks: refcount frees an object with its last counted reference, whatever the C "
+                       "stack holds: choose the collector incremental or concurrent, or hold locals by wn_root and "
+                       "wn_hold and leave the option off");
     if (!wn_collector_available(out->collector))
         return wn_fail(WN_ERR_UNSUPPORTED, "this build of the library has no %s collector",
                        wn_collector_name(out->collector));
+    /* What is born old survives without a barrier: stress would hide the stores that have skipped theirs. */
+    if (out->stress && out->pretenure == wn_options_default().pretenure) out->pretenure = WN_NEVER;
     if (out->max_heap && (!out->heap_limit || out->max_heap < out->heap_limit)) out->heap_limit = out->max_heap;
     if (!out->heap_limit) out->heap_limit = wn_os_memory_limit();
     return WN_OK;

@@ -59,6 +59,34 @@ static bool others_still(const wn_heap *heap, const mutator *me) {
     return helpers_still(heap, me);
 }
 
+void wn_world_say_who_is_waited_for(const mutator *m, const char *who, uint64_t waited) {
+    char name[32] = "";
+    pthread_getname_np(m->thread, name, sizeof name);
+    fprintf(stderr,
+            "winnow: %s has waited %.0f ms for thread %#lx (%s) to reach a safepoint: put wn_poll into its loops, "
+            "wn_block_begin and wn_block_end around what it waits for\n",
+            who, (double)waited / 1e6, (unsigned long)m->thread, name);
+}
+
+/* With the world's lock: waits until all others stand still. */
+static void wait_for_others(wn_heap *heap, const mutator *me) {
+    bool naming = wn_world_names_waits(heap);
+    uint64_t start = naming ? wn_os_now() : 0;
+    while (!others_still(heap, me)) {
+        if (!naming) {
+            pthread_cond_wait(&heap->world_changed, &heap->world);
+            continue;
+        }
+        wn_os_cond_wait_until(&heap->world_changed, &heap->world, start + WN_LONG_WAIT_NS);
+        uint64_t waited = wn_os_now() - start;
+        if (waited < WN_LONG_WAIT_NS) continue;
+        naming = false; /* once is enough */
+        const mutator *m = heap->mutators;
+        while (m && (m == me || m->state == MUTATOR_STILL)) m = m->next;
+        if (m) wn_world_say_who_is_waited_for(m, "a stop of the world", waited);
+    }
+}
+
 void wn_world_stop(wn_heap *heap, mutator *me) {
     pthread_mutex_lock(&heap->world);
     if (heap->stopped && me && heap->stopper == me) {
@@ -75,7 +103,7 @@ void wn_world_stop(wn_heap *heap, mutator *me) {
     heap->stopper = me;
     heap->stop_depth = 1;
     wn_world_interrupt(heap);
-    while (!others_still(heap, me)) pthread_cond_wait(&heap->world_changed, &heap->world);
+    wait_for_others(heap, me);
     pthread_mutex_unlock(&heap->world);
 }
 
@@ -149,10 +177,18 @@ void wn_helper_park(mutator *me) {
 
 void wn_poll_slow_(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
-    if (!m->heap || fast->nested) return;
+    if (!m->heap || fast->nested || !wn_check_running(m, "wn_poll")) return;
     __atomic_store_n(&fast->poll, 0, __ATOMIC_RELAXED);
     wn_world_park(m);
     if (m->heap->collector->poll) m->heap->collector->poll(m);
+}
+
+void wn_world_run(mutator *me) {
+    pthread_mutex_lock(&me->heap->world);
+    while (me->state == MUTATOR_STILL && me->heap->stopped && me->heap->stopper != me)
+        pthread_cond_wait(&me->heap->world_changed, &me->heap->world);
+    me->state = MUTATOR_RUNNING;
+    pthread_mutex_unlock(&me->heap->world);
 }
 
 void wn_block_begin(wn_mutator *fast) {
@@ -166,12 +202,15 @@ void wn_block_begin(wn_mutator *fast) {
 }
 
 void wn_block_end(wn_mutator *fast) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_block_end")) return;
     mutator *m = wn_mutator_of(fast);
-    pthread_mutex_lock(&m->heap->world);
-    while (m->heap->stopped && m->heap->stopper != m) pthread_cond_wait(&m->heap->world_changed, &m->heap->world);
-    m->state = MUTATOR_RUNNING;
-    pthread_mutex_unlock(&m->heap->world);
+    if (m->state == MUTATOR_RUNNING) {
+        if (wn_is_attached(m, "wn_block_end") && m->heap->options.check)
+            wn_misuse("blocking-section",
+                      "wn_block_end without wn_block_begin: they come in pairs and do not nest; look "
+                      "for one that was left by a jump or ended twice");
+        return;
+    }
+    wn_world_run(m);
     wn_poll(fast);
 }
 
@@ -181,9 +220,16 @@ void wn_stand_aside(mutator *m) {
     wn_block_end(&m->fast);
 }
 
-void wn_no_collect_begin(wn_mutator *m) { m->nested++; }
+void wn_no_collect_begin(wn_mutator *m) {
+    if (wn_is_attached(wn_mutator_of(m), "wn_no_collect_begin")) m->nested++;
+}
 void wn_no_collect_end(wn_mutator *m) {
-    if (--m->nested == 0) wn_poll(m);
+    if (!wn_is_attached(wn_mutator_of(m), "wn_no_collect_end")) return;
+    if (m->nested == 0)
+        wn_misuse("no-collect", "wn_no_collect_end: no scope is open: each wn_no_collect_end ends one "
+                                "wn_no_collect_begin");
+    else if (--m->nested == 0)
+        wn_poll(m);
 }
 
 /* ---- fork
@@ -271,7 +317,7 @@ static void after_in_child(void) {
         wn_space_inherit(&h->space);
         unlock_heap(h);
         /* Waiters of a condition are gone too. */
-        pthread_cond_init(&h->world_changed, NULL);
+        wn_os_cond_make(&h->world_changed);
         if (h->collector->after_fork) h->collector->after_fork(h, true);
     }
     /* The rest of a buffer lies on a page that parent and child share: go on in a block of one's own. */

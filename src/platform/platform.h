@@ -35,9 +35,11 @@
 #ifdef WN_ASAN
 void __asan_poison_memory_region(const volatile void *start, size_t size);
 void __asan_unpoison_memory_region(const volatile void *start, size_t size);
+#define WN_FORBIDS true /* whether it is worth finding out what to forbid */
 #define WN_FORBID(start, size) __asan_poison_memory_region(start, size)
 #define WN_ALLOW(start, size) __asan_unpoison_memory_region(start, size)
 #else
+#define WN_FORBIDS false
 #define WN_FORBID(start, size) ((void)(start), (void)(size))
 #define WN_ALLOW(start, size) ((void)(start), (void)(size))
 #endif
@@ -123,6 +125,10 @@ void wn_os_lock_brief(pthread_mutex_t *lock);
 
 /* Lets a moment pass on the processor, between two looks at what is about to change. */
 void wn_os_relax(void);
+
+/* A condition whose waits can end at a time of wn_os_now; once that has passed, if nobody has signalled it before. */
+void wn_os_cond_make(pthread_cond_t *condition);
+void wn_os_cond_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t at);
 
 /* ---- registers --------------------------------------------------------------------------------------------------- */
 

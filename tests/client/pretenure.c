@@ -10,6 +10,7 @@ static wn_options small_nursery(void) {
     wn_options o = wn_options_default();
     o.nursery = NURSERY;
     o.min_heap = 1 << 20;
+    o.pretenure = 80;              /* not the default, which is never under stress */
     o.pause_budget_ns = 200000000; /* the nursery is used whole, however slow the machine is today */
     return o;
 }

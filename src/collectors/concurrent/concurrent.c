@@ -15,13 +15,9 @@ static void init_locks(wn_cc *cc) {
     pthread_mutex_init(&cc->lock, NULL);
     pthread_mutex_init(&cc->lists, NULL);
     pthread_mutex_init(&cc->announced_lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&cc->wake, &monotonic);
+    wn_os_cond_make(&cc->wake);
     pthread_cond_init(&cc->done, NULL);
     pthread_cond_init(&cc->finalizer_wake, NULL);
-    pthread_condattr_destroy(&monotonic);
 }
 
 static void init_markers(wn_cc *cc) {
@@ -102,6 +98,8 @@ static void detach(mutator *m) {
     if (wn_cc_phase_of(cc) == WN_CC_MARKING) wn_cc_hand_over(m);
     if (c->buffer) wn_mark_put_segment(&cc->pool, c->buffer);
     wn_mark_drop(&c->assist);
+    if (c->finalizing)
+        __atomic_fetch_sub(&cc->finalizing, 1, __ATOMIC_RELEASE); /* the thread has ended in the middle */
     /* Callbacks it took and did not come to run are due again. */
     pthread_mutex_lock(&cc->lists);
     for (size_t i = 0; i < m->callbacks.n; i++)

@@ -159,6 +159,7 @@ static void minor(mutator *m, wn_collect_result *result, bool major) {
     note(inc, since, 1, false);
     wn_world_start(m->heap, m);
     wn_tell(m, &e);
+    wn_after_collection(m);
 }
 
 /* ---- finalizers and callbacks ------------------------------------------------------------------------------------ */
@@ -725,6 +726,8 @@ static void detach(mutator *m) {
     else
         for (size_t i = 0; i < r->n; i++) wn_vector_push(&inc->kept, r->at[i]);
     wn_vector_free(r);
+    /* The thread has ended in the middle of a finalizer. */
+    if (inc->finalizer == m) __atomic_store_n(&inc->finalizer, NULL, __ATOMIC_RELEASE);
     free(own_of(m));
     m->state_of_collector = NULL;
 }

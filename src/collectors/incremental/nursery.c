@@ -142,6 +142,8 @@ void wn_inc_nursery_reset(incremental *inc) {
     }
     if (at < inc->nursery + inc->nursery_size) add(&inc->free, at, inc->nursery + inc->nursery_size);
     if (inc->heap->options.check) turn(inc);
+    for (size_t i = 0; WN_FORBIDS && i < inc->free.n; i++)
+        WN_FORBID(inc->free.at[i].start, (size_t)(inc->free.at[i].end - inc->free.at[i].start));
     inc->stayed_n = 0;
     inc->first_new = inc->pieces.n;
 }

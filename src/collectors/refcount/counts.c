@@ -141,6 +141,7 @@ static void count_down_big(mutator *m, void *object) {
 /* In checked mode every count comes here: a use of something that is not alive is caught. */
 static bool check_alive(mutator *m, const void *object, const char *what) {
     if (!m->heap->options.check) return true;
+    if (!wn_check_running(m, what)) return false;
     if (wn_space_object_at(&m->heap->space, object, true) && __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED))
         return true;
     wn_misuse("use-after-free",
