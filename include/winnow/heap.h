@@ -43,7 +43,8 @@ typedef struct wn_options {
     unsigned heap_growth;  /* percent, as GOGC; 100. WN_NEVER: only near the limit */
     unsigned workers;      /* marking threads; 0: by cpu_share and the processors there are */
     unsigned cpu_share;    /* percent of the processors that collection may use; 25 */
-    bool finalizer_thread; /* finalizers and callbacks run on a thread of their own; no call waits for them */
+    bool finalizer_thread; /* finalizers and callbacks run on a thread of their own; no call waits for them. If the
+                              system grants no thread, at safepoints as without the option */
 
     /* what more than one has */
     bool conservative_stacks; /* scan C stacks for undeclared roots (not with reference counting) */
@@ -78,7 +79,8 @@ WN_API void wn_options_print(FILE *out);
 WN_API wn_status wn_heap_new(const wn_options *options, wn_heap **heap);
 
 /* Releases a heap and all its objects: `release` hooks run, finalizers do not. Every mutator must be detached first,
- * else WN_ERR_STATE and nothing happens. NULL is fine. */
+ * else WN_ERR_STATE and nothing happens. With finalizer_thread it waits for the finalizer that is under way there. NULL
+ * is fine. */
 WN_API wn_status wn_heap_free(wn_heap *heap);
 
 /* The collector a heap runs, and its name ("refcount", "incremental", "concurrent"). */

@@ -89,7 +89,8 @@ static void release_all(wn_heap *h) {
 wn_status wn_heap_free(wn_heap *h) {
     if (!h) return WN_OK;
     pthread_mutex_lock(&h->world);
-    unsigned left = h->mutator_count;
+    unsigned left = 0;
+    for (const mutator *m = h->mutators; m; m = m->next) left += !(h->collector->is_own && h->collector->is_own(m));
     pthread_mutex_unlock(&h->world);
     if (left)
         return wn_fail(WN_ERR_STATE, "%u mutator%s still attached: wn_detach every thread before wn_heap_free", left,

@@ -134,6 +134,9 @@ struct wn_collector {
     /* A mutator comes and goes, with the world stopped. */
     wn_status (*attach)(mutator *m);
     void (*detach)(mutator *m);
+    /* Whether a mutator is that of a thread of the collector's own, which fini ends; with heap->world. NULL: none is.
+     */
+    bool (*is_own)(const mutator *m);
 
     /* Makes an object of `bytes` when the fast path could not: zero but for its type. A safepoint. NULL with an error
      * text when memory is out, after having tried to collect. */

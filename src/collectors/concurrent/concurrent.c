@@ -51,9 +51,9 @@ static wn_status init(wn_heap *heap) {
 
 static void fini(wn_heap *heap) {
     wn_cc *cc = wn_cc_of(heap);
+    wn_cc_stop_finalizer(cc); /* first: it may be waiting for a cycle */
     wn_cc_stop_threads(cc);
     heap->helpers = NULL;
-    if (cc->finalizer_running) pthread_join(cc->finalizer, NULL);
     wn_cc_drop_waiting(cc);
     wn_vector_free(&cc->remembered);
     wn_vector_free(&cc->keys);
@@ -93,6 +93,8 @@ static wn_status attach(mutator *m) {
     m->state_of_collector = c;
     m->fast.mode = mode_of(cc);
     c->grey = cc->shading && !cc->barrier_is_up;
+    if (__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) /* those that were asked to run it may be gone */
+        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
     return WN_OK;
 }
 
@@ -123,7 +125,8 @@ static void poll(mutator *m) {
         if (ask == WN_CC_ASK_FLUSH) wn_cc_catch_up(m);
     }
     wn_cc_pace(m);
-    if (WN_UNLIKELY(__atomic_load_n(&wn_cc_of(m->heap)->due, __ATOMIC_RELAXED)) && !m->heap->options.finalizer_thread)
+    wn_cc *cc = wn_cc_of(m->heap);
+    if (WN_UNLIKELY(__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) && !wn_cc_leave_to_finalizer(cc))
         wn_cc_run_due(m, 100000);
 }
 
@@ -215,10 +218,13 @@ static void after_fork(wn_heap *heap, bool child) {
     if (!child) return;
     init_locks(cc);
     for (unsigned i = 0; i < cc->workers; i++) cc->worker[i].running = false;
-    cc->finalizer_running = false;
+    cc->finalizer_running = cc->finalizer_running && pthread_equal(cc->finalizer, pthread_self());
     cc->marking_together = false;
-    cc->finalizing = 0; /* what other threads were running is not run to its end here */
-    for (mutator *m = heap->mutators; m; m = m->next) cc->finalizing += wn_cc_of_mutator(m)->finalizing;
+    cc->finalizing = cc->calling = 0; /* what other threads were running is not run to its end here */
+    for (mutator *m = heap->mutators; m; m = m->next) {
+        cc->finalizing += wn_cc_of_mutator(m)->finalizing;
+        cc->calling += m->in_callbacks != 0;
+    }
     repair_blocks(cc);
     /* Segments that other threads held are gone with them; all of the markers' memory starts anew. */
     wn_mark_pool_drop(&cc->pool);
@@ -232,6 +238,7 @@ static void after_fork(wn_heap *heap, bool child) {
     cc->slice_count = 0;
     wn_cc_abort(cc);
     __atomic_store_n(&cc->aborted, false, __ATOMIC_RELAXED);
+    wn_cc_ask_threads_to_run_due(cc); /* who was about to may be gone */
     if (wn_cc_phase_of(cc) == WN_CC_SWEEPING) wn_cc_collect_unswept(cc);
     cc->wanted = cc->finished = cc->started;
 }
@@ -279,6 +286,7 @@ const wn_collector wn_collector_concurrent = {
     .fini = fini,
     .attach = attach,
     .detach = detach,
+    .is_own = wn_cc_is_finalizer,
     .allocate = wn_cc_allocate,
     .store = wn_cc_store,
     .poll = poll,

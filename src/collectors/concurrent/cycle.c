@@ -263,6 +263,7 @@ void wn_cc_abort(wn_cc *cc) {
     cc->examined.n = cc->examined_next = 0;
     pthread_mutex_unlock(&cc->lists);
     wn_cc_make_finals_due(cc);
+    wn_cc_ask_threads_to_run_due(cc); /* a safepoint leaves it to the finalizer thread if there is one */
     __atomic_store_n(&cc->aborted, true, __ATOMIC_RELEASE);
     wn_os_lock_brief(&cc->lock);
     wn_cc_set_phase(cc, WN_CC_IDLE);
@@ -376,18 +377,23 @@ static void *work(void *arg) {
     }
 }
 
-static bool start_thread(wn_cc *cc, unsigned i) {
+bool wn_cc_start_thread(pthread_t *thread, void *(*run)(void *), void *arg) {
+    /* Signals are for the program's own threads. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    bool started = pthread_create(thread, NULL, run, arg) == 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return started;
+}
+
+static bool start_worker(wn_cc *cc, unsigned i) {
     wn_cc_worker *w = &cc->worker[i];
     if (w->running) return true;
     w->cc = cc;
     w->me.heap = cc->heap;
     w->me.state = MUTATOR_STILL;
-    /* Signals are for the program's own threads. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    w->running = pthread_create(&w->thread, NULL, i ? work : conduct, i ? (void *)w : (void *)cc) == 0;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    w->running = wn_cc_start_thread(&w->thread, i ? work : conduct, i ? (void *)w : (void *)cc);
     if (!w->running) return false;
     w->me.next = cc->heap->helpers;
     cc->heap->helpers = &w->me;
@@ -398,7 +404,7 @@ void wn_cc_want(wn_cc *cc, uint64_t cycle) {
     if (cc->wanted < cycle) cc->wanted = cycle;
     cc->wanted_on = wn_os_processor();
     for (unsigned i = 0; i < cc->workers; i++)
-        if (!start_thread(cc, i)) break;
+        if (!start_worker(cc, i)) break;
     pthread_cond_broadcast(&cc->wake);
 }
 
@@ -406,7 +412,6 @@ void wn_cc_stop_threads(wn_cc *cc) {
     pthread_mutex_lock(&cc->heap->world);
     __atomic_store_n(&cc->quit, true, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&cc->wake);
-    pthread_cond_broadcast(&cc->finalizer_wake);
     pthread_mutex_unlock(&cc->heap->world);
     for (unsigned i = 0; i < cc->workers; i++)
         if (cc->worker[i].running) pthread_join(cc->worker[i].thread, NULL);
@@ -440,10 +445,11 @@ static void run_all_due(mutator *m) {
     wn_cc *cc = wn_cc_of(m->heap);
     wn_cc_run_due(m, ~(uint64_t)0);
     if (wn_cc_of_mutator(m)->finalizing || m->in_callbacks) return;
-    while (__atomic_load_n(&cc->finalizing, __ATOMIC_ACQUIRE)) {
-        wn_stand_aside(m);
-        wn_cc_run_due(m, ~(uint64_t)0);
-    }
+    /* Another may end with some left, finalizers that waited for its callbacks among them. */
+    for (bool others;
+         (others = __atomic_load_n(&cc->finalizing, __ATOMIC_ACQUIRE)) || __atomic_load_n(&cc->due, __ATOMIC_RELAXED);
+         wn_cc_run_due(m, ~(uint64_t)0))
+        if (others) wn_stand_aside(m);
 }
 
 wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
@@ -471,7 +477,7 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
         pthread_mutex_unlock(&m->heap->world);
         uint64_t ran = __atomic_load_n(&cc->ran, __ATOMIC_RELAXED);
         wn_poll(&m->fast); /* which may run some as well */
-        if (!m->heap->options.finalizer_thread) run_all_due(m);
+        if (!wn_cc_leave_to_finalizer(cc)) run_all_due(m);
         if (__atomic_load_n(&cc->ran, __ATOMIC_RELAXED) == ran || generation < 2) break;
     }
     result->duration_ns = wn_os_now() - start;
