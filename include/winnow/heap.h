@@ -23,7 +23,7 @@ typedef struct wn_options {
     size_t heap_limit; /* bytes the heap may hold, side tables included; 0: the container's limit, if there is one */
 
     /* reference counting */
-    bool single_thread;     /* plain counts; a second wn_attach is then refused */
+    bool single_thread;     /* plain counts; a second thread's wn_attach is then refused */
     unsigned threshold[3];  /* 700, 10, 10 as in CPython; threshold0 = WN_NEVER: no automatic collection */
     unsigned reclaim_slice; /* objects reclaimed at most per safepoint; 2,000. WN_ALL: everything at once */
 

@@ -14,8 +14,9 @@ WN_BEGIN
 
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
 
-/* Attaches the calling thread to a heap. WN_ERR_STATE when it already is, or when the heap is single-threaded and
- * another thread is; WN_ERR_MEMORY. */
+/* Attaches the calling thread to a heap. WN_ERR_STATE when it already is, or, under counting with single_thread, when
+ * another thread is; WN_ERR_MEMORY; WN_ERR_IO when the heap has conservative_stacks and the system does not say where
+ * the thread's stack ends. */
 WN_API wn_status wn_attach(wn_heap *heap, wn_mutator **m);
 /* Detaches; the mutator is gone when this returns WN_OK. WN_ERR_STATE when roots of it are still declared, inside a
  * no-collect scope, and in what a collection calls: finalizers, callbacks, listeners. Calls with a mutator that is gone

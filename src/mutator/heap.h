@@ -35,7 +35,7 @@ struct mutator {
     mutator *next;           /* of the heap */
     mutator *next_of_thread; /* of this thread's mutators for several heaps */
     mutator_state state;     /* under heap->world */
-    void *stack_high;        /* the end of its C stack; NULL: not needed, or unknown */
+    void *stack_high;        /* the end of its C stack; NULL: not needed, or unknown (conservative stacks: known) */
     void *stack_low;         /* conservative stacks, while it stands still: where the part in use ends */
     wn_registers registers;  /* ... and what its registers held */
     wn_block *block[WN_KINDS][WN_CLASSES_];

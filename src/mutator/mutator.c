@@ -66,6 +66,15 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     if (wn_current(heap))
         return wn_fail(WN_ERR_STATE,
                        "this thread is attached to the heap already: use wn_current(heap), or wn_detach first");
+    void *low, *high = NULL;
+    bool scanned = heap->options.conservative_stacks && !heap->collector->count_up; /* counting finds none there */
+    if ((heap->collector->shade || scanned) && !wn_os_stack_bounds(&low, &high)) {
+        high = NULL;
+        if (scanned)
+            return wn_fail(WN_ERR_IO,
+                           "the system does not say where this thread's stack ends, which conservative_stacks "
+                           "has to know: see that a file descriptor is free and that /proc is there");
+    }
     mutator *m = take_spare();
     if (!m) return wn_fail(WN_ERR_MEMORY, "no memory for a mutator");
     m->thread = pthread_self();
@@ -74,19 +83,9 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     m->all_slow = heap->options.stress || heap->options.check;
     m->buffers = m->all_slow ? m->stash : m->fast.buffer;
     m->until_stress = heap->options.stress;
-    if (heap->collector->shade || heap->options.conservative_stacks) {
-        void *low;
-        if (!wn_os_stack_bounds(&low, &m->stack_high)) m->stack_high = NULL;
-    }
+    m->stack_high = high;
     wn_world_stop(heap, NULL);
-    wn_status status = WN_OK;
-    if (heap->options.single_thread && heap->mutator_count)
-        status =
-            wn_fail(WN_ERR_STATE,
-                    "the heap was made with single_thread=on and another thread is attached: detach it, or make the "
-                    "heap without that option");
-    else
-        status = heap->collector->attach(m);
+    wn_status status = heap->collector->attach(m);
     if (!status) {
         pthread_mutex_lock(&heap->world);
         m->next = heap->mutators;
