@@ -92,7 +92,8 @@ WN_API bool wn_collector_available(wn_collector_id id);
 /* ---- collecting -------------------------------------------------------------------------------------------------- */
 
 typedef struct wn_collect_result {
-    size_t collected;     /* unreachable objects that were freed (counting: those in cycles) */
+    size_t collected;     /* unreachable objects that were freed (counting: those in cycles; concurrent: by a collection
+                             that     was under way, too) */
     size_t uncollectable; /* unreachable objects that could not be freed (WN_TYPE_NO_CLEAR) */
     size_t freed_bytes;
     uint64_t duration_ns;
@@ -160,7 +161,7 @@ WN_API size_t wn_trim(wn_mutator *m);
 /* Kinds of events that a listener hears. */
 typedef enum wn_event_kind {
     WN_EVENT_COLLECT_START, /* a collection (for incremental: a major) starts */
-    WN_EVENT_COLLECT_STOP,  /* ... and is over; `result` is filled */
+    WN_EVENT_COLLECT_STOP,  /* ... and is over, or given up (for a freeze, say); `result` is filled */
     WN_EVENT_MINOR,         /* a minor collection is over */
     WN_EVENT_STEP,          /* one step of a major collection is over */
     WN_EVENT_FREE_SLICE     /* one slice of a cascade was reclaimed */
@@ -210,9 +211,10 @@ typedef struct wn_stats {
     uint64_t nursery_bytes, nursery_used, large_bytes, external_bytes;
     uint64_t returned_bytes; /* given back to the system */
     uint64_t gc_cpu_ns;      /* spent collecting, on all threads (counting: counts themselves not included) */
-    uint64_t tracked, frozen, immortal;
+    uint64_t tracked;        /* counting: objects that the cycle search looks at; the others track none one by one: 0 */
+    uint64_t frozen, immortal;
     uint64_t barrier_slow; /* times the barrier left its fast path */
-    wn_histogram pause;    /* every time the collector held a mutator, one entry */
+    wn_histogram pause;    /* every time the collector held a mutator, one entry; waits for a collection included */
 } wn_stats;
 
 /* Fills `stats`. Any thread; counts of other running mutators may lag, by an allocation buffer or, `tracked`, by what

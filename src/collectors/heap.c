@@ -144,9 +144,13 @@ void wn_get_count(const wn_heap *heap, unsigned count[3]) {
 size_t wn_frozen_count(const wn_heap *heap) { return heap->collector->frozen(heap); }
 
 void wn_get_stats(wn_heap *heap, wn_stats *stats) {
+    pthread_mutex_lock(&heap->world); /* a thread that goes hands over what it has counted */
     pthread_mutex_lock(&heap->stats_lock);
     *stats = heap->stats;
     pthread_mutex_unlock(&heap->stats_lock);
+    for (const mutator *m = heap->mutators; m; m = m->next)
+        stats->barrier_slow += __atomic_load_n(&m->barrier_slow, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&heap->world);
     wn_space *s = &heap->space;
     pthread_mutex_lock(&s->lock);
     stats->allocated_bytes += __atomic_load_n(&s->allocated_bytes, __ATOMIC_RELAXED);

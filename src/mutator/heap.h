@@ -280,8 +280,10 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out);
 void wn_tell(mutator *m, const wn_event *event);
 /* Whether the calling thread is in a listener of the heap. */
 bool wn_is_telling(const wn_heap *heap);
-/* Adds one pause to the statistics. */
+/* Adds one pause to the statistics, of a mutator that collected itself. */
 void wn_note_pause(wn_heap *heap, uint64_t ns);
+/* The same of one that waited for a thread of the collector's, whose processor time is counted there. */
+void wn_note_wait(wn_heap *heap, uint64_t ns);
 
 /* To be called by a collector when a collection is over and the world runs: verifies the heap if the option says so. */
 void wn_after_collection(mutator *m);

@@ -135,6 +135,9 @@ wn_status wn_detach(wn_mutator *fast) {
     while (*at != m) at = &(*at)->next;
     *at = m->next;
     heap->mutator_count--;
+    pthread_mutex_lock(&heap->stats_lock);
+    heap->stats.barrier_slow += m->barrier_slow;
+    pthread_mutex_unlock(&heap->stats_lock);
     pthread_mutex_unlock(&heap->world);
     wn_world_start(heap, m);
     wn_vector_free(&m->callbacks);

@@ -132,6 +132,12 @@ void wn_note_pause(wn_heap *heap, uint64_t ns) {
     pthread_mutex_unlock(&heap->stats_lock);
 }
 
+void wn_note_wait(wn_heap *heap, uint64_t ns) {
+    pthread_mutex_lock(&heap->stats_lock);
+    wn_histogram_add(&heap->stats.pause, ns);
+    pthread_mutex_unlock(&heap->stats_lock);
+}
+
 void wn_each_root(wn_heap *heap, void (*visit)(void **slot, void *context), void *context) {
     for (mutator *m = heap->mutators; m; m = m->next) {
         wn_each_local_root(m, visit, context);

@@ -120,8 +120,10 @@ static void poll(mutator *m) {
     if (!c) return; /* a thread of the collector */
     wn_cc_ask ask = (wn_cc_ask)__atomic_load_n(&c->ask, __ATOMIC_ACQUIRE);
     if (ask != WN_CC_ASK_NOTHING) {
+        uint64_t start = wn_os_now();
         wn_cc_serve(m, ask);
         __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
+        wn_note_pause(m->heap, wn_os_now() - start);
         if (ask == WN_CC_ASK_FLUSH) wn_cc_catch_up(m);
     }
     wn_cc_pace(m);

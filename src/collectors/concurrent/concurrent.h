@@ -113,7 +113,7 @@ typedef struct wn_cc {
     pthread_cond_t wake, done;
     uint64_t wanted, started, finished; /* cycles, counted from 1 */
     unsigned wanted_on;                 /* the processor of the thread that asked last */
-    size_t last_objects, last_bytes;    /* what the last finished one freed */
+    size_t total_objects, total_bytes;  /* what all finished ones have freed */
     unsigned processors;                /* of the machine */
     unsigned workers;                   /* marking threads, the conductor included */
     bool marking_together;              /* the other workers should look for work */

@@ -27,12 +27,7 @@ bool wn_cc_pause(wn_cc *cc, wn_cc_worker *w) {
 
 static wn_cc_worker *conductor_of(wn_cc *cc) { return &cc->worker[0]; }
 
-static bool mark_meanwhile(wn_cc *cc) {
-    uint64_t start = wn_os_thread_cpu();
-    bool more = wn_cc_mark_unit(cc, conductor_of(cc));
-    cc->now.cpu_ns += wn_os_thread_cpu() - start;
-    return more;
-}
+static bool mark_meanwhile(wn_cc *cc) { return wn_cc_mark_unit(cc, conductor_of(cc)); }
 
 /* ---- marking ----------------------------------------------------------------------------------------------------- */
 
@@ -161,14 +156,15 @@ static void end_sweep(wn_cc *cc) {
     pthread_mutex_unlock(&cc->heap->world);
 }
 
-static void tell(wn_cc *cc, wn_event_kind kind) {
+/* `before`: how far it has come. One that was given up has freed nothing. */
+static void tell(wn_cc *cc, wn_event_kind kind, wn_phase before) {
     wn_event event = {.kind = kind, .generation = 2};
     if (kind == WN_EVENT_COLLECT_STOP) {
         event.result = (wn_collect_result){.collected = cc->now.freed_objects,
                                            .freed_bytes = cc->now.freed_bytes,
                                            .duration_ns = cc->now.end - cc->now.start};
         event.after = WN_PHASE_IDLE;
-        event.before = WN_PHASE_SWEEPING;
+        event.before = before;
         event.bytes_before = cc->now.used_at_close;
         event.bytes_after = cc->now.live;
     } else {
@@ -187,14 +183,10 @@ static bool gave_up(wn_cc *cc) {
     return true;
 }
 
-static bool cycle(wn_cc *cc) {
+/* False: given up. */
+static bool mark_and_sweep(wn_cc *cc) {
     wn_heap *heap = cc->heap;
     wn_cc_worker *w = conductor_of(cc);
-    memset(&cc->now, 0, sizeof cc->now);
-    cc->now.start = wn_os_now();
-    uint64_t cpu = wn_os_thread_cpu();
-    wn_cc_pace_start(cc);
-    tell(cc, WN_EVENT_COLLECT_START);
     wn_cc_clear_marks(cc);
     pthread_mutex_lock(&heap->world);
     pthread_mutex_lock(&heap->weak.lock);
@@ -224,10 +216,35 @@ static bool cycle(wn_cc *cc) {
     sweep_all(cc);
     cc->now.freed_objects = __atomic_load_n(&cc->freed_objects, __ATOMIC_RELAXED);
     cc->now.freed_bytes = __atomic_load_n(&cc->freed_bytes, __ATOMIC_RELAXED);
-    cc->now.cpu_ns = wn_os_thread_cpu() - cpu;
+    return true;
+}
+
+/* What has been spent on a cycle, whether it came to its end or not. */
+static void count_time(wn_cc *cc, uint64_t cpu_before) {
+    cc->now.cpu_ns = wn_os_thread_cpu() - cpu_before;
     cc->now.assist_ns = __atomic_exchange_n(&cc->assist_ns, 0, __ATOMIC_RELAXED);
     for (unsigned i = 1; i < cc->workers; i++)
         cc->now.cpu_ns += __atomic_exchange_n(&cc->worker[i].cpu_ns, 0, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&cc->heap->stats_lock);
+    cc->heap->stats.gc_cpu_ns += cc->now.cpu_ns;
+    pthread_mutex_unlock(&cc->heap->stats_lock);
+}
+
+static bool cycle(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    memset(&cc->now, 0, sizeof cc->now);
+    cc->now.start = wn_os_now();
+    uint64_t cpu = wn_os_thread_cpu();
+    wn_cc_pace_start(cc);
+    tell(cc, WN_EVENT_COLLECT_START, WN_PHASE_IDLE);
+    bool done = mark_and_sweep(cc);
+    count_time(cc, cpu);
+    if (!done) {
+        cc->now.used_at_close = cc->now.live = wn_cc_used(cc);
+        cc->now.end = wn_os_now();
+        tell(cc, WN_EVENT_COLLECT_STOP, WN_PHASE_MARKING);
+        return false;
+    }
     wn_cc_pace_end(cc);
     cc->now.end = wn_os_now();
     end_sweep(cc);
@@ -236,10 +253,9 @@ static bool cycle(wn_cc *cc) {
     heap->stats.majors++;
     heap->stats.generation[2].collections++;
     heap->stats.generation[2].collected += cc->now.freed_objects;
-    heap->stats.gc_cpu_ns += cc->now.cpu_ns;
     pthread_mutex_unlock(&heap->stats_lock);
     wn_cc_mesh_later(cc);
-    tell(cc, WN_EVENT_COLLECT_STOP);
+    tell(cc, WN_EVENT_COLLECT_STOP, WN_PHASE_SWEEPING);
     if (heap->options.trace) wn_cc_trace(cc);
     return true;
 }
@@ -340,13 +356,12 @@ static void *conduct(void *arg) {
         if (!done && __atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
             /* Nothing was freed: those who wait will find out. Who waits for the next one has that tried, too. */
             cc->finished = cc->started;
-            cc->last_objects = cc->last_bytes = 0;
         } else if (!done) {
             cc->started--; /* given up for a freeze: once more, if it is still wanted */
         } else if (fresh) {
             cc->finished = cc->started;
-            cc->last_objects = cc->now.freed_objects;
-            cc->last_bytes = cc->now.freed_bytes;
+            cc->total_objects += cc->now.freed_objects;
+            cc->total_bytes += cc->now.freed_bytes;
         }
         pthread_cond_broadcast(&cc->done);
         pthread_mutex_unlock(&heap->world);
@@ -421,6 +436,7 @@ void wn_cc_stop_threads(wn_cc *cc) {
 
 bool wn_cc_wait_for_cycle(mutator *m, bool fresh) {
     wn_cc *cc = wn_cc_of(m->heap);
+    uint64_t start = wn_os_now();
     wn_world_spill(m);
     pthread_mutex_lock(&m->heap->world);
     uint64_t cycle = fresh || cc->started == cc->finished ? cc->started + 1 : cc->started;
@@ -436,6 +452,7 @@ bool wn_cc_wait_for_cycle(mutator *m, bool fresh) {
         cc->wanted = cc->started;
     }
     pthread_mutex_unlock(&m->heap->world);
+    if (possible) wn_note_wait(m->heap, wn_os_now() - start);
     return possible;
 }
 
@@ -463,6 +480,7 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
      * collection that finds one under way runs two. */
     pthread_mutex_lock(&m->heap->world);
     bool under_way = cc->started != cc->finished;
+    size_t objects = cc->total_objects, bytes = cc->total_bytes;
     pthread_mutex_unlock(&m->heap->world);
     if (under_way && generation == 2 && !wn_cc_wait_for_cycle(m, true))
         return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
@@ -471,9 +489,9 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
     for (int i = 0; i < 8; i++) {
         if (!wn_cc_wait_for_cycle(m, true))
             return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
-        pthread_mutex_lock(&m->heap->world);
-        result->collected += cc->last_objects;
-        result->freed_bytes += cc->last_bytes;
+        pthread_mutex_lock(&m->heap->world); /* of all that ended meanwhile, the one under way among them */
+        result->collected = cc->total_objects - objects;
+        result->freed_bytes = cc->total_bytes - bytes;
         pthread_mutex_unlock(&m->heap->world);
         uint64_t ran = __atomic_load_n(&cc->ran, __ATOMIC_RELAXED);
         wn_poll(&m->fast); /* which may run some as well */

@@ -647,10 +647,6 @@ static void stats(wn_heap *heap, wn_stats *s) {
     if (s->live_bytes_max < s->live_bytes) s->live_bytes_max = s->live_bytes;
     pthread_mutex_unlock(&inc->lock);
     pthread_mutex_unlock(&inc->counts_lock);
-    pthread_mutex_lock(&heap->world);
-    for (const mutator *m = heap->mutators; m; m = m->next)
-        s->barrier_slow += __atomic_load_n(&m->barrier_slow, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&heap->world);
 }
 
 /* ---- a heap's and a thread's beginning and end ------------------------------------------------------------------- */
