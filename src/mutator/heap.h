@@ -35,9 +35,11 @@ struct mutator {
     mutator *next;           /* of the heap */
     mutator *next_of_thread; /* of this thread's mutators for several heaps */
     mutator_state state;     /* under heap->world */
-    void *stack_high;        /* the end of its C stack; NULL: not needed, or unknown (conservative stacks: known) */
-    void *stack_low;         /* conservative stacks, while it stands still: where the part in use ends */
-    wn_registers registers;  /* ... and what its registers held */
+    bool waits_to_fork; /* within a no-collect scope or, on a thread of the collector's, a listener: stands still for
+                           another's fork, and for nothing else; under heap->world */
+    void *stack_high;   /* the end of its C stack; NULL: not needed, or unknown (conservative stacks: known) */
+    void *stack_low;    /* conservative stacks, while it stands still: where the part in use ends */
+    wn_registers registers; /* ... and what its registers held */
     wn_block *block[WN_KINDS][WN_CLASSES_];
     wn_buffer_ stash[WN_CLASSES_]; /* the buffers when every allocation must take the slow path */
     wn_buffer_ *buffers;           /* fast.buffer or stash */
@@ -93,7 +95,7 @@ struct wn_heap {
     bool forking;     /* helpers stand still until fork() is over */
     bool forking_blocked; /* the forking thread is in a blocking section */
     bool stopped;         /* somebody holds the world */
-    mutator *stopper;     /* who; NULL for a thread of the collector */
+    mutator *stopper;     /* who; NULL: a thread that attaches, or one that is not attached and forks */
     unsigned stop_depth;
     bool brief; /* it will be over before a thread that sleeps would be awake again */
 
@@ -230,7 +232,8 @@ bool wn_is_attached(const mutator *m, const char *what);
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 
 /* Makes every other mutator stand still and keeps new ones out; nests for the same thread. `me` is the calling thread's
- * mutator, NULL for a thread of the collector. While it waits for another stopper the caller itself counts as still. */
+ * mutator or, on a thread of the collector's, what it is on heap->helpers; NULL if it is not attached. While it waits
+ * for another stopper the caller itself counts as still. */
 void wn_world_stop(wn_heap *heap, mutator *me);
 void wn_world_start(wn_heap *heap, mutator *me);
 /* Notes what a conservative scan of the calling thread's stack needs while it stands still; nothing when off. */
@@ -252,6 +255,8 @@ void wn_helper_end(mutator *me);
 void wn_helper_park(mutator *me);
 /* Comes to a safepoint of every heap the calling thread is attached to and runs in. */
 void wn_poll_own(void);
+/* Begins and ends a wait of the calling thread for another's fork, during which it touches no heap. */
+void wn_wait_to_fork(bool begin);
 
 /* Puts a heap on the list of those that fork() must find in order, and takes it off. */
 void wn_heap_register(wn_heap *heap);
@@ -280,6 +285,8 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out);
 void wn_tell(mutator *m, const wn_event *event);
 /* Whether the calling thread is in a listener of the heap. */
 bool wn_is_telling(const wn_heap *heap);
+/* The thread of a collector's that the calling thread is, if it is in a listener; else NULL. */
+mutator *wn_helper_that_tells(void);
 /* Adds one pause to the statistics, of a mutator that collected itself. */
 void wn_note_pause(wn_heap *heap, uint64_t ns);
 /* The same of one that waited for a thread of the collector's, whose processor time is counted there. */

@@ -29,6 +29,19 @@ void wn_poll_own(void) {
         if (m->state == MUTATOR_RUNNING) wn_poll(&m->fast);
 }
 
+static void wait_to_fork(mutator *m, bool begin) {
+    pthread_mutex_lock(&m->heap->world);
+    m->waits_to_fork = begin;
+    pthread_cond_broadcast(&m->heap->world_changed);
+    pthread_mutex_unlock(&m->heap->world);
+}
+
+void wn_wait_to_fork(bool begin) {
+    for (mutator *m = of_thread; m; m = m->next_of_thread)
+        if (m->fast.nested) wait_to_fork(m, begin);
+    if (wn_helper_that_tells()) wait_to_fork(wn_helper_that_tells(), begin);
+}
+
 wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
 
 bool wn_is_attached(const mutator *m, const char *what) {

@@ -214,12 +214,22 @@ static void repair_blocks(wn_cc *cc) {
                 if (m->block[k][i]) m->block[k][i]->owned = 1;
 }
 
+/* What it was handed and has not made objects of is free; callbacks that it has taken and not come to run are due. */
+static void orphaned(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_cc_flush(m);
+    for (; m->callback_at < m->callbacks.n; m->callback_at++) /* before_fork has taken `lists` */
+        if (m->callbacks.at[m->callback_at]) wn_vector_push(&cc->due_callbacks, m->callbacks.at[m->callback_at]);
+}
+
 static void after_fork(wn_heap *heap, bool child) {
     wn_cc *cc = wn_cc_of(heap);
     pthread_mutex_unlock(&cc->lists);
     if (!child) return;
     init_locks(cc);
-    for (unsigned i = 0; i < cc->workers; i++) cc->worker[i].running = false;
+    /* A listener may fork: then the conductor is the thread that is there. */
+    for (unsigned i = 0; i < cc->workers; i++)
+        cc->worker[i].running = cc->worker[i].running && pthread_equal(cc->worker[i].thread, pthread_self());
     cc->finalizer_running = cc->finalizer_running && pthread_equal(cc->finalizer, pthread_self());
     cc->marking_together = false;
     cc->finalizing = cc->calling = 0; /* what other threads were running is not run to its end here */
@@ -309,6 +319,7 @@ const wn_collector wn_collector_concurrent = {
     .is_live = is_live,
     .stats = stats,
     .before_fork = before_fork,
+    .orphaned = orphaned,
     .after_fork = after_fork,
     .trim = trim,
     .verify = wn_cc_verify,
