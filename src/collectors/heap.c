@@ -44,7 +44,7 @@ wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
     h->collector = collector_of(options.collector);
     memcpy(h->threshold, options.threshold, sizeof h->threshold);
     pthread_mutex_init(&h->world, NULL);
-    pthread_cond_init(&h->world_changed, NULL);
+    wn_os_cond_make(&h->world_changed);
     pthread_mutex_init(&h->roots_lock, NULL);
     pthread_mutex_init(&h->tell_lock, NULL);
     pthread_mutex_init(&h->stats_lock, NULL);

@@ -231,6 +231,12 @@ bool wn_is_attached(const mutator *m, const char *what);
 
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 
+/* Who waits so long for a thread to come to a safepoint says so on stderr, where the options ask for that: what looks
+ * like a hang is then a thread with a name. `who` waits, for m; with the world's lock. */
+enum { WN_LONG_WAIT_NS = 100000000 };
+static inline bool wn_world_names_waits(const wn_heap *heap) { return heap->options.trace || heap->options.check; }
+void wn_world_say_who_is_waited_for(const mutator *m, const char *who, uint64_t waited);
+
 /* Makes every other mutator stand still and keeps new ones out; nests for the same thread. `me` is the calling thread's
  * mutator or, on a thread of the collector's, what it is on heap->helpers; NULL if it is not attached. While it waits
  * for another stopper the caller itself counts as still. */

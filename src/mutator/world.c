@@ -57,6 +57,34 @@ static bool others_still(const wn_heap *heap, const mutator *me, bool to_fork) {
     return all_still(heap->mutators, me, to_fork) && all_still(heap->helpers, me, to_fork);
 }
 
+void wn_world_say_who_is_waited_for(const mutator *m, const char *who, uint64_t waited) {
+    char name[32] = "";
+    pthread_getname_np(m->thread, name, sizeof name);
+    fprintf(stderr,
+            "winnow: %s has waited %.0f ms for thread %#lx (%s) to reach a safepoint: put wn_poll into its loops, "
+            "wn_block_begin and wn_block_end around what it waits for\n",
+            who, (double)waited / 1e6, (unsigned long)m->thread, name);
+}
+
+/* With the world's lock: waits until all others stand still. */
+static void wait_for_others(wn_heap *heap, const mutator *me, bool to_fork) {
+    bool naming = wn_world_names_waits(heap);
+    uint64_t start = naming ? wn_os_now() : 0;
+    while (!others_still(heap, me, to_fork)) {
+        if (!naming) {
+            pthread_cond_wait(&heap->world_changed, &heap->world);
+            continue;
+        }
+        wn_os_cond_wait_until(&heap->world_changed, &heap->world, start + WN_LONG_WAIT_NS);
+        uint64_t waited = wn_os_now() - start;
+        if (waited < WN_LONG_WAIT_NS) continue;
+        naming = false; /* once is enough */
+        const mutator *m = heap->mutators;
+        while (m && (m == me || m->state == MUTATOR_STILL)) m = m->next;
+        if (m) wn_world_say_who_is_waited_for(m, "a stop of the world", waited);
+    }
+}
+
 static void stop(wn_heap *heap, mutator *me, bool to_fork) {
     pthread_mutex_lock(&heap->world);
     if (heap->stopped && me && heap->stopper == me) {
@@ -73,7 +101,7 @@ static void stop(wn_heap *heap, mutator *me, bool to_fork) {
     heap->stopper = me;
     heap->stop_depth = 1;
     wn_world_interrupt(heap);
-    while (!others_still(heap, me, to_fork)) pthread_cond_wait(&heap->world_changed, &heap->world);
+    wait_for_others(heap, me, to_fork);
     pthread_mutex_unlock(&heap->world);
 }
 
@@ -286,7 +314,7 @@ static void after_in_child(void) {
         wn_space_inherit(&h->space);
         unlock_heap(h);
         /* Waiters of a condition are gone too. */
-        pthread_cond_init(&h->world_changed, NULL);
+        wn_os_cond_make(&h->world_changed);
         if (h->collector->after_fork) h->collector->after_fork(h, true);
     }
     /* The rest of a buffer lies on a page that parent and child share: go on in a block of one's own. */

@@ -124,6 +124,10 @@ void wn_os_lock_brief(pthread_mutex_t *lock);
 /* Lets a moment pass on the processor, between two looks at what is about to change. */
 void wn_os_relax(void);
 
+/* A condition whose waits can end at a time of wn_os_now; once that has passed, if nobody has signalled it before. */
+void wn_os_cond_make(pthread_cond_t *condition);
+void wn_os_cond_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t at);
+
 /* ---- registers --------------------------------------------------------------------------------------------------- */
 
 /* What a conservative scan needs of a thread besides its stack: the callee-saved registers, spilled explicitly (setjmp

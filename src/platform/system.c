@@ -63,6 +63,27 @@ void wn_os_lock_brief(pthread_mutex_t *lock) {
     pthread_mutex_lock(lock);
 }
 
+#ifdef __APPLE__
+void wn_os_cond_make(pthread_cond_t *condition) { pthread_cond_init(condition, NULL); }
+void wn_os_cond_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t at) {
+    uint64_t now = wn_os_now(), ns = at > now ? at - now : 0;
+    struct timespec t = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    pthread_cond_timedwait_relative_np(condition, lock, &t);
+}
+#else
+void wn_os_cond_make(pthread_cond_t *condition) {
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+void wn_os_cond_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t at) {
+    struct timespec t = {(time_t)(at / 1000000000u), (long)(at % 1000000000u)};
+    pthread_cond_timedwait(condition, lock, &t);
+}
+#endif
+
 /* A sanitizer's guards lie between the words of a frame: they are read all the same. */
 __attribute__((no_sanitize("address", "thread", "undefined"))) void *wn_os_spill_registers(wn_registers *into,
                                                                                            const void *high) {

@@ -15,13 +15,9 @@ static void init_locks(wn_cc *cc) {
     pthread_mutex_init(&cc->lock, NULL);
     pthread_mutex_init(&cc->lists, NULL);
     pthread_mutex_init(&cc->announced_lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&cc->wake, &monotonic);
+    wn_os_cond_make(&cc->wake);
     pthread_cond_init(&cc->done, NULL);
     pthread_cond_init(&cc->finalizer_wake, NULL);
-    pthread_condattr_destroy(&monotonic);
 }
 
 static void init_markers(wn_cc *cc) {

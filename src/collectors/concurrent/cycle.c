@@ -16,7 +16,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 void wn_cc_set_phase(wn_cc *cc, wn_cc_phase phase) { __atomic_store_n(&cc->phase, phase, __ATOMIC_RELEASE); }
 
@@ -289,14 +288,7 @@ void wn_cc_abort(wn_cc *cc) {
 
 /* ---- the threads ------------------------------------------------------------------------------------------------- */
 
-static void wait_until(wn_cc *cc, uint64_t at) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    uint64_t ns = at + (uint64_t)t.tv_nsec;
-    t.tv_sec += (time_t)(ns / 1000000000u);
-    t.tv_nsec = (long)(ns % 1000000000u);
-    pthread_cond_timedwait(&cc->wake, &cc->heap->world, &t);
-}
+static void wait_a_while(wn_cc *cc) { wn_os_cond_wait_until(&cc->wake, &cc->heap->world, wn_os_now() + 10000000); }
 
 /* Still to be swept, after a fork in the middle of it: the child's conductor goes on. */
 static bool has_work(const wn_cc *cc) { return cc->started < cc->wanted || wn_cc_phase_of(cc) == WN_CC_SWEEPING; }
@@ -330,9 +322,9 @@ static void *conduct(void *arg) {
                 mesh ? wn_cc_mesh(cc) : wn_cc_scavenge(cc);
                 wn_helper_end(&w->me);
                 pthread_mutex_lock(&heap->world);
-                if (!cc->quit && !has_work(cc) && !mesh) wait_until(cc, 10000000);
+                if (!cc->quit && !has_work(cc) && !mesh) wait_a_while(cc);
             } else if (cc->mesh_due) {
-                wait_until(cc, 10000000);
+                wait_a_while(cc);
             } else {
                 pthread_cond_wait(&cc->wake, &heap->world);
             }

@@ -80,17 +80,15 @@ void wn_cc_serve(mutator *m, wn_cc_ask ask) {
 
 static void say_who_is_waited_for(wn_cc *cc, const mutator *m, wn_cc_ask ask, uint64_t waited) {
     static const char *const names[] = {"", "the barrier", "its stack", "its buffer", "sweeping"};
-    char name[32] = "";
-    pthread_getname_np(m->thread, name, sizeof name);
-    fprintf(stderr,
-            "winnow: cycle %llu has waited %.0f ms for thread %#lx (%s) to reach a safepoint (handshake for %s)\n",
-            (unsigned long long)cc->started, (double)waited / 1e6, (unsigned long)m->thread, name, names[ask]);
+    char who[64];
+    snprintf(who, sizeof who, "cycle %llu, with a handshake for %s,", (unsigned long long)cc->started, names[ask]);
+    wn_world_say_who_is_waited_for(m, who, waited);
 }
 
 bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc)) {
     wn_heap *heap = cc->heap;
     wn_cc_worker *conductor = &cc->worker[0];
-    uint64_t start = wn_os_now(), told = 100000000, sleep = 5000;
+    uint64_t start = wn_os_now(), told = WN_LONG_WAIT_NS, sleep = 5000;
     pthread_mutex_lock(&heap->world);
     if (ask == WN_CC_ASK_BARRIER) cc->shading = true;
     if (ask == WN_CC_ASK_SCAN) __atomic_store_n(&cc->barrier_is_up, true, __ATOMIC_RELEASE);
@@ -113,7 +111,7 @@ bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc)) {
         }
         uint64_t waited = wn_os_now() - start;
         if (waited > cc->now.longest_wait_ns) cc->now.longest_wait_ns = waited;
-        if (waiting && waited > told && heap->options.trace) {
+        if (waiting && waited > told && wn_world_names_waits(heap)) {
             say_who_is_waited_for(cc, waiting, ask, waited);
             told *= 4;
         }
