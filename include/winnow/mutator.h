@@ -16,7 +16,12 @@ WN_BEGIN
 
 /* Attaches the calling thread to a heap. WN_ERR_STATE when it already is, or, under counting with single_thread, when
  * another thread is; WN_ERR_MEMORY; WN_ERR_IO when the heap has conservative_stacks and the system does not say where
- * the thread's stack ends. */
+ * the thread's stack ends.
+ *
+ * A thread may attach to several heaps. A call on one is a safepoint of that one alone: others' objects do not move
+ * under it, and their collections wait for it. So where other threads are attached, too, it keeps its mutators of all
+ * other heaps in blocking sections while it works on one; else two threads may wait for each other, each in the heap in
+ * which the other one runs. */
 WN_API wn_status wn_attach(wn_heap *heap, wn_mutator **m);
 /* Detaches; the mutator is gone when this returns WN_OK. WN_ERR_STATE when roots of it are still declared, inside a
  * no-collect scope, and in what a collection calls: finalizers, callbacks, listeners. Calls with a mutator that is gone

@@ -35,10 +35,11 @@ struct mutator {
     mutator *next;           /* of the heap */
     mutator *next_of_thread; /* of this thread's mutators for several heaps */
     mutator_state state;     /* under heap->world */
-    bool waits_to_fork; /* within a no-collect scope or, on a thread of the collector's, a listener: stands still for
-                           another's fork, and for nothing else; under heap->world */
-    void *stack_high;   /* the end of its C stack; NULL: not needed, or unknown (conservative stacks: known) */
-    void *stack_low;    /* conservative stacks, while it stands still: where the part in use ends */
+    bool waits_to_fork;   /* within a no-collect scope or, on a thread of the collector's, a listener: stands still for
+                             another's fork, and for nothing else; under heap->world */
+    bool waits_elsewhere; /* its thread waits in another heap, and does not come here meanwhile; atomic */
+    void *stack_high;     /* the end of its C stack; NULL: not needed, or unknown (conservative stacks: known) */
+    void *stack_low;      /* conservative stacks, while it stands still: where the part in use ends */
     wn_registers registers; /* ... and what its registers held */
     wn_block *block[WN_KINDS][WN_CLASSES_];
     wn_buffer_ stash[WN_CLASSES_]; /* the buffers when every allocation must take the slow path */
@@ -261,6 +262,10 @@ void wn_helper_end(mutator *me);
 void wn_helper_park(mutator *me);
 /* Comes to a safepoint of every heap the calling thread is attached to and runs in. */
 void wn_poll_own(void);
+/* Around a wait of the calling thread in a heap. It stands still there, but not in others that it is attached to: a
+ * call on one heap is a safepoint of that one alone, because what it refers to in the others may be undeclared. Those
+ * who wait for it there can name the reason. */
+void wn_wait_in(const wn_heap *heap, bool begin);
 /* Begins and ends a wait of the calling thread for another's fork, during which it touches no heap. */
 void wn_wait_to_fork(bool begin);
 

@@ -29,6 +29,11 @@ void wn_poll_own(void) {
         if (m->state == MUTATOR_RUNNING) wn_poll(&m->fast);
 }
 
+void wn_wait_in(const wn_heap *heap, bool begin) {
+    for (mutator *m = of_thread; m; m = m->next_of_thread)
+        if (m->heap != heap) __atomic_store_n(&m->waits_elsewhere, begin, __ATOMIC_RELAXED);
+}
+
 static void wait_to_fork(mutator *m, bool begin) {
     pthread_mutex_lock(&m->heap->world);
     m->waits_to_fork = begin;

@@ -29,6 +29,7 @@ static void wait_while_stopped(wn_heap *heap, mutator *me) {
     wn_world_spill(me);
     me->state = MUTATOR_STILL;
     pthread_cond_broadcast(&heap->world_changed);
+    wn_wait_in(heap, true);
     /* Whoever sleeps is back 50 us after it was woken. */
     uint64_t until = heap->brief ? wn_os_now() + BRIEF_NS : 0;
     while (heap->stopped) {
@@ -39,6 +40,7 @@ static void wait_while_stopped(wn_heap *heap, mutator *me) {
             pthread_cond_wait(&heap->world_changed, &heap->world);
         }
     }
+    wn_wait_in(heap, false);
     me->state = MUTATOR_RUNNING;
 }
 
@@ -60,16 +62,20 @@ static bool others_still(const wn_heap *heap, const mutator *me, bool to_fork) {
 void wn_world_say_who_is_waited_for(const mutator *m, const char *who, uint64_t waited) {
     char name[32] = "";
     pthread_getname_np(m->thread, name, sizeof name);
-    fprintf(stderr,
-            "winnow: %s has waited %.0f ms for thread %#lx (%s) to reach a safepoint: put wn_poll into its loops, "
-            "wn_block_begin and wn_block_end around what it waits for\n",
-            who, (double)waited / 1e6, (unsigned long)m->thread, name);
+    const char *rule = "to reach a safepoint: put wn_poll into its loops, wn_block_begin and wn_block_end around what "
+                       "it waits for";
+    if (__atomic_load_n(&m->waits_elsewhere, __ATOMIC_RELAXED))
+        rule = "which waits in another heap: while a thread works on one heap it keeps its mutators of all others "
+               "between wn_block_begin and wn_block_end, or two threads wait for each other for ever";
+    fprintf(stderr, "winnow: %s has waited %.0f ms for thread %#lx (%s) %s\n", who, (double)waited / 1e6,
+            (unsigned long)m->thread, name, rule);
 }
 
 /* With the world's lock: waits until all others stand still. */
 static void wait_for_others(wn_heap *heap, const mutator *me, bool to_fork) {
     bool naming = wn_world_names_waits(heap);
     uint64_t start = naming ? wn_os_now() : 0;
+    wn_wait_in(heap, true);
     while (!others_still(heap, me, to_fork)) {
         if (!naming) {
             pthread_cond_wait(&heap->world_changed, &heap->world);
@@ -83,6 +89,7 @@ static void wait_for_others(wn_heap *heap, const mutator *me, bool to_fork) {
         while (m && (m == me || m->state == MUTATOR_STILL)) m = m->next;
         if (m) wn_world_say_who_is_waited_for(m, "a stop of the world", waited);
     }
+    wn_wait_in(heap, false);
 }
 
 static void stop(wn_heap *heap, mutator *me, bool to_fork) {
@@ -95,7 +102,9 @@ static void stop(wn_heap *heap, mutator *me, bool to_fork) {
     if (me) {
         if (heap->stopped) wait_while_stopped(heap, me);
     } else {
+        wn_wait_in(heap, true);
         while (heap->stopped) pthread_cond_wait(&heap->world_changed, &heap->world);
+        wn_wait_in(heap, false);
     }
     heap->stopped = true;
     heap->stopper = me;

@@ -437,8 +437,10 @@ bool wn_cc_wait_for_cycle(mutator *m, bool fresh) {
     if (possible) {
         m->state = MUTATOR_STILL;
         pthread_cond_broadcast(&m->heap->world_changed);
+        wn_wait_in(m->heap, true);
         while (cc->finished < cycle) pthread_cond_wait(&cc->done, &m->heap->world);
         while (m->heap->stopped && m->heap->stopper != m) pthread_cond_wait(&m->heap->world_changed, &m->heap->world);
+        wn_wait_in(m->heap, false);
         m->state = MUTATOR_RUNNING;
     } else {
         cc->wanted = cc->started;
