@@ -118,8 +118,10 @@ wn_collector_id wn_heap_collector(const wn_heap *heap) { return heap->collector-
 
 void wn_disable(wn_heap *heap) { __atomic_add_fetch(&heap->disabled, 1, __ATOMIC_RELAXED); }
 void wn_enable(wn_heap *heap) {
-    if (__atomic_load_n(&heap->disabled, __ATOMIC_RELAXED) > 0)
-        __atomic_sub_fetch(&heap->disabled, 1, __ATOMIC_RELAXED);
+    int n = __atomic_load_n(&heap->disabled, __ATOMIC_RELAXED);
+    while (n > 0 &&
+           !__atomic_compare_exchange_n(&heap->disabled, &n, n - 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
 }
 bool wn_is_enabled(const wn_heap *heap) { return __atomic_load_n(&heap->disabled, __ATOMIC_RELAXED) == 0; }
 

@@ -105,6 +105,7 @@ static void detach(mutator *m) {
     for (size_t i = 0; i < m->callbacks.n; i++)
         if (m->callbacks.at[i]) wn_vector_push(&cc->due_callbacks, m->callbacks.at[i]);
     if (m->callbacks.n) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
+    cc->calling -= m->in_callbacks != 0; /* a thread that goes in the middle of one */
     pthread_mutex_unlock(&cc->lists);
     free(c);
     m->state_of_collector = NULL;
@@ -139,10 +140,25 @@ static void finish_sweep(wn_cc *cc) {
     }
 }
 
+/* A cycle that has been given up once before goes first, if it is still wanted: those who wait for it would else wait
+ * as long as others freeze. The world goes on meanwhile. */
+static void let_cycle_end(mutator *me) {
+    wn_heap *heap = me->heap;
+    wn_cc *cc = wn_cc_of(heap);
+    pthread_mutex_lock(&heap->world);
+    bool wait = cc->given_up && cc->wanted > cc->finished && heap->stop_depth == 1 && !me->fast.nested;
+    pthread_mutex_unlock(&heap->world);
+    if (!wait) return;
+    wn_world_start(heap, me);
+    wn_cc_wait_for_cycle(me, false);
+    wn_world_stop(heap, me);
+}
+
 static wn_status freeze(mutator *me) {
     wn_heap *heap = me->heap;
     wn_cc *cc = wn_cc_of(heap);
     size_t n = 0;
+    let_cycle_end(me);
     wn_cc_abort(cc);
     finish_sweep(cc);
     for (mutator *m = heap->mutators; m; m = m->next) wn_drop_blocks(m);
@@ -167,6 +183,7 @@ static wn_status freeze(mutator *me) {
 static wn_status unfreeze(mutator *me) {
     wn_heap *heap = me->heap;
     wn_cc *cc = wn_cc_of(heap);
+    let_cycle_end(me);
     wn_cc_abort(cc);
     finish_sweep(cc);
     WN_EACH_BLOCK(&heap->space, c, b) {

@@ -18,8 +18,9 @@
  * While sweeping: a block is swept by whoever claims it from `unswept`; until then nobody allocates from it, and its
  * alloc bits still show the dead. Nothing of the object is read or written, except by release hooks.
  *
- * Locks, in the order they may be nested: heap->world, heap->weak.lock, `lock`, the pool's. `lists` is taken alone, or
- * with `lock` inside.
+ * Locks, in the order they may be nested, each with any of those after it: heap->world, `lists`, heap->roots_lock,
+ * heap->weak.lock, heap->stats_lock, then heap->space.lock and `lock`, and last the pool's and announced_lock, with
+ * nothing inside. heap->tell_lock is taken with none of them held, and listeners are called with it.
  */
 #ifndef WN_CONCURRENT_H
 #define WN_CONCURRENT_H
@@ -112,6 +113,7 @@ typedef struct wn_cc {
     bool quit;
     pthread_cond_t wake, done;
     uint64_t wanted, started, finished; /* cycles, counted from 1 */
+    bool given_up;                      /* the next one has been begun, and given up for a freeze */
     unsigned wanted_on;                 /* the processor of the thread that asked last */
     size_t total_objects, total_bytes;  /* what all finished ones have freed */
     unsigned processors;                /* of the machine */

@@ -308,6 +308,29 @@ static bool leaves_a_processor(const wn_cc *cc) {
     return running < cc->processors;
 }
 
+/* Until there is a cycle to run: lays blocks together and gives memory back, a little at a time, or sleeps. With
+ * heap->world. */
+static void wait_for_work(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    wn_cc_worker *w = conductor_of(cc);
+    while (!cc->quit) {
+        bool mesh = wn_cc_wants_to_mesh(cc, has_work(cc)); /* for a while even so */
+        if (has_work(cc) && !mesh) return;
+        if (mesh || wn_cc_wants_to_scavenge(cc)) {
+            pthread_mutex_unlock(&heap->world);
+            wn_helper_begin(&w->me);
+            mesh ? wn_cc_mesh(cc) : wn_cc_scavenge(cc);
+            wn_helper_end(&w->me);
+            pthread_mutex_lock(&heap->world);
+            if (!cc->quit && !has_work(cc) && !mesh) wait_a_while(cc);
+        } else if (cc->mesh_due) {
+            wait_a_while(cc);
+        } else {
+            pthread_cond_wait(&cc->wake, &heap->world);
+        }
+    }
+}
+
 static void *conduct(void *arg) {
     wn_cc *cc = arg;
     wn_heap *heap = cc->heap;
@@ -315,20 +338,7 @@ static void *conduct(void *arg) {
     begin_thread("winnow");
     for (;;) {
         pthread_mutex_lock(&heap->world);
-        for (bool mesh; (mesh = wn_cc_wants_to_mesh(cc, has_work(cc)), !cc->quit && (mesh || !has_work(cc)));) {
-            if (mesh || wn_cc_wants_to_scavenge(cc)) {
-                pthread_mutex_unlock(&heap->world);
-                wn_helper_begin(&w->me);
-                mesh ? wn_cc_mesh(cc) : wn_cc_scavenge(cc);
-                wn_helper_end(&w->me);
-                pthread_mutex_lock(&heap->world);
-                if (!cc->quit && !has_work(cc) && !mesh) wait_a_while(cc);
-            } else if (cc->mesh_due) {
-                wait_a_while(cc);
-            } else {
-                pthread_cond_wait(&cc->wake, &heap->world);
-            }
-        }
+        wait_for_work(cc);
         bool quit = cc->quit;
         bool fresh = cc->started < cc->wanted, alone = fresh && leaves_a_processor(cc);
         unsigned wanted_on = cc->wanted_on;
@@ -348,10 +358,13 @@ static void *conduct(void *arg) {
         if (!done && __atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
             /* Nothing was freed: those who wait will find out. Who waits for the next one has that tried, too. */
             cc->finished = cc->started;
+            cc->given_up = false;
         } else if (!done) {
             cc->started--; /* given up for a freeze: once more, if it is still wanted */
+            cc->given_up = true;
         } else if (fresh) {
             cc->finished = cc->started;
+            cc->given_up = false;
             cc->total_objects += cc->now.freed_objects;
             cc->total_bytes += cc->now.freed_bytes;
         }
