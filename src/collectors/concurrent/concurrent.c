@@ -233,6 +233,7 @@ static void orphaned(mutator *m) {
     wn_cc_flush(m);
     for (; m->callback_at < m->callbacks.n; m->callback_at++) /* before_fork has taken `lists` */
         if (m->callbacks.at[m->callback_at]) wn_vector_push(&cc->due_callbacks, m->callbacks.at[m->callback_at]);
+    if (cc->due_callbacks.n) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
 }
 
 static void after_fork(wn_heap *heap, bool child) {
@@ -263,7 +264,9 @@ static void after_fork(wn_heap *heap, bool child) {
     cc->slice_count = 0;
     wn_cc_abort(cc);
     __atomic_store_n(&cc->aborted, false, __ATOMIC_RELAXED);
-    wn_cc_ask_threads_to_run_due(cc); /* who was about to may be gone */
+    /* Who was about to run what is due may be gone. */
+    for (mutator *m = heap->mutators; m && __atomic_load_n(&cc->due, __ATOMIC_RELAXED); m = m->next)
+        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
     if (wn_cc_phase_of(cc) == WN_CC_SWEEPING) wn_cc_collect_unswept(cc);
     cc->wanted = cc->finished = cc->started;
 }
