@@ -23,7 +23,7 @@ typedef struct wn_options {
     size_t heap_limit; /* bytes the heap may hold, side tables included; 0: the container's limit, if there is one */
 
     /* reference counting */
-    bool single_thread;     /* plain counts; a second wn_attach is then refused */
+    bool single_thread;     /* plain counts; a second thread's wn_attach is then refused */
     unsigned threshold[3];  /* 700, 10, 10 as in CPython; threshold0 = WN_NEVER: no automatic collection */
     unsigned reclaim_slice; /* objects reclaimed at most per safepoint; 2,000. WN_ALL: everything at once */
 
@@ -44,7 +44,8 @@ typedef struct wn_options {
     unsigned heap_growth;  /* percent, as GOGC; 100. WN_NEVER: only near the limit */
     unsigned workers;      /* marking threads; 0: by cpu_share and the processors there are */
     unsigned cpu_share;    /* percent of the processors that collection may use; 25 */
-    bool finalizer_thread; /* finalizers and callbacks run on a thread of their own; no call waits for them */
+    bool finalizer_thread; /* finalizers and callbacks run on a thread of their own; no call waits for them. If the
+                              system grants no thread, at safepoints as without the option */
 
     /* what more than one has */
     bool conservative_stacks; /* scan C stacks for undeclared roots. With reference counting WN_ERR_UNSUPPORTED, unless
@@ -80,7 +81,8 @@ WN_API void wn_options_print(FILE *out);
 WN_API wn_status wn_heap_new(const wn_options *options, wn_heap **heap);
 
 /* Releases a heap and all its objects: `release` hooks run, finalizers do not. Every mutator must be detached first,
- * else WN_ERR_STATE and nothing happens. NULL is fine. */
+ * else WN_ERR_STATE and nothing happens. With finalizer_thread it waits for the finalizer that is under way there. NULL
+ * is fine. */
 WN_API wn_status wn_heap_free(wn_heap *heap);
 
 /* The collector a heap runs, and its name ("refcount", "incremental", "concurrent"). */
@@ -92,7 +94,8 @@ WN_API bool wn_collector_available(wn_collector_id id);
 /* ---- collecting -------------------------------------------------------------------------------------------------- */
 
 typedef struct wn_collect_result {
-    size_t collected;     /* unreachable objects that were freed (counting: those in cycles) */
+    size_t collected;     /* unreachable objects that were freed (counting: those in cycles; concurrent: by a collection
+                             that     was under way, too) */
     size_t uncollectable; /* unreachable objects that could not be freed (WN_TYPE_NO_CLEAR) */
     size_t freed_bytes;
     uint64_t duration_ns;
@@ -160,7 +163,7 @@ WN_API size_t wn_trim(wn_mutator *m);
 /* Kinds of events that a listener hears. */
 typedef enum wn_event_kind {
     WN_EVENT_COLLECT_START, /* a collection (for incremental: a major) starts */
-    WN_EVENT_COLLECT_STOP,  /* ... and is over; `result` is filled */
+    WN_EVENT_COLLECT_STOP,  /* ... and is over, or given up (for a freeze, say); `result` is filled */
     WN_EVENT_MINOR,         /* a minor collection is over */
     WN_EVENT_STEP,          /* one step of a major collection is over */
     WN_EVENT_FREE_SLICE     /* one slice of a cascade was reclaimed */
@@ -176,7 +179,8 @@ typedef struct wn_event {
 
 /* Hears events, on the thread that collects. START and STOP of counting and incremental are called at a safepoint and
  * may allocate; all others must not, and none asks for a collection (WN_ERR_STATE). When wn_remove_listener returns, no
- * thread of the collector's is calling the listener any more. */
+ * thread of the collector's is calling the listener any more. A listener may fork; under concurrent the thread that is
+ * left in the child is then the collector's own, which has no mutator: it ends by exec or _exit. */
 typedef void (*wn_listener)(wn_mutator *m, const wn_event *event, void *data);
 WN_API wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data);
 WN_API wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data);
@@ -210,9 +214,10 @@ typedef struct wn_stats {
     uint64_t nursery_bytes, nursery_used, large_bytes, external_bytes;
     uint64_t returned_bytes; /* given back to the system */
     uint64_t gc_cpu_ns;      /* spent collecting, on all threads (counting: counts themselves not included) */
-    uint64_t tracked, frozen, immortal;
+    uint64_t tracked;        /* counting: objects that the cycle search looks at; the others track none one by one: 0 */
+    uint64_t frozen, immortal;
     uint64_t barrier_slow; /* times the barrier left its fast path */
-    wn_histogram pause;    /* every time the collector held a mutator, one entry */
+    wn_histogram pause;    /* every time the collector held a mutator, one entry; waits for a collection included */
 } wn_stats;
 
 /* Fills `stats`. Any thread; counts of other running mutators may lag, by an allocation buffer or, `tracked`, by what

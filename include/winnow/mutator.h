@@ -14,10 +14,16 @@ WN_BEGIN
 
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
 
-/* Attaches the calling thread to a heap. WN_ERR_STATE when it already is, or when the heap is single-threaded and
- * another thread is; WN_ERR_MEMORY. Like wn_detach, and a collection, it waits until every other attached thread is at
- * a safepoint or in a blocking section: one that waits for this thread meanwhile does so between wn_block_begin and
+/* Attaches the calling thread to a heap. WN_ERR_STATE when it already is, or, under counting with single_thread, when
+ * another thread is; WN_ERR_MEMORY; WN_ERR_IO when the heap has conservative_stacks and the system does not say where
+ * the thread's stack ends. Like wn_detach, and a collection, it waits until every other attached thread is at a
+ * safepoint or in a blocking section: one that waits for this thread meanwhile does so between wn_block_begin and
  * wn_block_end. With the options `trace` or `check` a line on stderr names the thread that is waited for after 100 ms.
+ *
+ * A thread may attach to several heaps. A call on one is a safepoint of that one alone: others' objects do not move
+ * under it, and their collections wait for it. So where other threads are attached, too, it keeps its mutators of all
+ * other heaps in blocking sections while it works on one; else two threads may wait for each other, each in the heap in
+ * which the other one runs.
  *
  * A thread that has attached detaches before it ends. For one that has not (nor in a destructor of a pthread key of its
  * own) that is done as it ends, so that nobody waits for it; `check` reports it as misuse. Roots that it still had

@@ -86,15 +86,19 @@ static void release_all(wn_heap *h) {
     }
 }
 
+/* The threads that the client has attached: those of the library's own see to themselves. */
+static unsigned clients(const wn_heap *h) {
+    unsigned n = 0;
+    for (const mutator *m = h->mutators; m; m = m->next) n += !(h->collector->is_own && h->collector->is_own(m));
+    return n;
+}
+
 wn_status wn_heap_free(wn_heap *h) {
     if (!h) return WN_OK;
     pthread_mutex_lock(&h->world);
-    unsigned left = h->mutator_count;
-    /* The last one has left, and is about to let the world go on. */
-    while (!left && h->stopped) {
-        pthread_cond_wait(&h->world_changed, &h->world);
-        left = h->mutator_count;
-    }
+    unsigned left;
+    /* None left: the last one is about to let the world go on. */
+    while (!(left = clients(h)) && h->stopped) pthread_cond_wait(&h->world_changed, &h->world);
     pthread_mutex_unlock(&h->world);
     if (left)
         return wn_fail(WN_ERR_STATE, "%u mutator%s still attached: wn_detach every thread before wn_heap_free", left,
@@ -122,8 +126,10 @@ wn_collector_id wn_heap_collector(const wn_heap *heap) { return heap->collector-
 
 void wn_disable(wn_heap *heap) { __atomic_add_fetch(&heap->disabled, 1, __ATOMIC_RELAXED); }
 void wn_enable(wn_heap *heap) {
-    if (__atomic_load_n(&heap->disabled, __ATOMIC_RELAXED) > 0)
-        __atomic_sub_fetch(&heap->disabled, 1, __ATOMIC_RELAXED);
+    int n = __atomic_load_n(&heap->disabled, __ATOMIC_RELAXED);
+    while (n > 0 &&
+           !__atomic_compare_exchange_n(&heap->disabled, &n, n - 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
 }
 bool wn_is_enabled(const wn_heap *heap) { return __atomic_load_n(&heap->disabled, __ATOMIC_RELAXED) == 0; }
 
@@ -148,9 +154,13 @@ void wn_get_count(const wn_heap *heap, unsigned count[3]) {
 size_t wn_frozen_count(const wn_heap *heap) { return heap->collector->frozen(heap); }
 
 void wn_get_stats(wn_heap *heap, wn_stats *stats) {
+    pthread_mutex_lock(&heap->world); /* a thread that goes hands over what it has counted */
     pthread_mutex_lock(&heap->stats_lock);
     *stats = heap->stats;
     pthread_mutex_unlock(&heap->stats_lock);
+    for (const mutator *m = heap->mutators; m; m = m->next)
+        stats->barrier_slow += __atomic_load_n(&m->barrier_slow, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&heap->world);
     wn_space *s = &heap->space;
     pthread_mutex_lock(&s->lock);
     stats->allocated_bytes += __atomic_load_n(&s->allocated_bytes, __ATOMIC_RELAXED);

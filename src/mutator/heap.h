@@ -36,9 +36,12 @@ struct mutator {
     mutator *next_of_thread; /* of this thread's mutators for several heaps */
     mutator_state state;     /* under heap->world */
     bool ending;             /* its thread ends, and may still detach */
-    void *stack_high;        /* the end of its C stack; NULL: not needed, or unknown */
-    void *stack_low;         /* conservative stacks, while it stands still: where the part in use ends */
-    wn_registers registers;  /* ... and what its registers held */
+    bool waits_to_fork;   /* within a no-collect scope or, on a thread of the collector's, a listener: stands still for
+                             another's fork, and for nothing else; under heap->world */
+    bool waits_elsewhere; /* its thread waits in another heap, and does not come here meanwhile; atomic */
+    void *stack_high;     /* the end of its C stack; NULL: not needed, or unknown (conservative stacks: known) */
+    void *stack_low;      /* conservative stacks, while it stands still: where the part in use ends */
+    wn_registers registers; /* ... and what its registers held */
     wn_block *block[WN_KINDS][WN_CLASSES_];
     wn_buffer_ stash[WN_CLASSES_]; /* the buffers when every allocation must take the slow path */
     wn_buffer_ *buffers;           /* fast.buffer or stash */
@@ -94,7 +97,7 @@ struct wn_heap {
     bool forking;     /* helpers stand still until fork() is over */
     bool forking_blocked; /* the forking thread is in a blocking section */
     bool stopped;         /* somebody holds the world */
-    mutator *stopper;     /* who; NULL for a thread of the collector */
+    mutator *stopper;     /* who; NULL: a thread that attaches, or one that is not attached and forks */
     unsigned stop_depth;
     bool brief; /* it will be over before a thread that sleeps would be awake again */
 
@@ -135,6 +138,9 @@ struct wn_collector {
     /* A mutator comes and goes, with the world stopped. */
     wn_status (*attach)(mutator *m);
     void (*detach)(mutator *m);
+    /* Whether a mutator is that of a thread of the collector's own, which fini ends; with heap->world. NULL: none is.
+     */
+    bool (*is_own)(const mutator *m);
 
     /* Makes an object of `bytes` when the fast path could not: zero but for its type. A safepoint. NULL with an error
      * text when memory is out, after having tried to collect. */
@@ -239,7 +245,8 @@ static inline bool wn_world_names_waits(const wn_heap *heap) { return heap->opti
 void wn_world_say_who_is_waited_for(const mutator *m, const char *who, uint64_t waited);
 
 /* Makes every other mutator stand still and keeps new ones out; nests for the same thread. `me` is the calling thread's
- * mutator, NULL for a thread of the collector. While it waits for another stopper the caller itself counts as still. */
+ * mutator or, on a thread of the collector's, what it is on heap->helpers; NULL if it is not attached. While it waits
+ * for another stopper the caller itself counts as still. */
 void wn_world_stop(wn_heap *heap, mutator *me);
 void wn_world_start(wn_heap *heap, mutator *me);
 /* Notes what a conservative scan of the calling thread's stack needs while it stands still; nothing when off. */
@@ -263,6 +270,12 @@ void wn_helper_end(mutator *me);
 void wn_helper_park(mutator *me);
 /* Comes to a safepoint of every heap the calling thread is attached to and runs in. */
 void wn_poll_own(void);
+/* Around a wait of the calling thread in a heap. It stands still there, but not in others that it is attached to: a
+ * call on one heap is a safepoint of that one alone, because what it refers to in the others may be undeclared. Those
+ * who wait for it there can name the reason. */
+void wn_wait_in(const wn_heap *heap, bool begin);
+/* Begins and ends a wait of the calling thread for another's fork, during which it touches no heap. */
+void wn_wait_to_fork(bool begin);
 
 /* Puts a heap on the list of those that fork() must find in order, and takes it off. */
 void wn_heap_register(wn_heap *heap);
@@ -291,8 +304,12 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out);
 void wn_tell(mutator *m, const wn_event *event);
 /* Whether the calling thread is in a listener of the heap. */
 bool wn_is_telling(const wn_heap *heap);
-/* Adds one pause to the statistics. */
+/* The thread of a collector's that the calling thread is, if it is in a listener; else NULL. */
+mutator *wn_helper_that_tells(void);
+/* Adds one pause to the statistics, of a mutator that collected itself. */
 void wn_note_pause(wn_heap *heap, uint64_t ns);
+/* The same of one that waited for a thread of the collector's, whose processor time is counted there. */
+void wn_note_wait(wn_heap *heap, uint64_t ns);
 
 /* To be called by a collector when a collection is over and the world runs: verifies the heap if the option says so. */
 void wn_after_collection(mutator *m);

@@ -31,6 +31,24 @@ void wn_poll_own(void) {
         if (m->state == MUTATOR_RUNNING) wn_poll(&m->fast);
 }
 
+void wn_wait_in(const wn_heap *heap, bool begin) {
+    for (mutator *m = of_thread; m; m = m->next_of_thread)
+        if (m->heap != heap) __atomic_store_n(&m->waits_elsewhere, begin, __ATOMIC_RELAXED);
+}
+
+static void wait_to_fork(mutator *m, bool begin) {
+    pthread_mutex_lock(&m->heap->world);
+    m->waits_to_fork = begin;
+    pthread_cond_broadcast(&m->heap->world_changed);
+    pthread_mutex_unlock(&m->heap->world);
+}
+
+void wn_wait_to_fork(bool begin) {
+    for (mutator *m = of_thread; m; m = m->next_of_thread)
+        if (m->fast.nested) wait_to_fork(m, begin);
+    if (wn_helper_that_tells()) wait_to_fork(wn_helper_that_tells(), begin);
+}
+
 wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
 
 bool wn_check_running(const mutator *m, const char *what) {
@@ -99,6 +117,15 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     if (wn_current(heap))
         return wn_fail(WN_ERR_STATE,
                        "this thread is attached to the heap already: use wn_current(heap), or wn_detach first");
+    void *low, *high = NULL;
+    bool scanned = heap->options.conservative_stacks && !heap->collector->count_up; /* counting finds none there */
+    if ((heap->collector->shade || scanned) && !wn_os_stack_bounds(&low, &high)) {
+        high = NULL;
+        if (scanned)
+            return wn_fail(WN_ERR_IO,
+                           "the system does not say where this thread's stack ends, which conservative_stacks "
+                           "has to know: see that a file descriptor is free and that /proc is there");
+    }
     mutator *m = take_spare();
     if (!m) return wn_fail(WN_ERR_MEMORY, "no memory for a mutator");
     m->thread = pthread_self();
@@ -107,19 +134,9 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     m->all_slow = heap->options.stress || heap->options.check;
     m->buffers = m->all_slow ? m->stash : m->fast.buffer;
     m->until_stress = heap->options.stress;
-    if (heap->collector->shade || heap->options.conservative_stacks) {
-        void *low;
-        if (!wn_os_stack_bounds(&low, &m->stack_high)) m->stack_high = NULL;
-    }
+    m->stack_high = high;
     wn_world_stop(heap, NULL);
-    wn_status status = WN_OK;
-    if (heap->options.single_thread && heap->mutator_count)
-        status =
-            wn_fail(WN_ERR_STATE,
-                    "the heap was made with single_thread=on and another thread is attached: detach it, or make the "
-                    "heap without that option");
-    else
-        status = heap->collector->attach(m);
+    wn_status status = heap->collector->attach(m);
     if (!status) {
         pthread_mutex_lock(&heap->world);
         m->next = heap->mutators;
@@ -156,6 +173,9 @@ static void leave(mutator *m) {
     while (*at != m) at = &(*at)->next;
     *at = m->next;
     heap->mutator_count--;
+    pthread_mutex_lock(&heap->stats_lock);
+    heap->stats.barrier_slow += m->barrier_slow;
+    pthread_mutex_unlock(&heap->stats_lock);
     pthread_mutex_unlock(&heap->world);
     wn_world_start(heap, m);
     wn_vector_free(&m->callbacks);

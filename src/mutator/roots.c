@@ -83,7 +83,9 @@ wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data) {
 
 /* The heap whose listeners this thread is calling. */
 static _Thread_local const wn_heap *telling;
+static _Thread_local mutator *helper_that_tells;
 bool wn_is_telling(const wn_heap *heap) { return telling == heap; }
+mutator *wn_helper_that_tells(void) { return helper_that_tells; }
 
 wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data) {
     wn_status status = WN_ERR_STATE;
@@ -109,7 +111,10 @@ void wn_tell(mutator *m, const wn_event *event) {
     if (!__atomic_load_n(&heap->listener_count, __ATOMIC_RELAXED)) return;
     /* A mutator's own thread holds no lock meanwhile: its listeners may allocate, and so wait for others. */
     bool helper = heap->collector->id == WN_COLLECTOR_CONCURRENT;
-    if (helper) pthread_mutex_lock(&heap->tell_lock);
+    if (helper) {
+        pthread_mutex_lock(&heap->tell_lock);
+        helper_that_tells = m;
+    }
     const wn_heap *outer = telling;
     telling = heap;
     /* By index, because a listener may add or remove listeners. */
@@ -122,13 +127,22 @@ void wn_tell(mutator *m, const wn_event *event) {
         entry.listener(&m->fast, event, entry.data);
     }
     telling = outer;
-    if (helper) pthread_mutex_unlock(&heap->tell_lock);
+    if (helper) {
+        helper_that_tells = NULL;
+        pthread_mutex_unlock(&heap->tell_lock);
+    }
 }
 
 void wn_note_pause(wn_heap *heap, uint64_t ns) {
     pthread_mutex_lock(&heap->stats_lock);
     wn_histogram_add(&heap->stats.pause, ns);
     heap->stats.gc_cpu_ns += ns;
+    pthread_mutex_unlock(&heap->stats_lock);
+}
+
+void wn_note_wait(wn_heap *heap, uint64_t ns) {
+    pthread_mutex_lock(&heap->stats_lock);
+    wn_histogram_add(&heap->stats.pause, ns);
     pthread_mutex_unlock(&heap->stats_lock);
 }
 

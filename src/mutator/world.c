@@ -29,6 +29,7 @@ static void wait_while_stopped(wn_heap *heap, mutator *me) {
     wn_world_spill(me);
     me->state = MUTATOR_STILL;
     pthread_cond_broadcast(&heap->world_changed);
+    wn_wait_in(heap, true);
     /* Whoever sleeps is back 50 us after it was woken. */
     uint64_t until = heap->brief ? wn_os_now() + BRIEF_NS : 0;
     while (heap->stopped) {
@@ -39,6 +40,7 @@ static void wait_while_stopped(wn_heap *heap, mutator *me) {
             pthread_cond_wait(&heap->world_changed, &heap->world);
         }
     }
+    wn_wait_in(heap, false);
     me->state = MUTATOR_RUNNING;
 }
 
@@ -47,32 +49,34 @@ void wn_world_interrupt(wn_heap *heap) {
     for (mutator *m = heap->helpers; m; m = m->next) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }
 
-static bool helpers_still(const wn_heap *heap, const mutator *me) {
-    for (const mutator *m = heap->helpers; m; m = m->next)
-        if (m != me && m->state != MUTATOR_STILL) return false;
+static bool all_still(const mutator *list, const mutator *me, bool to_fork) {
+    for (const mutator *m = list; m; m = m->next)
+        if (m != me && m->state != MUTATOR_STILL && !(to_fork && m->waits_to_fork)) return false;
     return true;
 }
 
-static bool others_still(const wn_heap *heap, const mutator *me) {
-    for (const mutator *m = heap->mutators; m; m = m->next)
-        if (m != me && m->state != MUTATOR_STILL) return false;
-    return helpers_still(heap, me);
+static bool others_still(const wn_heap *heap, const mutator *me, bool to_fork) {
+    return all_still(heap->mutators, me, to_fork) && all_still(heap->helpers, me, to_fork);
 }
 
 void wn_world_say_who_is_waited_for(const mutator *m, const char *who, uint64_t waited) {
     char name[32] = "";
     pthread_getname_np(m->thread, name, sizeof name);
-    fprintf(stderr,
-            "winnow: %s has waited %.0f ms for thread %#lx (%s) to reach a safepoint: put wn_poll into its loops, "
-            "wn_block_begin and wn_block_end around what it waits for\n",
-            who, (double)waited / 1e6, (unsigned long)m->thread, name);
+    const char *rule = "to reach a safepoint: put wn_poll into its loops, wn_block_begin and wn_block_end around what "
+                       "it waits for";
+    if (__atomic_load_n(&m->waits_elsewhere, __ATOMIC_RELAXED))
+        rule = "which waits in another heap: while a thread works on one heap it keeps its mutators of all others "
+               "between wn_block_begin and wn_block_end, or two threads wait for each other for ever";
+    fprintf(stderr, "winnow: %s has waited %.0f ms for thread %#lx (%s) %s\n", who, (double)waited / 1e6,
+            (unsigned long)m->thread, name, rule);
 }
 
 /* With the world's lock: waits until all others stand still. */
-static void wait_for_others(wn_heap *heap, const mutator *me) {
+static void wait_for_others(wn_heap *heap, const mutator *me, bool to_fork) {
     bool naming = wn_world_names_waits(heap);
     uint64_t start = naming ? wn_os_now() : 0;
-    while (!others_still(heap, me)) {
+    wn_wait_in(heap, true);
+    while (!others_still(heap, me, to_fork)) {
         if (!naming) {
             pthread_cond_wait(&heap->world_changed, &heap->world);
             continue;
@@ -85,9 +89,10 @@ static void wait_for_others(wn_heap *heap, const mutator *me) {
         while (m && (m == me || m->state == MUTATOR_STILL)) m = m->next;
         if (m) wn_world_say_who_is_waited_for(m, "a stop of the world", waited);
     }
+    wn_wait_in(heap, false);
 }
 
-void wn_world_stop(wn_heap *heap, mutator *me) {
+static void stop(wn_heap *heap, mutator *me, bool to_fork) {
     pthread_mutex_lock(&heap->world);
     if (heap->stopped && me && heap->stopper == me) {
         heap->stop_depth++;
@@ -97,15 +102,19 @@ void wn_world_stop(wn_heap *heap, mutator *me) {
     if (me) {
         if (heap->stopped) wait_while_stopped(heap, me);
     } else {
+        wn_wait_in(heap, true);
         while (heap->stopped) pthread_cond_wait(&heap->world_changed, &heap->world);
+        wn_wait_in(heap, false);
     }
     heap->stopped = true;
     heap->stopper = me;
     heap->stop_depth = 1;
     wn_world_interrupt(heap);
-    wait_for_others(heap, me);
+    wait_for_others(heap, me, to_fork);
     pthread_mutex_unlock(&heap->world);
 }
+
+void wn_world_stop(wn_heap *heap, mutator *me) { stop(heap, me, false); }
 
 /* With the world's lock. */
 static void start(wn_heap *heap) {
@@ -130,7 +139,8 @@ bool wn_world_try_stop(wn_heap *heap, mutator *me, uint64_t ns) {
         heap->stopper = me;
         heap->stop_depth = 1;
         wn_world_interrupt(heap);
-        for (uint64_t until = wn_os_now() + ns; !(all = others_still(heap, me)) && wn_os_now() < until;) let_pass(heap);
+        for (uint64_t until = wn_os_now() + ns; !(all = others_still(heap, me, false)) && wn_os_now() < until;)
+            let_pass(heap);
         if (!all) start(heap);
     }
     pthread_mutex_unlock(&heap->world);
@@ -237,29 +247,40 @@ void wn_no_collect_end(wn_mutator *m) {
  *
  * The forking thread stops the world of every heap and holds every lock across fork(): the child must not find an
  * object half made or a count half changed by a thread that it does not have. In the child mutators of other threads
- * are taken off the list (their buffers stay handed out; the references in their frames are gone with the frames). */
+ * are taken off the list (what was handed out to them stays so unless the collector takes it back; the references in
+ * their frames are gone with the frames). Threads that wait for the lock to fork, or to make a heap, stand still for
+ * that: so a thread of the collector's in a listener, too, and tell_lock is made anew in the child. */
 
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static wn_heap *all_heaps;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
-/* Another thread that forks, or makes a heap, may hold the lock and wait for this one to stand still. */
+/* Another thread that forks, or makes a heap, may hold the lock and wait for this one to stand still. Within a
+ * no-collect scope it does so for the fork alone, which moves nothing. */
 static void lock_all(void) {
+    if (pthread_mutex_trylock(&all_lock) == 0) return;
+    wn_wait_to_fork(true);
     while (pthread_mutex_trylock(&all_lock) != 0) {
         wn_poll_own();
         sched_yield();
     }
+    wn_wait_to_fork(false); /* nobody forks now */
+}
+
+/* The calling thread, if it is one of the heap's collector and forks in a listener. */
+static mutator *helper_of(const wn_heap *h) {
+    mutator *m = wn_helper_that_tells();
+    return m && m->heap == h ? m : NULL;
 }
 
 static void lock_heap(wn_heap *h) {
     mutator *me = wn_mutator_of(wn_current(h));
     bool blocking = me && me->state == MUTATOR_STILL;
-    wn_world_stop(h, me);
+    stop(h, me ? me : helper_of(h), true);
     pthread_mutex_lock(&h->world);
     h->forking_blocked = blocking;
     h->forking = true;
     if (h->collector->before_fork) h->collector->before_fork(h);
-    pthread_mutex_lock(&h->tell_lock);
     pthread_mutex_lock(&h->roots_lock);
     pthread_mutex_lock(&h->weak.lock);
     pthread_mutex_lock(&h->stats_lock);
@@ -272,7 +293,6 @@ static void unlock_heap(wn_heap *h) {
     pthread_mutex_unlock(&h->stats_lock);
     pthread_mutex_unlock(&h->weak.lock);
     pthread_mutex_unlock(&h->roots_lock);
-    pthread_mutex_unlock(&h->tell_lock);
     pthread_mutex_unlock(&h->world);
 }
 
@@ -308,7 +328,11 @@ static void after_in_child(void) {
             h->mutator_count--;
             if (h->collector->orphaned) h->collector->orphaned(m);
         }
-        h->helpers = NULL;
+        h->helpers = helper_of(h);
+        if (h->helpers) h->helpers->next = NULL;
+        /* Whoever called listeners has it, in the middle of one that waited to fork, and is here only as this thread.
+         */
+        if (!h->helpers) pthread_mutex_init(&h->tell_lock, NULL);
         h->stopped = h->brief = false;
         h->stopper = NULL;
         h->stop_depth = 0;

@@ -376,8 +376,192 @@ static void both_stops_of_a_collection_are_pauses(void **state) {
     client_close(&c);
 }
 
-/* Statistics are read by a thread of no heap while objects are made, move and die. */
+static uint64_t clock_of(clockid_t id) {
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void *make_list(wn_mutator *m, long n) {
+    wn_root(m, pair *, list, NULL);
+    for (long i = 0; i < n; i++) wn_take(m, list, client_pair(m, i, list, NULL));
+    return wn_give(m, list);
+}
+
 static _Atomic bool over;
+static void *block_until_over(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return heap;
+    wn_block_begin(m);
+    while (!atomic_load(&over)) nanosleep(&(struct timespec){0, 1000000}, NULL);
+    wn_block_end(m);
+    return wn_detach(m) ? heap : NULL;
+}
+
+/* The thread that collects is held for about as long as that takes, and one that blocks is not held at all. */
+static void waits_for_a_collection_are_pauses(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    atomic_store(&over, false);
+    pthread_t other;
+    assert_int_equal(pthread_create(&other, NULL, block_until_over, c.heap), 0);
+    {
+        wn_root(m, pair *, list, make_list(m, 100000));
+        client_collect(m);
+        wn_stats a, b;
+        wn_get_stats(c.heap, &a);
+        wn_collect_result r = client_collect(m);
+        wn_get_stats(c.heap, &b);
+        assert_true(b.pause.total - a.pause.total >= r.duration_ns / 2);
+        assert_true(b.pause.total - a.pause.total <= r.duration_ns);
+        assert_true(b.pause.count - a.pause.count <= 4);
+    }
+    atomic_store(&over, true);
+    wn_block_begin(m);
+    void *failure;
+    pthread_join(other, &failure);
+    wn_block_end(m);
+    assert_null(failure);
+    client_close(&c);
+}
+
+/* Collecting takes what the process's other threads take, and what this one takes for it. */
+static void processor_time_is_counted_once(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (client_stressed() || client_sanitized()) {
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(m, pair *, list, make_list(m, 200000));
+        client_collect(m);
+        wn_stats a, b;
+        wn_get_stats(c.heap, &a);
+        uint64_t own = clock_of(CLOCK_THREAD_CPUTIME_ID), all = clock_of(CLOCK_PROCESS_CPUTIME_ID);
+        for (int i = 0; i < 10; i++) client_collect(m);
+        own = clock_of(CLOCK_THREAD_CPUTIME_ID) - own;
+        all = clock_of(CLOCK_PROCESS_CPUTIME_ID) - all;
+        wn_get_stats(c.heap, &b);
+        uint64_t spent = b.gc_cpu_ns - a.gc_cpu_ns, others = all > own ? all - own : 0;
+        assert_true(spent >= others / 2);
+        if (wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT) assert_true(spent <= all + all / 8 + 1000000);
+    }
+    client_close(&c);
+}
+
+/* What was counted by threads that are gone is counted. */
+static void slow_stores_are_counted(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    if (client_counts(&c)) { /* its barrier has no slow path */
+        client_close(&c);
+        skip();
+    }
+    void *kept = NULL;
+    assert_int_equal(wn_global(c.heap, &kept), WN_OK);
+    wn_take(c.m, kept, client_pair(c.m, 1, NULL, NULL));
+    assert_int_equal(wn_freeze(c.m), WN_OK);
+    wn_stats s;
+    wn_get_stats(c.heap, &s);
+    uint64_t before = s.barrier_slow;
+    wn_set(c.m, (pair *)kept, a, kept);
+    wn_get_stats(c.heap, &s);
+    assert_true(s.barrier_slow > before);
+    before = s.barrier_slow;
+    assert_int_equal(wn_detach(c.m), WN_OK);
+    wn_get_stats(c.heap, &s);
+    assert_int_equal(s.barrier_slow, before);
+    assert_int_equal(s.tracked, 0);
+    assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
+    assert_int_equal(wn_unfreeze(c.m), WN_OK);
+    assert_int_equal(wn_forget_global(c.m, &kept), WN_OK);
+    client_close(&c);
+}
+
+/* A collection beside the program starts, and has come no further. False: there is none. */
+static _Atomic unsigned beside_starts, beside_stops;
+static void hear_beside(wn_mutator *m, const wn_event *event, void *data) {
+    (void)m, (void)data;
+    if (event->kind == WN_EVENT_COLLECT_START) atomic_fetch_add(&beside_starts, 1);
+    if (event->kind == WN_EVENT_COLLECT_STOP) atomic_fetch_add(&beside_stops, 1);
+}
+static bool start_one_beside(client *c) {
+    if (wn_heap_collector(c->heap) != WN_COLLECTOR_CONCURRENT || client_stressed()) return false;
+    atomic_store(&beside_starts, 0);
+    atomic_store(&beside_stops, 0);
+    assert_int_equal(wn_add_listener(c->heap, hear_beside, NULL), WN_OK);
+    while (!atomic_load(&beside_starts)) wn_release(c->m, client_new(c->m, &leaf_type));
+    return true;
+}
+
+static void a_collection_that_is_given_up_stops(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    if (!start_one_beside(&c)) {
+        client_close(&c);
+        skip();
+    }
+    assert_int_equal(wn_freeze(c.m), WN_OK); /* before this thread has answered a handshake */
+    assert_int_equal(wn_unfreeze(c.m), WN_OK);
+    client_collect(c.m);
+    assert_int_equal(wn_remove_listener(c.heap, hear_beside, NULL), WN_OK);
+    assert_true(atomic_load(&beside_starts) >= 2);
+    assert_int_equal(atomic_load(&beside_stops), atomic_load(&beside_starts));
+    wn_stats s;
+    wn_get_stats(c.heap, &s);
+    assert_true(s.collections < atomic_load(&beside_starts));
+    client_close(&c);
+}
+
+static void what_the_collection_under_way_frees_is_part_of_the_result(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    if (!start_one_beside(&c)) {
+        client_close(&c);
+        skip();
+    }
+    wn_stats s;
+    wn_get_stats(c.heap, &s);
+    uint64_t before = s.generation[2].collected, allocated = s.allocated_objects;
+    wn_collect_result r = client_collect(c.m);
+    wn_get_stats(c.heap, &s);
+    assert_int_equal(r.collected, s.generation[2].collected - before);
+    assert_true(r.collected >= allocated / 2);
+    assert_int_equal(wn_remove_listener(c.heap, hear_beside, NULL), WN_OK);
+    client_close(&c);
+}
+
+/* A listener that a thread of the collector's is calling is in use until it returns. */
+static atomic_int in_listener;
+static void listen_slowly(wn_mutator *m, const wn_event *event, void *data) {
+    (void)m, (void)event, (void)data;
+    atomic_store(&in_listener, 1);
+    nanosleep(&(struct timespec){0, 100000000}, NULL);
+    atomic_store(&in_listener, 2);
+}
+static void a_listener_that_is_being_called_is_waited_for(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    if (wn_heap_collector(c.heap) != WN_COLLECTOR_CONCURRENT || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    atomic_store(&in_listener, 0);
+    assert_int_equal(wn_add_listener(c.heap, listen_slowly, NULL), WN_OK);
+    while (!atomic_load(&in_listener)) wn_release(c.m, client_new(c.m, &leaf_type));
+    assert_int_equal(wn_remove_listener(c.heap, listen_slowly, NULL), WN_OK);
+    assert_int_equal(atomic_load(&in_listener), 2);
+    client_close(&c);
+}
+
+/* Statistics are read by a thread of no heap while objects are made, move and die. */
 static _Atomic unsigned wrong;
 
 static void *read_statistics(void *heap) {
@@ -626,6 +810,12 @@ int main(void) {
         cmocka_unit_test(listeners_may_allocate_when_an_automatic_collection_starts),
         cmocka_unit_test(statistics_add_up),
         cmocka_unit_test(both_stops_of_a_collection_are_pauses),
+        cmocka_unit_test(waits_for_a_collection_are_pauses),
+        cmocka_unit_test(processor_time_is_counted_once),
+        cmocka_unit_test(slow_stores_are_counted),
+        cmocka_unit_test(a_collection_that_is_given_up_stops),
+        cmocka_unit_test(what_the_collection_under_way_frees_is_part_of_the_result),
+        cmocka_unit_test(a_listener_that_is_being_called_is_waited_for),
         cmocka_unit_test(listeners_ask_for_no_collection),
         cmocka_unit_test(what_starts_stops),
         cmocka_unit_test(statistics_are_read_meanwhile),

@@ -246,6 +246,143 @@ static void a_child_does_what_a_sleeping_thread_left(void **state) {
     client_close(&c);
 }
 
+/* A thread that is in the middle of a finalizer and has slots in reserve: in the child neither is there. */
+static atomic_int in_finalizer;
+static void finalize_until_told(wn_mutator *m, mortal *self) {
+    (void)self;
+    wn_release(m, client_pair(m, 2, NULL, NULL));
+    wn_block_begin(m);
+    atomic_store(&in_finalizer, 1);
+    while (atomic_load(&in_finalizer) < 2) usleep(1000);
+    wn_block_end(m);
+}
+static void *die_and_hold(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return heap;
+    {
+        wn_root(m, mortal *, p, client_mortal(m, 1, NULL, NULL));
+        p->will = finalize_until_told;
+        wn_set(m, p, a, p);
+    }
+    bool failed = wn_collect(m, 2, NULL);
+    return wn_detach(m) || failed ? heap : NULL;
+}
+
+static const char *collect_alone(client *c, size_t objects) {
+    wn_collect_result r;
+    if (wn_freeze(c->m)) return "freeze failed";
+    if (!client_stressed() && wn_frozen_count(c->heap) > objects) return "what is no object is frozen";
+    if (wn_unfreeze(c->m) || wn_collect(c->m, 2, &r)) return "collect failed";
+    if (!client_stressed() && r.collected > objects) return "what is no object is collected";
+    return wn_verify(c->m, stderr) ? "the verifier complains" : NULL;
+}
+
+static void a_child_has_nothing_of_a_thread_in_a_finalizer(void **state) {
+    (void)state;
+    if (client_sanitized()) skip();
+    client c = client_open(NULL);
+    atomic_store(&in_finalizer, 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, die_and_hold, c.heap), 0);
+    wn_block_begin(c.m);
+    while (!atomic_load(&in_finalizer)) usleep(1000);
+    wn_block_end(c.m);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(30);
+        exit_child(collect_alone(&c, 10));
+    }
+    assert_true(child > 0);
+    wait_for(child);
+    atomic_store(&in_finalizer, 2);
+    void *failure = NULL;
+    wn_block_begin(c.m);
+    pthread_join(thread, &failure);
+    wn_block_end(c.m);
+    assert_null(failure);
+    client_close(&c);
+}
+
+/* Two threads fork, one of them where no collection may begin, over and over. */
+static void *fork_in_a_scope(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return heap;
+    bool failed = false;
+    for (int i = 0; i < 50; i++) {
+        wn_no_collect_begin(m);
+        pid_t child = fork();
+        if (child == 0) _exit(0);
+        wn_no_collect_end(m);
+        int status = -1;
+        wn_block_begin(m);
+        failed |= child < 0 || waitpid(child, &status, 0) != child || status;
+        wn_block_end(m);
+    }
+    return wn_detach(m) || failed ? heap : NULL;
+}
+
+static void two_fork_at_once_and_one_in_a_no_collect_scope(void **state) {
+    (void)state;
+    if (client_sanitized()) skip();
+    client c = client_open(NULL);
+    fflush(NULL);
+    alarm(60); /* the failure is that they wait for each other */
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, fork_in_a_scope, c.heap), 0);
+    for (int i = 0; i < 50; i++) {
+        pid_t child = fork();
+        if (child == 0) _exit(0);
+        assert_true(child > 0);
+        wn_block_begin(c.m);
+        wait_for(child);
+        wn_block_end(c.m);
+    }
+    void *failure = NULL;
+    wn_block_begin(c.m);
+    pthread_join(thread, &failure);
+    wn_block_end(c.m);
+    alarm(0);
+    assert_null(failure);
+    client_close(&c);
+}
+
+/* On whichever thread it is called. */
+static atomic_int listener_forked;
+static void fork_and_wait(wn_mutator *m, const wn_event *event, void *data) {
+    (void)m, (void)data;
+    if (event->kind != WN_EVENT_COLLECT_START && event->kind != WN_EVENT_COLLECT_STOP) return;
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    int status = -1;
+    if (child < 0 || waitpid(child, &status, 0) != child || status) atomic_store(&listener_forked, -1000);
+    atomic_fetch_add(&listener_forked, 1);
+}
+
+static void a_listener_may_fork(void **state) {
+    (void)state;
+    if (client_sanitized()) skip();
+    client c = client_open(NULL);
+    atomic_store(&listener_forked, 0);
+    assert_int_equal(wn_add_listener(c.heap, fork_and_wait, NULL), WN_OK);
+    fflush(NULL);
+    alarm(60);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, fork_in_a_scope, c.heap), 0);
+    for (int i = 0; i < 20; i++) client_collect(c.m);
+    void *failure = NULL;
+    wn_block_begin(c.m);
+    pthread_join(thread, &failure);
+    wn_block_end(c.m);
+    assert_null(failure);
+    alarm(0);
+    assert_int_equal(wn_remove_listener(c.heap, fork_and_wait, NULL), WN_OK);
+    assert_true(atomic_load(&listener_forked) >= 2);
+    wn_release(c.m, client_pair(c.m, 1, NULL, NULL));
+    client_collect(c.m);
+    client_close(&c);
+}
+
 /* The one thread that is attached has written to what is old, and does not fork: another does, which is not attached.
  */
 static wn_heap *of_writer;
@@ -317,9 +454,14 @@ static void who_forks_need_not_be_attached(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parent_and_child_go_on),         cmocka_unit_test(a_child_may_fork_and_free_the_heap),
-        cmocka_unit_test(fork_while_other_threads_run),   cmocka_unit_test(a_child_does_what_a_sleeping_thread_left),
+        cmocka_unit_test(parent_and_child_go_on),
+        cmocka_unit_test(a_child_may_fork_and_free_the_heap),
+        cmocka_unit_test(fork_while_other_threads_run),
+        cmocka_unit_test(a_child_does_what_a_sleeping_thread_left),
         cmocka_unit_test(who_forks_need_not_be_attached),
+        cmocka_unit_test(a_child_has_nothing_of_a_thread_in_a_finalizer),
+        cmocka_unit_test(two_fork_at_once_and_one_in_a_no_collect_scope),
+        cmocka_unit_test(a_listener_may_fork),
     };
     return CLIENT_MAIN("forks", tests);
 }

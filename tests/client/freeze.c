@@ -1,6 +1,9 @@
 /* freeze.c - the permanent generation: nothing in it is collected, what it refers to lives, and it can be undone. */
 #include "client.h"
 
+#include <pthread.h>
+#include <time.h>
+
 static void frozen_objects_are_left_alone(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -188,8 +191,46 @@ static void a_finalizer_freezes_or_is_told(void **state) {
     client_close(&c);
 }
 
+/* Freezing gives up the collection that another thread waits for, but not again and again. */
+static _Atomic bool has_collected;
+static void *collect_once(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return heap;
+    bool failed = wn_collect(m, 2, NULL);
+    atomic_store(&has_collected, true);
+    return wn_detach(m) || failed ? heap : NULL;
+}
+
+static void freezing_over_and_over_lets_others_collect(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, pair *, list, NULL);
+        for (size_t i = 0; i < client_scaled(200000); i++) wn_take(m, list, client_pair(m, (long)i, list, NULL));
+        atomic_store(&has_collected, false);
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, collect_once, c.heap), 0);
+        time_t begun = time(NULL);
+        bool in_time;
+        while ((in_time = time(NULL) - begun < 10) && !atomic_load(&has_collected)) {
+            assert_int_equal(wn_freeze(m), WN_OK);
+            assert_int_equal(wn_unfreeze(m), WN_OK);
+            for (int i = 0; i < 20000; i++) wn_poll(m);
+        }
+        void *failure;
+        wn_block_begin(m);
+        pthread_join(thread, &failure);
+        wn_block_end(m);
+        assert_null(failure);
+        assert_true(in_time);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(freezing_over_and_over_lets_others_collect),
         cmocka_unit_test(frozen_objects_are_left_alone),
         cmocka_unit_test(references_from_frozen_objects_are_roots),
         cmocka_unit_test(counting_goes_on_in_frozen_objects),

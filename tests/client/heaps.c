@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include <pthread.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- several heaps ----------------------------------------------------------------------------------------------- */
@@ -512,32 +513,114 @@ static void a_finalizer_that_waits_holds_up_no_other_collection(void **state) {
     client_close(&c);
 }
 
+/* ---- threads in two heaps ---------------------------------------------------------------------------------------- */
+
+enum { TURNS = 100 };
+typedef struct between {
+    wn_heap *heap[2];
+    unsigned first;   /* the one it works on, at first */
+    bool keeps_apart; /* blocks in the one it does not work on, and takes turns */
+    const char *failure;
+    pthread_t thread;
+} between;
+static pthread_barrier_t both_attached;
+
+static void *work_on_two_heaps(void *data) {
+    between *w = data;
+    wn_mutator *m[2];
+    if (wn_attach(w->heap[0], &m[0]) || wn_attach(w->heap[1], &m[1])) return w->failure = "attach", NULL;
+    wn_block_begin(m[0]);
+    wn_block_begin(m[1]);
+    pthread_barrier_wait(&both_attached);
+    wn_block_end(m[w->first]);
+    if (!w->keeps_apart) wn_block_end(m[!w->first]);
+    for (unsigned i = w->first; !w->keeps_apart || i < TURNS + w->first; i++) { /* else until they are stuck */
+        wn_mutator *at = m[w->keeps_apart ? i % 2 : w->first];
+        wn_release(at, wn_new(at, &pair_type));
+        CHECK(w, wn_collect(at, 2, NULL) == WN_OK);
+        if (!w->keeps_apart) continue;
+        wn_block_begin(at);
+        wn_block_end(m[(i + 1) % 2]);
+    }
+    wn_block_end(m[(TURNS + w->first + 1) % 2]);
+    CHECK(w, wn_detach(m[0]) == WN_OK);
+    CHECK(w, wn_detach(m[1]) == WN_OK);
+    return NULL;
+}
+
+static void work_between(const wn_options *o, bool keep_apart) {
+    between w[2] = {{.first = 0, .keeps_apart = keep_apart}, {.first = 1, .keeps_apart = keep_apart}};
+    for (int i = 0; i < 2; i++) assert_int_equal(wn_heap_new(o, &w[0].heap[i]), WN_OK);
+    memcpy(w[1].heap, w[0].heap, sizeof w[0].heap);
+    assert_int_equal(pthread_barrier_init(&both_attached, NULL, 2), 0);
+    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&w[i].thread, NULL, work_on_two_heaps, &w[i]), 0);
+    for (int i = 0; i < 2; i++) pthread_join(w[i].thread, NULL);
+    for (int i = 0; i < 2; i++)
+        if (w[i].failure) fail_msg("not so: %s", w[i].failure);
+    for (int i = 0; i < 2; i++) assert_int_equal(wn_heap_free(w[0].heap[i]), WN_OK);
+}
+
+static void two_threads_work_on_two_heaps_by_turns(void **state) {
+    (void)state;
+    work_between(NULL, true);
+}
+
+/* Each waits in the heap in which the other one runs: the library cannot help it, but says so. */
+static void threads_that_wait_for_each_other_in_two_heaps_are_named(void **state) {
+    (void)state;
+    if (client_sanitized() || client_stressed()) skip();
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], 2);
+        close(ends[0]);
+        close(ends[1]);
+        alarm(2);
+        wn_options o = wn_options_default();
+        o.check = true;
+        work_between(&o, false);
+        _exit(0);
+    }
+    assert_true(child > 0);
+    close(ends[1]);
+    char said[4000];
+    size_t n = 0;
+    for (ssize_t got; n < sizeof said - 1 && (got = read(ends[0], said + n, sizeof said - 1 - n)) > 0;)
+        n += (size_t)got;
+    said[n] = 0;
+    close(ends[0]);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!strstr(said, "waits in another heap")) fail_msg("status %#x: \"%s\"", status, said);
+}
+
 /* ---- single-threaded heaps --------------------------------------------------------------------------------------- */
 
 static void *attach_second(void *data) {
     worker *w = data;
     wn_mutator *m = NULL;
     wn_status s = wn_attach(w->heap, &m);
-    CHECK(w, s == WN_ERR_STATE);
-    CHECK(w, strlen(wn_error_message()) > 0);
+    /* It is an option of counting: the others ignore it. */
+    CHECK(w, s == (wn_heap_collector(w->heap) == WN_COLLECTOR_REFCOUNT ? WN_ERR_STATE : WN_OK));
+    CHECK(w, !s || strlen(wn_error_message()) > 0);
     if (!s) wn_detach(m);
     return NULL;
 }
 
-static void a_single_threaded_heap_refuses_a_second_thread(void **state) {
+static void counting_with_single_thread_refuses_a_second_thread(void **state) {
     (void)state;
     wn_options o = wn_options_default();
     o.single_thread = true;
     client c = client_open(&o);
     wn_mutator *m = c.m;
-    if (client_counts(&c)) {
-        worker w = {.heap = c.heap};
-        wn_block_begin(m);
-        assert_int_equal(pthread_create(&w.thread, NULL, attach_second, &w), 0);
-        pthread_join(w.thread, NULL);
-        wn_block_end(m);
-        if (w.failure) fail_msg("second thread: not so: %s", w.failure);
-    }
+    worker w = {.heap = c.heap};
+    wn_block_begin(m);
+    assert_int_equal(pthread_create(&w.thread, NULL, attach_second, &w), 0);
+    pthread_join(w.thread, NULL);
+    wn_block_end(m);
+    if (w.failure) fail_msg("second thread: not so: %s", w.failure);
     {
         wn_root(m, mortal *, p, client_relic(m, 1, NULL, NULL));
         for (int i = 0; i < 1000; i++) wn_retain(m, p);
@@ -562,7 +645,9 @@ int main(void) {
         cmocka_unit_test(what_threads_leave_behind_is_reclaimed),
         cmocka_unit_test(blocked_threads_hold_nobody_up),
         cmocka_unit_test(a_finalizer_that_waits_holds_up_no_other_collection),
-        cmocka_unit_test(a_single_threaded_heap_refuses_a_second_thread),
+        cmocka_unit_test(two_threads_work_on_two_heaps_by_turns),
+        cmocka_unit_test(threads_that_wait_for_each_other_in_two_heaps_are_named),
+        cmocka_unit_test(counting_with_single_thread_refuses_a_second_thread),
     };
     return CLIENT_MAIN("heaps", tests);
 }

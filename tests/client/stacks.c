@@ -4,10 +4,12 @@
  *
  * Counting needs no roots to keep an object, so there these tests check only that the option does no harm.
  */
+#define _GNU_SOURCE
 #include "client.h"
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
 
 static client open_conservative(void) {
     wn_options o = wn_options_default();
@@ -169,6 +171,32 @@ static void stacks_of_other_threads_are_roots(void **state) {
     client_close(&c);
 }
 
+/* On Linux the main thread's stack is looked up in /proc, which takes a descriptor. */
+static void a_stack_without_bounds_is_refused(void **state) {
+    (void)state;
+    client c = open_conservative();
+    assert_int_equal(wn_detach(c.m), WN_OK);
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    pthread_attr_t attr;
+    bool known = pthread_getattr_np(pthread_self(), &attr) == 0;
+    wn_status status = wn_attach(c.heap, &c.m);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (known) pthread_attr_destroy(&attr);
+    if (known || client_counts(&c)) {
+        assert_int_equal(status, WN_OK);
+    } else {
+        assert_int_equal(status, WN_ERR_IO);
+        assert_null(c.m);
+        assert_non_null(strstr(wn_error_message(), "conservative_stacks"));
+        assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(locals_are_roots),
@@ -176,6 +204,7 @@ int main(void) {
         cmocka_unit_test(pointers_into_objects_keep_them),
         cmocka_unit_test(what_nothing_refers_to_goes),
         cmocka_unit_test(stacks_of_other_threads_are_roots),
+        cmocka_unit_test(a_stack_without_bounds_is_refused),
     };
     return CLIENT_MAIN("stacks", tests);
 }

@@ -6,6 +6,9 @@
  */
 #include "client.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 static uint64_t collections(wn_heap *heap, int generation) {
     wn_stats s;
     wn_get_stats(heap, &s);
@@ -343,8 +346,45 @@ static void a_limit_leaves_room_for_a_major(void **state) {
     client_close(&c);
 }
 
+/* Two threads enable what was disabled once: one of them has nothing to undo. */
+static wn_heap *enabled_by_two;
+static _Atomic unsigned enabling, enabled;
+enum { ENABLED = 20000 };
+static void *enable_too(void *unused) {
+    (void)unused;
+    for (unsigned round = 1; round <= ENABLED; round++) {
+        for (unsigned turns = 0; atomic_load(&enabling) != round;)
+            if (++turns % 256 == 0) sched_yield();
+        wn_enable(enabled_by_two);
+        atomic_store(&enabled, round);
+    }
+    return NULL;
+}
+
+static void two_threads_may_enable_at_once(void **state) {
+    (void)state;
+    if (client_stressed()) skip();
+    client c = client_open(NULL);
+    enabled_by_two = c.heap;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, enable_too, NULL), 0);
+    unsigned stuck = 0;
+    for (unsigned round = 1; round <= ENABLED; round++) {
+        wn_disable(c.heap);
+        atomic_store(&enabling, round);
+        wn_enable(c.heap);
+        for (unsigned turns = 0; atomic_load(&enabled) != round;)
+            if (++turns % 256 == 0) sched_yield();
+        stuck += !wn_is_enabled(c.heap);
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(stuck, 0);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_threads_may_enable_at_once),
         cmocka_unit_test(a_limit_leaves_room_for_a_major),
         cmocka_unit_test(the_defaults_are_cpythons),
         cmocka_unit_test(counts_follow_tracked_objects),

@@ -47,9 +47,9 @@ static wn_status init(wn_heap *heap) {
 
 static void fini(wn_heap *heap) {
     wn_cc *cc = wn_cc_of(heap);
+    wn_cc_stop_finalizer(cc); /* first: it may be waiting for a cycle */
     wn_cc_stop_threads(cc);
     heap->helpers = NULL;
-    if (cc->finalizer_running) pthread_join(cc->finalizer, NULL);
     wn_cc_drop_waiting(cc);
     wn_vector_free(&cc->remembered);
     wn_vector_free(&cc->keys);
@@ -89,6 +89,8 @@ static wn_status attach(mutator *m) {
     m->state_of_collector = c;
     m->fast.mode = mode_of(cc);
     c->grey = cc->shading && !cc->barrier_is_up;
+    if (__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) /* those that were asked to run it may be gone */
+        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
     return WN_OK;
 }
 
@@ -105,6 +107,7 @@ static void detach(mutator *m) {
     for (size_t i = 0; i < m->callbacks.n; i++)
         if (m->callbacks.at[i]) wn_vector_push(&cc->due_callbacks, m->callbacks.at[i]);
     if (m->callbacks.n) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
+    cc->calling -= m->in_callbacks != 0; /* a thread that goes in the middle of one */
     pthread_mutex_unlock(&cc->lists);
     free(c);
     m->state_of_collector = NULL;
@@ -116,12 +119,15 @@ static void poll(mutator *m) {
     if (!c) return; /* a thread of the collector */
     wn_cc_ask ask = (wn_cc_ask)__atomic_load_n(&c->ask, __ATOMIC_ACQUIRE);
     if (ask != WN_CC_ASK_NOTHING) {
+        uint64_t start = wn_os_now();
         wn_cc_serve(m, ask);
         __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
+        wn_note_pause(m->heap, wn_os_now() - start);
         if (ask == WN_CC_ASK_FLUSH) wn_cc_catch_up(m);
     }
     wn_cc_pace(m);
-    if (WN_UNLIKELY(__atomic_load_n(&wn_cc_of(m->heap)->due, __ATOMIC_RELAXED)) && !m->heap->options.finalizer_thread)
+    wn_cc *cc = wn_cc_of(m->heap);
+    if (WN_UNLIKELY(__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) && !wn_cc_leave_to_finalizer(cc))
         wn_cc_run_due(m, 100000);
 }
 
@@ -136,10 +142,25 @@ static void finish_sweep(wn_cc *cc) {
     }
 }
 
+/* A cycle that has been given up once before goes first, if it is still wanted: those who wait for it would else wait
+ * as long as others freeze. The world goes on meanwhile. */
+static void let_cycle_end(mutator *me) {
+    wn_heap *heap = me->heap;
+    wn_cc *cc = wn_cc_of(heap);
+    pthread_mutex_lock(&heap->world);
+    bool wait = cc->given_up && cc->wanted > cc->finished && heap->stop_depth == 1 && !me->fast.nested;
+    pthread_mutex_unlock(&heap->world);
+    if (!wait) return;
+    wn_world_start(heap, me);
+    wn_cc_wait_for_cycle(me, false);
+    wn_world_stop(heap, me);
+}
+
 static wn_status freeze(mutator *me) {
     wn_heap *heap = me->heap;
     wn_cc *cc = wn_cc_of(heap);
     size_t n = 0;
+    let_cycle_end(me);
     wn_cc_abort(cc);
     finish_sweep(cc);
     for (mutator *m = heap->mutators; m; m = m->next) wn_drop_blocks(m);
@@ -164,6 +185,7 @@ static wn_status freeze(mutator *me) {
 static wn_status unfreeze(mutator *me) {
     wn_heap *heap = me->heap;
     wn_cc *cc = wn_cc_of(heap);
+    let_cycle_end(me);
     wn_cc_abort(cc);
     finish_sweep(cc);
     WN_EACH_BLOCK(&heap->space, c, b) {
@@ -207,16 +229,30 @@ static void repair_blocks(wn_cc *cc) {
                 if (m->block[k][i]) m->block[k][i]->owned = 1;
 }
 
+/* What it was handed and has not made objects of is free; callbacks that it has taken and not come to run are due. */
+static void orphaned(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    wn_cc_flush(m);
+    for (; m->callback_at < m->callbacks.n; m->callback_at++) /* before_fork has taken `lists` */
+        if (m->callbacks.at[m->callback_at]) wn_vector_push(&cc->due_callbacks, m->callbacks.at[m->callback_at]);
+    if (cc->due_callbacks.n) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
+}
+
 static void after_fork(wn_heap *heap, bool child) {
     wn_cc *cc = wn_cc_of(heap);
     pthread_mutex_unlock(&cc->lists);
     if (!child) return;
     init_locks(cc);
-    for (unsigned i = 0; i < cc->workers; i++) cc->worker[i].running = false;
-    cc->finalizer_running = false;
+    /* A listener may fork: then the conductor is the thread that is there. */
+    for (unsigned i = 0; i < cc->workers; i++)
+        cc->worker[i].running = cc->worker[i].running && pthread_equal(cc->worker[i].thread, pthread_self());
+    cc->finalizer_running = cc->finalizer_running && pthread_equal(cc->finalizer, pthread_self());
     cc->marking_together = false;
-    cc->finalizing = 0; /* what other threads were running is not run to its end here */
-    for (mutator *m = heap->mutators; m; m = m->next) cc->finalizing += wn_cc_of_mutator(m)->finalizing;
+    cc->finalizing = cc->calling = 0; /* what other threads were running is not run to its end here */
+    for (mutator *m = heap->mutators; m; m = m->next) {
+        cc->finalizing += wn_cc_of_mutator(m)->finalizing;
+        cc->calling += m->in_callbacks != 0;
+    }
     repair_blocks(cc);
     /* Segments that other threads held are gone with them; all of the markers' memory starts anew. */
     wn_mark_pool_drop(&cc->pool);
@@ -230,6 +266,9 @@ static void after_fork(wn_heap *heap, bool child) {
     cc->slice_count = 0;
     wn_cc_abort(cc);
     __atomic_store_n(&cc->aborted, false, __ATOMIC_RELAXED);
+    /* Who was about to run what is due may be gone. */
+    for (mutator *m = heap->mutators; m && __atomic_load_n(&cc->due, __ATOMIC_RELAXED); m = m->next)
+        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
     if (wn_cc_phase_of(cc) == WN_CC_SWEEPING) wn_cc_collect_unswept(cc);
     cc->wanted = cc->finished = cc->started;
 }
@@ -277,6 +316,7 @@ const wn_collector wn_collector_concurrent = {
     .fini = fini,
     .attach = attach,
     .detach = detach,
+    .is_own = wn_cc_is_finalizer,
     .allocate = wn_cc_allocate,
     .store = wn_cc_store,
     .poll = poll,
@@ -297,6 +337,7 @@ const wn_collector wn_collector_concurrent = {
     .is_live = is_live,
     .stats = stats,
     .before_fork = before_fork,
+    .orphaned = orphaned,
     .after_fork = after_fork,
     .trim = trim,
     .verify = wn_cc_verify,

@@ -18,8 +18,9 @@
  * While sweeping: a block is swept by whoever claims it from `unswept`; until then nobody allocates from it, and its
  * alloc bits still show the dead. Nothing of the object is read or written, except by release hooks.
  *
- * Locks, in the order they may be nested: heap->world, heap->weak.lock, `lock`, the pool's. `lists` is taken alone, or
- * with `lock` inside.
+ * Locks, in the order they may be nested, each with any of those after it: heap->world, `lists`, heap->roots_lock,
+ * heap->weak.lock, heap->stats_lock, then heap->space.lock and `lock`, and last the pool's and announced_lock, with
+ * nothing inside. heap->tell_lock is taken with none of them held, and listeners are called with it.
  */
 #ifndef WN_CONCURRENT_H
 #define WN_CONCURRENT_H
@@ -112,8 +113,9 @@ typedef struct wn_cc {
     bool quit;
     pthread_cond_t wake, done;
     uint64_t wanted, started, finished; /* cycles, counted from 1 */
+    bool given_up;                      /* the next one has been begun, and given up for a freeze */
     unsigned wanted_on;                 /* the processor of the thread that asked last */
-    size_t last_objects, last_bytes;    /* what the last finished one freed */
+    size_t total_objects, total_bytes;  /* what all finished ones have freed */
     unsigned processors;                /* of the machine */
     unsigned workers;                   /* marking threads, the conductor included */
     bool marking_together;              /* the other workers should look for work */
@@ -156,7 +158,9 @@ typedef struct wn_cc {
     uint64_t ran;            /* finalizers and batches of callbacks that have run; atomic */
     uint32_t due;            /* something is in them; atomic */
     uint32_t finalizing;     /* threads that run some of them at this moment; atomic */
+    uint32_t calling;        /* threads that run callbacks: no finalizer is begun meanwhile */
     bool finalizer_running;  /* the finalizer thread exists; under heap->world */
+    bool leaving;            /* it is to end; written under heap->world; atomic */
     pthread_t finalizer;
     pthread_cond_t finalizer_wake;
 
@@ -266,6 +270,8 @@ bool wn_cc_mark_dry(wn_cc *cc);
 /* Gives up the cycle under way if it has not come to sweeping. The world is stopped, or only this thread exists. */
 void wn_cc_abort(wn_cc *cc);
 void wn_cc_stop_threads(wn_cc *cc);
+/* False: the system has too many. */
+bool wn_cc_start_thread(pthread_t *thread, void *(*run)(void *), void *arg);
 void wn_cc_set_phase(wn_cc *cc, wn_cc_phase phase);
 
 /* ---- sweep.c ---- */
@@ -289,6 +295,17 @@ bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w);
 void wn_cc_make_finals_due(wn_cc *cc);
 /* Runs callbacks and finalizers that are due, until about `budget_ns` have passed; true: some were run. */
 bool wn_cc_run_due(mutator *m, uint64_t budget_ns);
+/* With something due: wakes the finalizer thread, or asks every thread to a safepoint. */
+void wn_cc_wake_somebody(wn_cc *cc);
+/* The latter; with heap->world, or with the world stopped. */
+void wn_cc_ask_threads_to_run_due(wn_cc *cc);
+/* Whether a thread of its own runs what is due; started or woken if need be. False: not wanted, or there can be none.
+ */
+bool wn_cc_leave_to_finalizer(wn_cc *cc);
+/* Whether a mutator is that of the finalizer thread; with heap->world. */
+bool wn_cc_is_finalizer(const mutator *m);
+/* Ends that thread when it has run what it is in the middle of. */
+void wn_cc_stop_finalizer(wn_cc *cc);
 void wn_cc_note_finalizable(mutator *m, void *object);
 
 /* ---- pacer.c ---- */

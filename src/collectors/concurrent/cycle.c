@@ -26,12 +26,7 @@ bool wn_cc_pause(wn_cc *cc, wn_cc_worker *w) {
 
 static wn_cc_worker *conductor_of(wn_cc *cc) { return &cc->worker[0]; }
 
-static bool mark_meanwhile(wn_cc *cc) {
-    uint64_t start = wn_os_thread_cpu();
-    bool more = wn_cc_mark_unit(cc, conductor_of(cc));
-    cc->now.cpu_ns += wn_os_thread_cpu() - start;
-    return more;
-}
+static bool mark_meanwhile(wn_cc *cc) { return wn_cc_mark_unit(cc, conductor_of(cc)); }
 
 /* ---- marking ----------------------------------------------------------------------------------------------------- */
 
@@ -160,14 +155,15 @@ static void end_sweep(wn_cc *cc) {
     pthread_mutex_unlock(&cc->heap->world);
 }
 
-static void tell(wn_cc *cc, wn_event_kind kind) {
+/* `before`: how far it has come. One that was given up has freed nothing. */
+static void tell(wn_cc *cc, wn_event_kind kind, wn_phase before) {
     wn_event event = {.kind = kind, .generation = 2};
     if (kind == WN_EVENT_COLLECT_STOP) {
         event.result = (wn_collect_result){.collected = cc->now.freed_objects,
                                            .freed_bytes = cc->now.freed_bytes,
                                            .duration_ns = cc->now.end - cc->now.start};
         event.after = WN_PHASE_IDLE;
-        event.before = WN_PHASE_SWEEPING;
+        event.before = before;
         event.bytes_before = cc->now.used_at_close;
         event.bytes_after = cc->now.live;
     } else {
@@ -186,14 +182,10 @@ static bool gave_up(wn_cc *cc) {
     return true;
 }
 
-static bool cycle(wn_cc *cc) {
+/* False: given up. */
+static bool mark_and_sweep(wn_cc *cc) {
     wn_heap *heap = cc->heap;
     wn_cc_worker *w = conductor_of(cc);
-    memset(&cc->now, 0, sizeof cc->now);
-    cc->now.start = wn_os_now();
-    uint64_t cpu = wn_os_thread_cpu();
-    wn_cc_pace_start(cc);
-    tell(cc, WN_EVENT_COLLECT_START);
     wn_cc_clear_marks(cc);
     pthread_mutex_lock(&heap->world);
     pthread_mutex_lock(&heap->weak.lock);
@@ -223,10 +215,35 @@ static bool cycle(wn_cc *cc) {
     sweep_all(cc);
     cc->now.freed_objects = __atomic_load_n(&cc->freed_objects, __ATOMIC_RELAXED);
     cc->now.freed_bytes = __atomic_load_n(&cc->freed_bytes, __ATOMIC_RELAXED);
-    cc->now.cpu_ns = wn_os_thread_cpu() - cpu;
+    return true;
+}
+
+/* What has been spent on a cycle, whether it came to its end or not. */
+static void count_time(wn_cc *cc, uint64_t cpu_before) {
+    cc->now.cpu_ns = wn_os_thread_cpu() - cpu_before;
     cc->now.assist_ns = __atomic_exchange_n(&cc->assist_ns, 0, __ATOMIC_RELAXED);
     for (unsigned i = 1; i < cc->workers; i++)
         cc->now.cpu_ns += __atomic_exchange_n(&cc->worker[i].cpu_ns, 0, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&cc->heap->stats_lock);
+    cc->heap->stats.gc_cpu_ns += cc->now.cpu_ns;
+    pthread_mutex_unlock(&cc->heap->stats_lock);
+}
+
+static bool cycle(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    memset(&cc->now, 0, sizeof cc->now);
+    cc->now.start = wn_os_now();
+    uint64_t cpu = wn_os_thread_cpu();
+    wn_cc_pace_start(cc);
+    tell(cc, WN_EVENT_COLLECT_START, WN_PHASE_IDLE);
+    bool done = mark_and_sweep(cc);
+    count_time(cc, cpu);
+    if (!done) {
+        cc->now.used_at_close = cc->now.live = wn_cc_used(cc);
+        cc->now.end = wn_os_now();
+        tell(cc, WN_EVENT_COLLECT_STOP, WN_PHASE_MARKING);
+        return false;
+    }
     wn_cc_pace_end(cc);
     cc->now.end = wn_os_now();
     end_sweep(cc);
@@ -235,10 +252,9 @@ static bool cycle(wn_cc *cc) {
     heap->stats.majors++;
     heap->stats.generation[2].collections++;
     heap->stats.generation[2].collected += cc->now.freed_objects;
-    heap->stats.gc_cpu_ns += cc->now.cpu_ns;
     pthread_mutex_unlock(&heap->stats_lock);
     wn_cc_mesh_later(cc);
-    tell(cc, WN_EVENT_COLLECT_STOP);
+    tell(cc, WN_EVENT_COLLECT_STOP, WN_PHASE_SWEEPING);
     if (heap->options.trace) wn_cc_trace(cc);
     return true;
 }
@@ -262,6 +278,7 @@ void wn_cc_abort(wn_cc *cc) {
     cc->examined.n = cc->examined_next = 0;
     pthread_mutex_unlock(&cc->lists);
     wn_cc_make_finals_due(cc);
+    wn_cc_ask_threads_to_run_due(cc); /* a safepoint leaves it to the finalizer thread if there is one */
     __atomic_store_n(&cc->aborted, true, __ATOMIC_RELEASE);
     wn_os_lock_brief(&cc->lock);
     wn_cc_set_phase(cc, WN_CC_IDLE);
@@ -291,6 +308,29 @@ static bool leaves_a_processor(const wn_cc *cc) {
     return running < cc->processors;
 }
 
+/* Until there is a cycle to run: lays blocks together and gives memory back, a little at a time, or sleeps. With
+ * heap->world. */
+static void wait_for_work(wn_cc *cc) {
+    wn_heap *heap = cc->heap;
+    wn_cc_worker *w = conductor_of(cc);
+    while (!cc->quit) {
+        bool mesh = wn_cc_wants_to_mesh(cc, has_work(cc)); /* for a while even so */
+        if (has_work(cc) && !mesh) return;
+        if (mesh || wn_cc_wants_to_scavenge(cc)) {
+            pthread_mutex_unlock(&heap->world);
+            wn_helper_begin(&w->me);
+            mesh ? wn_cc_mesh(cc) : wn_cc_scavenge(cc);
+            wn_helper_end(&w->me);
+            pthread_mutex_lock(&heap->world);
+            if (!cc->quit && !has_work(cc) && !mesh) wait_a_while(cc);
+        } else if (cc->mesh_due) {
+            wait_a_while(cc);
+        } else {
+            pthread_cond_wait(&cc->wake, &heap->world);
+        }
+    }
+}
+
 static void *conduct(void *arg) {
     wn_cc *cc = arg;
     wn_heap *heap = cc->heap;
@@ -298,20 +338,7 @@ static void *conduct(void *arg) {
     begin_thread("winnow");
     for (;;) {
         pthread_mutex_lock(&heap->world);
-        for (bool mesh; (mesh = wn_cc_wants_to_mesh(cc, has_work(cc)), !cc->quit && (mesh || !has_work(cc)));) {
-            if (mesh || wn_cc_wants_to_scavenge(cc)) {
-                pthread_mutex_unlock(&heap->world);
-                wn_helper_begin(&w->me);
-                mesh ? wn_cc_mesh(cc) : wn_cc_scavenge(cc);
-                wn_helper_end(&w->me);
-                pthread_mutex_lock(&heap->world);
-                if (!cc->quit && !has_work(cc) && !mesh) wait_a_while(cc);
-            } else if (cc->mesh_due) {
-                wait_a_while(cc);
-            } else {
-                pthread_cond_wait(&cc->wake, &heap->world);
-            }
-        }
+        wait_for_work(cc);
         bool quit = cc->quit;
         bool fresh = cc->started < cc->wanted, alone = fresh && leaves_a_processor(cc);
         unsigned wanted_on = cc->wanted_on;
@@ -331,13 +358,15 @@ static void *conduct(void *arg) {
         if (!done && __atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
             /* Nothing was freed: those who wait will find out. Who waits for the next one has that tried, too. */
             cc->finished = cc->started;
-            cc->last_objects = cc->last_bytes = 0;
+            cc->given_up = false;
         } else if (!done) {
             cc->started--; /* given up for a freeze: once more, if it is still wanted */
+            cc->given_up = true;
         } else if (fresh) {
             cc->finished = cc->started;
-            cc->last_objects = cc->now.freed_objects;
-            cc->last_bytes = cc->now.freed_bytes;
+            cc->given_up = false;
+            cc->total_objects += cc->now.freed_objects;
+            cc->total_bytes += cc->now.freed_bytes;
         }
         pthread_cond_broadcast(&cc->done);
         pthread_mutex_unlock(&heap->world);
@@ -368,18 +397,23 @@ static void *work(void *arg) {
     }
 }
 
-static bool start_thread(wn_cc *cc, unsigned i) {
+bool wn_cc_start_thread(pthread_t *thread, void *(*run)(void *), void *arg) {
+    /* Signals are for the program's own threads. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    bool started = pthread_create(thread, NULL, run, arg) == 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return started;
+}
+
+static bool start_worker(wn_cc *cc, unsigned i) {
     wn_cc_worker *w = &cc->worker[i];
     if (w->running) return true;
     w->cc = cc;
     w->me.heap = cc->heap;
     w->me.state = MUTATOR_STILL;
-    /* Signals are for the program's own threads. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    w->running = pthread_create(&w->thread, NULL, i ? work : conduct, i ? (void *)w : (void *)cc) == 0;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    w->running = wn_cc_start_thread(&w->thread, i ? work : conduct, i ? (void *)w : (void *)cc);
     if (!w->running) return false;
     w->me.next = cc->heap->helpers;
     cc->heap->helpers = &w->me;
@@ -390,7 +424,7 @@ void wn_cc_want(wn_cc *cc, uint64_t cycle) {
     if (cc->wanted < cycle) cc->wanted = cycle;
     cc->wanted_on = wn_os_processor();
     for (unsigned i = 0; i < cc->workers; i++)
-        if (!start_thread(cc, i)) break;
+        if (!start_worker(cc, i)) break;
     pthread_cond_broadcast(&cc->wake);
 }
 
@@ -398,7 +432,6 @@ void wn_cc_stop_threads(wn_cc *cc) {
     pthread_mutex_lock(&cc->heap->world);
     __atomic_store_n(&cc->quit, true, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&cc->wake);
-    pthread_cond_broadcast(&cc->finalizer_wake);
     pthread_mutex_unlock(&cc->heap->world);
     for (unsigned i = 0; i < cc->workers; i++)
         if (cc->worker[i].running) pthread_join(cc->worker[i].thread, NULL);
@@ -408,6 +441,7 @@ void wn_cc_stop_threads(wn_cc *cc) {
 
 bool wn_cc_wait_for_cycle(mutator *m, bool fresh) {
     wn_cc *cc = wn_cc_of(m->heap);
+    uint64_t start = wn_os_now();
     wn_world_spill(m);
     pthread_mutex_lock(&m->heap->world);
     uint64_t cycle = fresh || cc->started == cc->finished ? cc->started + 1 : cc->started;
@@ -416,13 +450,16 @@ bool wn_cc_wait_for_cycle(mutator *m, bool fresh) {
     if (possible) {
         m->state = MUTATOR_STILL;
         pthread_cond_broadcast(&m->heap->world_changed);
+        wn_wait_in(m->heap, true);
         while (cc->finished < cycle) pthread_cond_wait(&cc->done, &m->heap->world);
         while (m->heap->stopped && m->heap->stopper != m) pthread_cond_wait(&m->heap->world_changed, &m->heap->world);
+        wn_wait_in(m->heap, false);
         m->state = MUTATOR_RUNNING;
     } else {
         cc->wanted = cc->started;
     }
     pthread_mutex_unlock(&m->heap->world);
+    if (possible) wn_note_wait(m->heap, wn_os_now() - start);
     return possible;
 }
 
@@ -432,10 +469,11 @@ static void run_all_due(mutator *m) {
     wn_cc *cc = wn_cc_of(m->heap);
     wn_cc_run_due(m, ~(uint64_t)0);
     if (wn_cc_of_mutator(m)->finalizing || m->in_callbacks) return;
-    while (__atomic_load_n(&cc->finalizing, __ATOMIC_ACQUIRE)) {
-        wn_stand_aside(m);
-        wn_cc_run_due(m, ~(uint64_t)0);
-    }
+    /* Another may end with some left, finalizers that waited for its callbacks among them. */
+    for (bool others;
+         (others = __atomic_load_n(&cc->finalizing, __ATOMIC_ACQUIRE)) || __atomic_load_n(&cc->due, __ATOMIC_RELAXED);
+         wn_cc_run_due(m, ~(uint64_t)0))
+        if (others) wn_stand_aside(m);
 }
 
 wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
@@ -449,6 +487,7 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
      * collection that finds one under way runs two. */
     pthread_mutex_lock(&m->heap->world);
     bool under_way = cc->started != cc->finished;
+    size_t objects = cc->total_objects, bytes = cc->total_bytes;
     pthread_mutex_unlock(&m->heap->world);
     if (under_way && generation == 2 && !wn_cc_wait_for_cycle(m, true))
         return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
@@ -457,13 +496,13 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
     for (int i = 0; i < 8; i++) {
         if (!wn_cc_wait_for_cycle(m, true))
             return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
-        pthread_mutex_lock(&m->heap->world);
-        result->collected += cc->last_objects;
-        result->freed_bytes += cc->last_bytes;
+        pthread_mutex_lock(&m->heap->world); /* of all that ended meanwhile, the one under way among them */
+        result->collected = cc->total_objects - objects;
+        result->freed_bytes = cc->total_bytes - bytes;
         pthread_mutex_unlock(&m->heap->world);
         uint64_t ran = __atomic_load_n(&cc->ran, __ATOMIC_RELAXED);
         wn_poll(&m->fast); /* which may run some as well */
-        if (!m->heap->options.finalizer_thread) run_all_due(m);
+        if (!wn_cc_leave_to_finalizer(cc)) run_all_due(m);
         if (__atomic_load_n(&cc->ran, __ATOMIC_RELAXED) == ran || generation < 2) break;
     }
     result->duration_ns = wn_os_now() - start;

@@ -39,8 +39,6 @@ static void prune(wn_heap *heap, wn_weak_entry *e) {
         }
 }
 
-static void wake_somebody(wn_cc *cc);
-
 typedef struct clearing {
     wn_cc_worker *w;
 } clearing;
@@ -130,7 +128,7 @@ bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w) {
     finals = cc->finalizable.n;
     pthread_mutex_unlock(&cc->lists);
     if (finals && !find_finals(cc, w)) return false;
-    wake_somebody(cc);
+    wn_cc_wake_somebody(cc);
     return true;
 }
 
@@ -143,11 +141,14 @@ void wn_cc_note_finalizable(mutator *m, void *object) {
     pthread_mutex_unlock(&cc->lists);
 }
 
-/* The next object to finalize, or NULL. It moves from a table to a stack, so it is shaded on the way. */
-static void *next_final(wn_cc *cc) {
+/* The next object to finalize, or NULL: none is due, or callbacks come first, those of the same deaths among them, that
+ * are due (`callbacks`) or that another thread is running. It moves from a table to a stack, so it is shaded on the
+ * way. */
+static void *next_final(wn_cc *cc, bool *callbacks) {
     void *o = NULL;
     pthread_mutex_lock(&cc->lists);
-    if (cc->due_finals_next < cc->due_finals.n) {
+    *callbacks = cc->due_callbacks.n;
+    if (!*callbacks && !cc->calling && cc->due_finals_next < cc->due_finals.n) {
         o = cc->due_finals.at[cc->due_finals_next];
         cc->due_finals.at[cc->due_finals_next++] = NULL;
         if (cc->due_finals_next == cc->due_finals.n) cc->due_finals.n = cc->due_finals_next = 0;
@@ -166,9 +167,34 @@ static bool take_callbacks(wn_cc *cc, mutator *m) {
         wn_vector_push(&m->callbacks, cc->due_callbacks.at[i]);
     }
     cc->due_callbacks.n = 0;
+    cc->calling += n > 0;
     __atomic_store_n(&cc->due, cc->due_finals.n != 0, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&cc->lists);
     return n;
+}
+
+/* True: there were some. */
+static bool call_back(wn_cc *cc, mutator *m) {
+    if (!take_callbacks(cc, m)) return false;
+    wn_run_callbacks(m);
+    pthread_mutex_lock(&cc->lists);
+    cc->calling--;
+    pthread_mutex_unlock(&cc->lists);
+    return true;
+}
+
+/* Whether something is due that this thread could run: finalizers wait for callbacks of another's. */
+static bool may_go_on(wn_cc *cc) {
+    pthread_mutex_lock(&cc->lists);
+    bool may = cc->due_callbacks.n || (cc->due_finals.n && !cc->calling);
+    pthread_mutex_unlock(&cc->lists);
+    return may;
+}
+
+/* The heap is not freed before the finalizer thread has ended: it begins nothing more then. */
+static bool has_time(const wn_cc *cc, uint64_t start, uint64_t budget_ns) {
+    if (__atomic_load_n(&cc->leaving, __ATOMIC_RELAXED)) return false;
+    return budget_ns == ~(uint64_t)0 || wn_os_now() - start < budget_ns;
 }
 
 bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
@@ -176,21 +202,24 @@ bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
     wn_cc_mutator *c = wn_cc_of_mutator(m);
     if (!__atomic_load_n(&cc->due, __ATOMIC_RELAXED) || c->finalizing || m->in_callbacks || m->fast.nested)
         return false;
-    uint64_t start = wn_os_now();
+    uint64_t start = wn_os_now(), ran = 0;
     __atomic_fetch_add(&cc->finalizing, 1, __ATOMIC_RELAXED); /* before anything leaves the lists */
     c->finalizing = true;
-    uint64_t ran = take_callbacks(cc, m);
-    wn_run_callbacks(m);
-    for (void *o; (budget_ns == ~(uint64_t)0 || wn_os_now() - start < budget_ns) && (o = next_final(cc));) {
-        wn_root(&m->fast, void *, kept, o);
-        wn_type_of(kept)->finalize(&m->fast, kept);
-        ran++;
+    for (bool callbacks = true; callbacks && has_time(cc, start, budget_ns);) {
+        ran += call_back(cc, m);
+        for (void *o; has_time(cc, start, budget_ns) && (o = next_final(cc, &callbacks));) {
+            wn_root(&m->fast, void *, kept, o);
+            wn_type_of(kept)->finalize(&m->fast, kept);
+            ran++;
+        }
     }
     c->finalizing = false;
     if (ran) wn_cc_pace_down(cc);
     __atomic_fetch_add(&cc->ran, ran, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&cc->finalizing, 1, __ATOMIC_RELEASE);
-    if (__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+    /* Whoever runs the callbacks that finalizers wait for goes on with those himself. */
+    if (__atomic_load_n(&cc->due, __ATOMIC_RELAXED) && may_go_on(cc))
+        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
     return ran;
 }
 
@@ -201,31 +230,65 @@ static void *run_finalizers(void *arg) {
     wn_heap *heap = cc->heap;
     for (;;) {
         pthread_mutex_lock(&heap->world);
-        while (!cc->quit && !__atomic_load_n(&cc->due, __ATOMIC_RELAXED))
+        while (!cc->leaving && !__atomic_load_n(&cc->due, __ATOMIC_RELAXED))
             pthread_cond_wait(&cc->finalizer_wake, &heap->world);
-        bool quit = cc->quit;
+        bool leaving = cc->leaving;
         pthread_mutex_unlock(&heap->world);
+        if (leaving) return NULL;
         wn_mutator *m;
-        if (quit || wn_attach(heap, &m)) return NULL;
-        wn_cc_run_due(wn_mutator_of(m), ~(uint64_t)0);
-        wn_detach(m);
+        bool ran = false;
+        if (!wn_attach(heap, &m)) {
+            ran = wn_cc_run_due(wn_mutator_of(m), ~(uint64_t)0);
+            wn_detach(m);
+        }
+        /* There was no memory to attach, which may be temporary, or another thread runs the callbacks. */
+        if (!ran) wn_os_nap(1000000);
     }
 }
 
-/* With something due: the finalizer thread is woken, or every thread is asked to a safepoint. */
-static void wake_somebody(wn_cc *cc) {
+bool wn_cc_leave_to_finalizer(wn_cc *cc) {
     wn_heap *heap = cc->heap;
+    if (!heap->options.finalizer_thread) return false;
+    pthread_mutex_lock(&heap->world);
+    if (!cc->finalizer_running && !cc->leaving)
+        cc->finalizer_running = wn_cc_start_thread(&cc->finalizer, run_finalizers, cc);
+    bool running = cc->finalizer_running;
+    if (running) pthread_cond_broadcast(&cc->finalizer_wake);
+    pthread_mutex_unlock(&heap->world);
+    return running;
+}
+
+bool wn_cc_is_finalizer(const mutator *m) {
+    const wn_cc *cc = wn_cc_of(m->heap);
+    return cc->finalizer_running && pthread_equal(m->thread, cc->finalizer);
+}
+
+void wn_cc_stop_finalizer(wn_cc *cc) {
+    pthread_mutex_lock(&cc->heap->world);
+    __atomic_store_n(&cc->leaving, true, __ATOMIC_RELAXED);
+    bool running = cc->finalizer_running;
+    pthread_cond_broadcast(&cc->finalizer_wake);
+    pthread_mutex_unlock(&cc->heap->world);
+    if (running) pthread_join(cc->finalizer, NULL);
+}
+
+/* Whether there is some is said to those who attach later, too. */
+static bool note_due(wn_cc *cc) {
     pthread_mutex_lock(&cc->lists);
     bool due = cc->due_finals.n || cc->due_callbacks.n;
     __atomic_store_n(&cc->due, due, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&cc->lists);
-    if (!due) return;
-    pthread_mutex_lock(&heap->world);
-    if (heap->options.finalizer_thread && !cc->finalizer_running && !cc->quit)
-        cc->finalizer_running = pthread_create(&cc->finalizer, NULL, run_finalizers, cc) == 0;
-    if (heap->options.finalizer_thread && cc->finalizer_running)
-        pthread_cond_broadcast(&cc->finalizer_wake);
-    else
-        for (mutator *m = heap->mutators; m; m = m->next) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&heap->world);
+    return due;
+}
+
+void wn_cc_ask_threads_to_run_due(wn_cc *cc) {
+    if (!note_due(cc)) return;
+    for (mutator *m = cc->heap->mutators; m; m = m->next) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+}
+
+void wn_cc_wake_somebody(wn_cc *cc) {
+    if (!note_due(cc) || wn_cc_leave_to_finalizer(cc)) return;
+    pthread_mutex_lock(&cc->heap->world);
+    wn_cc_ask_threads_to_run_due(cc);
+    pthread_mutex_unlock(&cc->heap->world);
 }

@@ -60,7 +60,6 @@ static void scan_thread(mutator *m) {
 
 void wn_cc_serve(mutator *m, wn_cc_ask ask) {
     wn_cc_mutator *c = wn_cc_of_mutator(m);
-    uint64_t start = wn_os_now();
     switch (ask) {
     case WN_CC_ASK_BARRIER: /* H1 */
         m->fast.mode |= WN_MODE_SHADE_;
@@ -73,9 +72,8 @@ void wn_cc_serve(mutator *m, wn_cc_ask ask) {
         if (c->buffer) c->buffer->used = 0; /* what it shaded since the end of marking means nothing */
         wn_drop_blocks(m);
         break;
-    case WN_CC_ASK_NOTHING: return;
+    case WN_CC_ASK_NOTHING: break;
     }
-    wn_note_pause(m->heap, wn_os_now() - start);
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
@@ -150,6 +148,6 @@ bool wn_cc_scan_stopped(wn_cc *cc) {
     pthread_mutex_unlock(&heap->roots_lock);
     uint64_t stop = wn_os_now() - start;
     wn_world_start(heap, &w->me);
-    wn_note_pause(heap, stop);
+    wn_note_wait(heap, stop);
     return go_on && wn_cc_pause(cc, w);
 }

@@ -6,8 +6,9 @@
  * the goal. While it marks, each thread that takes another run of slots looks whether marking is as far as allocation:
  * the work done should be at least the same part of the work expected as the bytes allocated since the start are of the
  * room up to the goal. If it is behind, the thread helps, for WN_CC_ASSIST_NS at most: assists come often and are short
- * rather than rare and long, and when they do not suffice the heap overshoots rather than the program stalls. The one
- * exception is the hard limit, where a thread waits for the end of the cycle instead of failing.
+ * rather than rare and long, and when they do not suffice the heap overshoots rather than the program stalls. A thread
+ * waits for the end of the cycle only far above the goal, above it where what objects hold outside the heap has grown
+ * much since the last cycle began, which no assist makes up for, and at the hard limit, instead of failing.
  *
  * Near the limit the goal is what the limit leaves. It never comes closer to what is alive than an eighth of it, so
  * that a heap that hardly fits does not collect without end: it is allowed to run into the limit instead, which after a

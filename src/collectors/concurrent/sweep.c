@@ -277,7 +277,7 @@ static bool lay_chosen(wn_cc *cc) {
             if (rest < MESH_LONG_REST_NS) rest *= 2;
         }
         /* One of several threads may have stood still while the others were waited for. */
-        if (running) wn_note_pause(heap, end - (running > 1 ? asked : start));
+        if (running) wn_note_wait(heap, end - (running > 1 ? asked : start));
         if (running || !stopped) wn_os_nap(rest);
     }
     return true;

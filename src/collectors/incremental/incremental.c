@@ -164,14 +164,33 @@ static void minor(mutator *m, wn_collect_result *result, bool major) {
 
 /* ---- finalizers and callbacks ------------------------------------------------------------------------------------ */
 
-/* Runs what is due at this safepoint: weak reference callbacks, then finalizers until the deadline. Returns how many
- * ran. */
-static size_t run_due(mutator *m, uint64_t deadline) {
+static void call_back(mutator *m) {
+    wn_run_callbacks(m);
+    if (!m->in_callbacks && own_of(m)->calls) __atomic_store_n(&own_of(m)->calls, false, __ATOMIC_RELAXED);
+}
+
+/* Whether another thread has callbacks to run that come before the finalizers that are due. Not one that came to block
+ * before it could, which may last; and within a callback nobody waits, or two threads could wait for each other. */
+static bool others_call(const mutator *me) {
+    bool some = false;
+    if (me->in_callbacks) return false;
+    pthread_mutex_lock(&me->heap->world);
+    for (mutator *m = me->heap->mutators; m && !some; m = m->next)
+        some = m != me && __atomic_load_n(&own_of(m)->calls, __ATOMIC_RELAXED) &&
+               (m->state == MUTATOR_RUNNING || m->in_callbacks);
+    pthread_mutex_unlock(&me->heap->world);
+    return some;
+}
+
+/* Runs weak reference callbacks, then finalizers until the deadline. Within a callback, where those that come first
+ * have not all run, finalizers run all the same: for a client that asks there for a collection. Returns how many ran.
+ */
+static size_t run_due_now(mutator *m, uint64_t deadline) {
     incremental *inc = inc_of(m->heap);
     size_t n = m->callbacks.n - m->callback_at;
     mutator *nobody = NULL;
-    wn_run_callbacks(m);
-    if (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) != FINALIZING ||
+    call_back(m);
+    if (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) != FINALIZING || others_call(m) ||
         !__atomic_compare_exchange_n(&inc->finalizer, &nobody, m, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
         return n;
     m->fast.nested++;
@@ -190,6 +209,9 @@ static size_t run_due(mutator *m, uint64_t deadline) {
     __atomic_store_n(&inc->finalizer, NULL, __ATOMIC_RELEASE);
     return n;
 }
+
+/* What is due at a safepoint. */
+static size_t run_due(mutator *m, uint64_t deadline) { return m->in_callbacks ? 0 : run_due_now(m, deadline); }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
@@ -221,7 +243,7 @@ static size_t external_growth(incremental *inc) {
 static void pace(mutator *m, size_t bytes) {
     incremental *inc = inc_of(m->heap);
     if (m->fast.nested) return;
-    if (wn_callbacks_are_due(m)) wn_run_callbacks(m);
+    if (wn_callbacks_are_due(m)) call_back(m);
     if (WN_LIKELY(!goes_on(inc))) {
         if (WN_LIKELY(wn_inc_major_used(inc) < inc->threshold) || !wn_may_collect(m)) return;
         wn_world_stop(m->heap, m);
@@ -244,6 +266,7 @@ static void pace(mutator *m, size_t bytes) {
             minor(m, NULL, wn_may_collect(m));
         }
     }
+    if (wn_callbacks_are_due(m)) call_back(m); /* others wait for it to run finalizers */
     tell_majors(m);
 }
 
@@ -251,11 +274,11 @@ static void pace(mutator *m, size_t bytes) {
  * is done, because a full collection has promised to have run them all. True: there were some. */
 static bool end_finalizing(mutator *m) {
     incremental *inc = inc_of(m->heap);
-    bool any = run_due(m, UINT64_MAX);
+    bool any = run_due_now(m, UINT64_MAX);
     while (__atomic_load_n(&inc->phase, __ATOMIC_RELAXED) == FINALIZING) {
         any = true;
-        if (__atomic_load_n(&inc->finalizer, __ATOMIC_RELAXED)) wn_stand_aside(m);
-        run_due(m, UINT64_MAX);
+        if (__atomic_load_n(&inc->finalizer, __ATOMIC_RELAXED) || others_call(m)) wn_stand_aside(m);
+        run_due_now(m, UINT64_MAX);
     }
     return any;
 }
@@ -342,8 +365,8 @@ static void client_step(mutator *m, uint64_t deadline, size_t owed) {
     if (inc->phase == FINALIZING) {
         /* The thread that runs them may wait for this one to stand still. */
         wn_poll(&m->fast);
-        run_due(m, deadline);
-        if (__atomic_load_n(&inc->finalizer, __ATOMIC_RELAXED)) wn_stand_aside(m);
+        run_due_now(m, deadline);
+        if (__atomic_load_n(&inc->finalizer, __ATOMIC_RELAXED) || others_call(m)) wn_stand_aside(m);
         return;
     }
     if (inc->phase == IDLE) {
@@ -377,7 +400,7 @@ static wn_status collect_step(mutator *m, uint64_t budget, wn_step_result *resul
     result->major_is_done = inc->phase == IDLE;
     result->freed_objects = inc->freed_objects - objects;
     result->freed_bytes = inc->freed_bytes - bytes;
-    wn_run_callbacks(m);
+    call_back(m);
     tell_majors(m);
     result->duration_ns = wn_os_now() - since;
     return WN_OK;
@@ -625,10 +648,6 @@ static void stats(wn_heap *heap, wn_stats *s) {
     if (s->live_bytes_max < s->live_bytes) s->live_bytes_max = s->live_bytes;
     pthread_mutex_unlock(&inc->lock);
     pthread_mutex_unlock(&inc->counts_lock);
-    pthread_mutex_lock(&heap->world);
-    for (const mutator *m = heap->mutators; m; m = m->next)
-        s->barrier_slow += __atomic_load_n(&m->barrier_slow, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&heap->world);
 }
 
 /* ---- a heap's and a thread's beginning and end ------------------------------------------------------------------- */

@@ -73,6 +73,7 @@ typedef struct own {
      * is part of. */
     wn_vector remembered;
     size_t taken; /* bytes of runs not yet paid for */
+    bool calls;   /* callbacks are due, or run, that come before the finalizers of the same deaths; atomic */
 } own;
 
 static inline own *own_of(mutator *m) { return m->state_of_collector; }

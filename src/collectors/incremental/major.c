@@ -445,6 +445,7 @@ void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all
                     (stack_at){inc->finalizable.top, inc->finalizable.top ? inc->finalizable.top->n : 0};
                 inc->phase = RESURRECTING;
             }
+            if (wn_callbacks_are_due(m)) __atomic_store_n(&own_of(m)->calls, true, __ATOMIC_RELAXED);
             paid = FEW * OBJECT_BYTES;
             break;
         case RESURRECTING: {

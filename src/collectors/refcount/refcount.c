@@ -36,6 +36,10 @@ static void set_mode(wn_heap *heap, mutator *coming, unsigned threads) {
 }
 
 static wn_status attach(mutator *m) {
+    if (m->heap->options.single_thread && m->heap->mutator_count)
+        return wn_fail(WN_ERR_STATE,
+                       "the heap was made with single_thread=on and another thread is attached: detach it, or make the "
+                       "heap without that option");
     m->state_of_collector = calloc(1, sizeof(wn_rc_mutator));
     if (!m->state_of_collector || !wn_rc_young_init(m)) {
         free(m->state_of_collector);
