@@ -178,7 +178,9 @@ typedef struct wn_cc {
     double ns_per_work, bytes_per_ns, ns_beside; /* marking; allocation; what a cycle takes besides marking */
     uint64_t last_end;
     size_t last_allocated;
-    uint64_t futile_at; /* allocated bytes when a full cycle last failed to make room; 0: none did */
+    uint64_t futile_at;    /* allocated bytes + 1 when a full cycle last failed to make room; 0: none did; atomic */
+    uint64_t futile_until; /* so long requests fail at once if no more was allocated; atomic */
+    unsigned futile_times; /* requests for which cycles were run in vain since something was handed out; atomic */
     wn_cc_cycle now;
     uint64_t cpu_total_ns, start_ns; /* atomic */
 } wn_cc;
