@@ -53,7 +53,9 @@ static inline void *wn_new(wn_mutator *m, const wn_type *type) { return wn_new_i
 WN_API void *wn_new_array(wn_mutator *m, const wn_type *type, size_t length);
 
 /* Tells the collector that an object holds (delta > 0) or gave back (delta < 0) bytes outside the heap. Their growth
- * brings the next collection nearer as that of the heap does; nothing is refused for it. No safepoint. */
+ * brings the next collection nearer as that of the heap does; nothing is refused for it. What a release hook gives back
+ * cannot be told, as it calls nothing: it stays in wn_stats.external_bytes, and collections go on coming by the growth
+ * (incremental: with up to max_delta between two). No safepoint. */
 WN_API void wn_external(wn_mutator *m, void *object, ptrdiff_t delta);
 
 /* ---- references in objects --------------------------------------------------------------------------------------- */

@@ -301,6 +301,57 @@ static void a_few_objects_with_much_outside_are_enough(void **state) {
     }
 }
 
+/* No object is made from one to the next, so that only wn_external can ask for the collection. */
+static void growing_outside_alone_starts_a_collection(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (!client_moves(&c)) { /* which looks when its nursery is full */
+        wn_stats before, now;
+        wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+        wn_get_stats(c.heap, &before);
+        now = before;
+        for (int i = 0; i < 200; i++) {
+            wn_external(m, p, 1 << 20);
+            wn_poll(m);
+        }
+        for (int i = 0; i < 10000 && now.collections == before.collections; i++) {
+            wn_poll(m);
+            usleep(1000);
+            wn_get_stats(c.heap, &now);
+        }
+        assert_true(now.collections > before.collections);
+    }
+    client_close(&c);
+}
+
+/* A release hook has no way to say what it gives back; what it never says must not earn room for more. */
+static _Atomic size_t held_outside;
+static void lump_release(void *object) {
+    (void)object;
+    atomic_fetch_sub(&held_outside, 1);
+}
+
+static void what_release_gives_back_is_no_room_for_garbage(void **state) {
+    (void)state;
+    static const wn_type lump_type = {.name = "lump", .size = sizeof(wn_object), .release = lump_release};
+    wn_options o = wn_options_default();
+    o.max_delta = 64u << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    size_t most = 0;
+    atomic_store(&held_outside, 0);
+    for (size_t i = 0; i < client_scaled(20000); i++) {
+        wn_root(m, wn_object *, p, client_new(m, &lump_type));
+        size_t now = atomic_fetch_add(&held_outside, 1) + 1;
+        if (now > most) most = now;
+        wn_external(m, p, 1 << 20);
+    }
+    if (most > 1000) fail_msg("%zu lumps of 1 MiB each were held at a time", most);
+    client_close(&c);
+    assert_int_equal(held_outside, 0);
+}
+
 /* At most 9 % of the bytes in blocks that hold objects. */
 static void bookkeeping_is_at_most_nine_percent(void **state) {
     (void)state;
@@ -542,6 +593,8 @@ int main(void) {
         cmocka_unit_test(external_bytes_count),
         cmocka_unit_test(external_bytes_start_collections),
         cmocka_unit_test(a_few_objects_with_much_outside_are_enough),
+        cmocka_unit_test(growing_outside_alone_starts_a_collection),
+        cmocka_unit_test(what_release_gives_back_is_no_room_for_garbage),
         cmocka_unit_test(bookkeeping_is_at_most_nine_percent),
         cmocka_unit_test(large_pages_are_asked_for_when_wanted),
         cmocka_unit_test(without_memory_for_marking_nothing_is_lost),

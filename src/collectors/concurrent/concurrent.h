@@ -202,11 +202,9 @@ static inline bool wn_cc_claim(const void *object) {
     return !(__atomic_fetch_or(word, bit, __ATOMIC_RELAXED) & bit);
 }
 
-/* Bytes that count towards thresholds: slots handed out, dead ones not yet swept included, and what objects hold
- * outside. */
+/* Bytes that count towards thresholds: slots handed out, dead ones not yet swept included. */
 static inline size_t wn_cc_used(const wn_cc *cc) {
-    return __atomic_load_n(&cc->heap->space.live_bytes, __ATOMIC_RELAXED) +
-           __atomic_load_n(&cc->heap->external_bytes, __ATOMIC_RELAXED);
+    return __atomic_load_n(&cc->heap->space.live_bytes, __ATOMIC_RELAXED);
 }
 
 /* ---- allocate.c: what the program's threads do ---- */
@@ -301,8 +299,6 @@ void wn_cc_pace(mutator *m);
 /* The same before a large object. */
 void wn_cc_pace_large(mutator *m, size_t bytes);
 void wn_cc_external(mutator *m);
-/* Finalizers have given back what was held outside: the goal comes down with it. */
-void wn_cc_pace_down(wn_cc *cc);
 void wn_cc_trace(wn_cc *cc);
 
 #endif

@@ -187,7 +187,6 @@ bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
         ran++;
     }
     c->finalizing = false;
-    if (ran) wn_cc_pace_down(cc);
     __atomic_fetch_add(&cc->ran, ran, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&cc->finalizing, 1, __ATOMIC_RELEASE);
     if (__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
