@@ -32,12 +32,14 @@ struct mutator {
     wn_mutator fast; /* first: a wn_mutator * is a mutator * */
     wn_heap *heap;   /* NULL once detached */
     pthread_t thread;
-    mutator *next;           /* of the heap */
-    mutator *next_of_thread; /* of this thread's mutators for several heaps */
-    mutator_state state;     /* under heap->world */
-    void *stack_high;        /* the end of its C stack; NULL: not needed, or unknown */
-    void *stack_low;         /* conservative stacks, while it stands still: where the part in use ends */
-    wn_registers registers;  /* ... and what its registers held */
+    mutator *next;            /* of the heap */
+    mutator *next_of_thread;  /* of this thread's mutators for several heaps */
+    mutator_state state;      /* under heap->world */
+    void *stack_high;         /* the end of its C stack; NULL: not needed, or unknown */
+    void *stack_from;         /* ... and where all of it begins, in use or not */
+    uint32_t stack_is_shared; /* a variable in it is a global root, of which other threads may know; stays; atomic */
+    void *stack_low;          /* conservative stacks, while it stands still: where the part in use ends */
+    wn_registers registers;   /* ... and what its registers held */
     wn_block *block[WN_KINDS][WN_CLASSES_];
     wn_buffer_ stash[WN_CLASSES_]; /* the buffers when every allocation must take the slow path */
     wn_buffer_ *buffers;           /* fast.buffer or stash */
@@ -258,6 +260,9 @@ void wn_heap_unregister(wn_heap *heap);
 void wn_world_interrupt(wn_heap *heap);
 
 /* ---- roots ------------------------------------------------------------------------------------------------------- */
+
+/* For a mutator that has just come to the list of them: whether a global root lies in its stack. */
+void wn_note_globals_in_stack(mutator *m);
 
 static WN_ALWAYS_INLINE void wn_each_local_root(mutator *m, void (*visit)(void **slot, void *context), void *context) {
     for (wn_root_link_ *link = m->fast.roots; link; link = link->up) visit((void **)wn_root_slot_(link), context);

@@ -75,8 +75,7 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     m->buffers = m->all_slow ? m->stash : m->fast.buffer;
     m->until_stress = heap->options.stress;
     if (heap->collector->shade || heap->options.conservative_stacks) {
-        void *low;
-        if (!wn_os_stack_bounds(&low, &m->stack_high)) m->stack_high = NULL;
+        if (!wn_os_stack_bounds(&m->stack_from, &m->stack_high)) m->stack_high = NULL;
     }
     wn_world_stop(heap, NULL);
     wn_status status = WN_OK;
@@ -99,6 +98,7 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
         put_spare(m);
         return status;
     }
+    wn_note_globals_in_stack(m);
     m->next_of_thread = of_thread;
     of_thread = m;
     *out = &m->fast;
@@ -253,7 +253,8 @@ void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, boo
 void wn_root_slow_(wn_mutator *fast, void *slot, void *value) {
     mutator *m = wn_mutator_of(fast);
     char *here = __builtin_frame_address(0);
-    if ((char *)slot > here && (char *)slot < (char *)m->stack_high) {
+    if ((char *)slot > here && (char *)slot < (char *)m->stack_high &&
+        WN_LIKELY(!__atomic_load_n(&m->stack_is_shared, __ATOMIC_RELAXED))) {
         *(void **)slot = value;
         return;
     }
