@@ -159,7 +159,8 @@ WN_API wn_status wn_remove_root_scanner(wn_heap *heap, wn_root_scanner scanner, 
 WN_API size_t wn_refcount(wn_mutator *m, const void *object);
 #define WN_IMMORTAL ((size_t)-1)
 
-/* The object is never freed and never counted again (and roots what it refers to). */
+/* The object is never freed and never counted again (and roots what it refers to). The tracing collectors need some
+ * memory for that: without, the object stays as it was, and only wn_error_message says so. */
 WN_API void wn_make_immortal(wn_mutator *m, void *object);
 
 /* Keeps an object at its address, and that address on its memory, until as many wn_unpin: a buffer of bytes may be read

@@ -48,7 +48,7 @@ struct mutator {
     uint64_t barrier_slow;
     wn_vector callbacks; /* weak references (owned) whose callbacks are due, in order */
     size_t callback_at;  /* those before have been taken off to run */
-    /* Counting: those that are due after them, chained, because there was no memory for a place. */
+    /* Those that are due after them, chained, because there was no memory for a place. Concurrent: all that are. */
     struct wn_weakref *late_callbacks, *latest_callback;
     unsigned in_callbacks;    /* callbacks running, one within the other */
     void *state_of_collector; /* the collector's own part */

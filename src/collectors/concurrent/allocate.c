@@ -133,9 +133,10 @@ void *wn_cc_allocate(mutator *m, const wn_type *type, size_t bytes) {
     size_t slot = wn_slot_size_(bytes);
     void *p = slot <= WN_SMALL_MAX_ ? small(m, type, slot) : large(m, type, bytes);
     if (WN_UNLIKELY(!p)) return wn_out_of_memory(m->heap, bytes);
+    /* First: what cannot be noted stays part of a run that is not made yet, until it is swept. */
+    if (WN_UNLIKELY(type->finalize != NULL) && !wn_cc_note_finalizable(m, p)) return NULL;
     ((wn_object *)p)->type = type;
     if (WN_UNLIKELY(type->release != NULL)) __atomic_store_n(&wn_block_of(p)->noted, 1, __ATOMIC_RELAXED);
-    if (WN_UNLIKELY(type->finalize != NULL)) wn_cc_note_finalizable(m, p);
     return p;
 }
 
@@ -169,8 +170,12 @@ static void remember(mutator *m, void *holder) {
     uint8_t *clean = wn_meta_(holder);
     wn_os_lock_brief(&cc->lock);
     if (*clean == WN_OLD_CLEAN_) {
+        /* What a full list does not take, its block remembers, which needs no memory: all of it is scanned then. */
+        if (!wn_vector_push(&cc->remembered, holder)) {
+            __atomic_store_n(&wn_block_of(holder)->flags, WN_CC_WRITTEN, __ATOMIC_RELAXED);
+            cc->written = true;
+        }
         __atomic_store_n(clean, 0, __ATOMIC_RELAXED);
-        if (!wn_vector_push(&cc->remembered, holder)) __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&cc->lock);
 }

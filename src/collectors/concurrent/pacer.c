@@ -118,6 +118,14 @@ void wn_cc_pace_end(wn_cc *cc) {
     __atomic_fetch_add(&cc->cpu_total_ns, cc->now.cpu_ns + cc->now.assist_ns, __ATOMIC_RELAXED);
 }
 
+void wn_cc_pace_failed(wn_cc *cc) {
+    unsigned percent = cc->heap->options.heap_growth;
+    if (percent == WN_NEVER) return;
+    size_t used = wn_cc_used(cc), room = room_beside(used, used, percent);
+    __atomic_store_n(&cc->goal, used + room, __ATOMIC_RELAXED);
+    __atomic_store_n(&cc->trigger, used + room / 2, __ATOMIC_RELAXED);
+}
+
 /* How far marking is behind allocation: above 0 the thread must help. */
 static bool behind(const wn_cc *cc, size_t used) {
     size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
