@@ -400,6 +400,41 @@ static void what_leaves_a_stack_before_it_is_scanned_is_found(void **state) {
     }
 }
 
+static _Atomic bool stop_collecting;
+static void *collect_again_and_again(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    while (!stop_collecting) wn_collect(m, 2, NULL);
+    wn_detach(m);
+    return heap;
+}
+
+/* At whatever moment of another's collection a reference is overwritten: one that is asked for then frees it. */
+static void a_collection_frees_what_was_dropped_during_another(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    const long n = (long)client_scaled(2000);
+    stop_collecting = false;
+    {
+        wn_root(m, pair *, holder, client_pair(m, 0, NULL, NULL));
+        pthread_t other;
+        assert_int_equal(pthread_create(&other, NULL, collect_again_and_again, c.heap), 0);
+        for (long i = 0; i < n; i++) {
+            wn_move(m, holder, a, client_relic(m, i, NULL, NULL));
+            for (long k = i % 50; k > 0; k--) wn_poll(m);
+            wn_set(m, holder, a, NULL);
+            client_collect(m);
+            assert_int_equal(client_released[i], 1);
+        }
+        stop_collecting = true;
+        wn_block_begin(m);
+        pthread_join(other, NULL);
+        wn_block_end(m);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_root_lives_until_its_scope_ends),
@@ -413,6 +448,7 @@ int main(void) {
         cmocka_unit_test(roots_are_declared_while_collections_go_on),
         cmocka_unit_test(roots_nest_like_scopes),
         cmocka_unit_test(detaching_with_roots_is_refused),
+        cmocka_unit_test(a_collection_frees_what_was_dropped_during_another),
         cmocka_unit_test(what_leaves_a_stack_before_it_is_scanned_is_found),
     };
     return CLIENT_MAIN("roots", tests);

@@ -468,16 +468,11 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
     /* Below the highest there is nothing to do, unless a test wants a collection at every chance. */
     if (generation < 2 && !m->heap->options.stress) return WN_OK;
     uint64_t start = wn_os_now();
-    /* What threads overwrote while a cycle ended was shaded, and the next cycle still takes it for alive: so a
-     * collection that finds one under way runs two. */
-    pthread_mutex_lock(&m->heap->world);
-    bool under_way = cc->started != cc->finished;
-    pthread_mutex_unlock(&m->heap->world);
-    if (under_way && generation == 2 && !wn_cc_wait_for_cycle(m, true))
-        return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
     /* What finalizers let go of is freed by a further cycle; one that makes garbage with finalizers anew without end
      * is not followed for ever. */
     for (int i = 0; i < 8; i++) {
+        /* Other threads may run them before this one is back. */
+        uint64_t ran = __atomic_load_n(&cc->ran, __ATOMIC_RELAXED);
         if (!wn_cc_wait_for_cycle(m, true))
             return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
         pthread_mutex_lock(&m->heap->world);
@@ -489,7 +484,6 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
             return wn_fail(
                 WN_ERR_MEMORY,
                 "no memory to find out what is reachable, so nothing could be freed: give some back and collect again");
-        uint64_t ran = __atomic_load_n(&cc->ran, __ATOMIC_RELAXED);
         wn_poll(&m->fast); /* which may run some as well */
         if (!m->heap->options.finalizer_thread) run_all_due(m);
         if (__atomic_load_n(&cc->ran, __ATOMIC_RELAXED) == ran || generation < 2) break;
