@@ -1,50 +1,13 @@
 /*
  * test_starved.c - the incremental collector while the system refuses it memory: nothing that is reachable is lost, and
  * the next collection with memory makes good what this one could not.
- *
- * Every call of the library's for memory goes by the functions below (the linker's --wrap).
  */
 #include "client/client.h"
 
 #include "collectors/incremental/stack.h"
+#include "starve.h"
 
-#include <sys/mman.h>
 #include <winnow/inspect.h>
-
-enum { ANY = 1 };
-static size_t refused;            /* calls for so many bytes get nothing; ANY: all calls */
-static _Atomic unsigned refusals; /* how many did */
-
-static bool refuse(size_t bytes) {
-    if (!refused || (refused != ANY && refused != bytes)) return false;
-    refusals++;
-    return true;
-}
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t n, size_t bytes);
-void *__real_realloc(void *old, size_t bytes);
-void *__real_mmap(void *at, size_t bytes, int protection, int flags, int file, off_t offset);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t n, size_t bytes);
-void *__wrap_realloc(void *old, size_t bytes);
-void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int file, off_t offset);
-
-void *__wrap_malloc(size_t bytes) { return refuse(bytes) ? NULL : __real_malloc(bytes); }
-void *__wrap_calloc(size_t n, size_t bytes) { return refuse(n * bytes) ? NULL : __real_calloc(n, bytes); }
-void *__wrap_realloc(void *old, size_t bytes) { return refuse(bytes) ? NULL : __real_realloc(old, bytes); }
-void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int file, off_t offset) {
-    return refuse(bytes) ? MAP_FAILED : __real_mmap(at, bytes, protection, flags, file, offset);
-}
-
-static void starve(size_t bytes) {
-    refusals = 0;
-    refused = bytes;
-}
-static unsigned feed(void) {
-    refused = 0;
-    return refusals;
-}
 
 /* A heap in which nothing is born old and no major begins by itself. */
 static client open_quiet(void) {

@@ -55,10 +55,10 @@ WN_API wn_status wn_fail(wn_status status, const char *format, ...) __attribute_
 /* The version of the library that is linked, "0.1.0"; compare with WN_VERSION of the headers. */
 WN_API const char *wn_version(void);
 
-/* Called for a broken client rule that no call can return an error for: those that only checking finds (a use after
- * free, an undeclared root, a store without a barrier), and an end too many (wn_unpin, wn_no_collect_end). The default
- * prints `message` to stderr and aborts; a handler that returns lets the program go on at its own risk. `rule` is a
- * short stable name such as "use-after-free". */
+/* Called for a broken client rule that only checking finds (a use after free, an undeclared root, a store without a
+ * barrier), and, with `check`, for one that the call has no result to say by (an end too many). The default prints
+ * `message` to stderr and aborts; a handler that returns lets the program go on at its own risk. `rule` is a short
+ * stable name such as "use-after-free". */
 typedef void (*wn_misuse_handler)(const char *rule, const char *message, void *data);
 
 /* Sets the process-wide misuse handler; NULL restores the default. Any thread, not while heaps are in use. */

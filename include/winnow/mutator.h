@@ -68,7 +68,9 @@ static inline void *wn_new(wn_mutator *m, const wn_type *type) { return wn_new_i
 WN_API void *wn_new_array(wn_mutator *m, const wn_type *type, size_t length);
 
 /* Tells the collector that an object holds (delta > 0) or gave back (delta < 0) bytes outside the heap. Their growth
- * brings the next collection nearer as that of the heap does; nothing is refused for it. No safepoint. */
+ * brings the next collection nearer as that of the heap does; nothing is refused for it. What a release hook gives back
+ * cannot be told, as it calls nothing: it stays in wn_stats.external_bytes, and collections go on coming by the growth
+ * (incremental: with up to max_delta between two). No safepoint. */
 WN_API void wn_external(wn_mutator *m, void *object, ptrdiff_t delta);
 
 /* ---- references in objects --------------------------------------------------------------------------------------- */
@@ -172,7 +174,8 @@ WN_API wn_status wn_remove_root_scanner(wn_heap *heap, wn_root_scanner scanner, 
 WN_API size_t wn_refcount(wn_mutator *m, const void *object);
 #define WN_IMMORTAL ((size_t)-1)
 
-/* The object is never freed and never counted again (and roots what it refers to). */
+/* The object is never freed and never counted again (and roots what it refers to). The tracing collectors need some
+ * memory for that: without, the object stays as it was, and only wn_error_message says so. */
 WN_API void wn_make_immortal(wn_mutator *m, void *object);
 
 /* Keeps an object at its address, and that address on its memory, until as many wn_unpin: a buffer of bytes may be read

@@ -259,10 +259,10 @@ void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e) {
 /* ---- deaths and moves -------------------------------------------------------------------------------------------- */
 
 /* What finds no place in the vector is chained by the link that the target's death has made free, if it is counted and
- * so lives without being a root; else its callback does not run. */
+ * so lives without being a root, or the collector marks the chain; else its callback does not run. */
 static void make_due(mutator *m, wn_weakref *r) {
     if (!m->late_callbacks && wn_vector_push(&m->callbacks, r)) return;
-    if (!m->heap->collector->refcount) return;
+    if (m->heap->collector->id == WN_COLLECTOR_INCREMENTAL) return;
     if (m->late_callbacks)
         m->latest_callback->next = r;
     else

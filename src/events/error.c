@@ -49,3 +49,11 @@ void wn_misuse(const char *rule, const char *format, ...) {
     fprintf(stderr, "winnow: %s: %s\n", rule, text);
     abort();
 }
+
+void wn_misuse_if(bool checked, const char *rule, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    if (checked) wn_misuse(rule, "%s", message);
+}

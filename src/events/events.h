@@ -10,5 +10,7 @@
 
 /* Reports a broken client rule to the misuse handler. Returns only if the handler does. */
 void wn_misuse(const char *rule, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same where rules are checked; elsewhere only the error text, for a call that has no result to say it by. */
+void wn_misuse_if(bool checked, const char *rule, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

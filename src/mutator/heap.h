@@ -39,9 +39,11 @@ struct mutator {
     bool waits_to_fork;   /* within a no-collect scope or, on a thread of the collector's, a listener: stands still for
                              another's fork, and for nothing else; under heap->world */
     bool waits_elsewhere; /* its thread waits in another heap, and does not come here meanwhile; atomic */
-    void *stack_high;     /* the end of its C stack; NULL: not needed, or unknown (conservative stacks: known) */
-    void *stack_low;      /* conservative stacks, while it stands still: where the part in use ends */
-    wn_registers registers; /* ... and what its registers held */
+    uint32_t stack_is_shared; /* a variable in it is a global root, of which other threads may know; stays; atomic */
+    void *stack_high;         /* the end of its C stack; NULL: not needed, or unknown (conservative stacks: known) */
+    void *stack_from;         /* ... and where all of it begins, in use or not */
+    void *stack_low;          /* conservative stacks, while it stands still: where the part in use ends */
+    wn_registers registers;   /* ... and what its registers held */
     wn_block *block[WN_KINDS][WN_CLASSES_];
     wn_buffer_ stash[WN_CLASSES_]; /* the buffers when every allocation must take the slow path */
     wn_buffer_ *buffers;           /* fast.buffer or stash */
@@ -50,7 +52,7 @@ struct mutator {
     uint64_t barrier_slow;
     wn_vector callbacks; /* weak references (owned) whose callbacks are due, in order */
     size_t callback_at;  /* those before have been taken off to run */
-    /* Counting: those that are due after them, chained, because there was no memory for a place. */
+    /* Those that are due after them, chained, because there was no memory for a place. Concurrent: all that are. */
     struct wn_weakref *late_callbacks, *latest_callback;
     unsigned in_callbacks;    /* callbacks running, one within the other */
     void *state_of_collector; /* the collector's own part */
@@ -285,6 +287,9 @@ void wn_heap_unregister(wn_heap *heap);
 void wn_world_interrupt(wn_heap *heap);
 
 /* ---- roots ------------------------------------------------------------------------------------------------------- */
+
+/* For a mutator that has just come to the list of them: whether a global root lies in its stack. */
+void wn_note_globals_in_stack(mutator *m);
 
 static WN_ALWAYS_INLINE void wn_each_local_root(mutator *m, void (*visit)(void **slot, void *context), void *context) {
     for (wn_root_link_ *link = m->fast.roots; link; link = link->up) visit((void **)wn_root_slot_(link), context);

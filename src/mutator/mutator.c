@@ -117,10 +117,10 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     if (wn_current(heap))
         return wn_fail(WN_ERR_STATE,
                        "this thread is attached to the heap already: use wn_current(heap), or wn_detach first");
-    void *low, *high = NULL;
+    void *low = NULL, *high = NULL;
     bool scanned = heap->options.conservative_stacks && !heap->collector->count_up; /* counting finds none there */
     if ((heap->collector->shade || scanned) && !wn_os_stack_bounds(&low, &high)) {
-        high = NULL;
+        low = high = NULL;
         if (scanned)
             return wn_fail(WN_ERR_IO,
                            "the system does not say where this thread's stack ends, which conservative_stacks "
@@ -134,6 +134,7 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
     m->all_slow = heap->options.stress || heap->options.check;
     m->buffers = m->all_slow ? m->stash : m->fast.buffer;
     m->until_stress = heap->options.stress;
+    m->stack_from = low;
     m->stack_high = high;
     wn_world_stop(heap, NULL);
     wn_status status = heap->collector->attach(m);
@@ -150,6 +151,7 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
         return status;
     }
     pthread_once(&key_once, make_key);
+    wn_note_globals_in_stack(m);
     m->next_of_thread = of_thread;
     set_own(m);
     *out = &m->fast;
@@ -350,7 +352,8 @@ void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, boo
 void wn_root_slow_(wn_mutator *fast, void *slot, void *value) {
     mutator *m = wn_mutator_of(fast);
     char *here = __builtin_frame_address(0);
-    if ((char *)slot > here && (char *)slot < (char *)m->stack_high) {
+    if ((char *)slot > here && (char *)slot < (char *)m->stack_high &&
+        WN_LIKELY(!__atomic_load_n(&m->stack_is_shared, __ATOMIC_RELAXED))) {
         *(void **)slot = value;
         return;
     }

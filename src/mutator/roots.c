@@ -20,11 +20,34 @@ void wn_vector_free(wn_vector *v) {
     memset(v, 0, sizeof *v);
 }
 
+/* A stack's own slots need no barrier, because nobody else reads them. A global root in it is no such slot: it was
+ * scanned with the globals, and what another thread has read from it is held by that thread alone when it is
+ * overwritten. */
+static void note_in_stack(mutator *m, const void *variable) {
+    if ((uintptr_t)variable >= (uintptr_t)m->stack_from && (uintptr_t)variable < (uintptr_t)m->stack_high)
+        __atomic_store_n(&m->stack_is_shared, 1, __ATOMIC_RELAXED);
+}
+
+void wn_note_globals_in_stack(mutator *m) {
+    if (!m->stack_high) return;
+    pthread_mutex_lock(&m->heap->roots_lock);
+    for (size_t i = 0; i < m->heap->globals.n; i++) note_in_stack(m, m->heap->globals.at[i]);
+    pthread_mutex_unlock(&m->heap->roots_lock);
+}
+
+static void note_in_stacks(wn_heap *heap, const void *variable) {
+    if (!heap->collector->shade) return;
+    pthread_mutex_lock(&heap->world);
+    for (mutator *m = heap->mutators; m; m = m->next) note_in_stack(m, variable);
+    pthread_mutex_unlock(&heap->world);
+}
+
 wn_status wn_global(wn_heap *heap, void *variable) {
     if (!variable) return wn_fail(WN_ERR_ARGUMENT, "wn_global: pass the address of the variable, not NULL");
     pthread_mutex_lock(&heap->roots_lock);
     bool ok = wn_vector_push(&heap->globals, variable);
     pthread_mutex_unlock(&heap->roots_lock);
+    if (ok) note_in_stacks(heap, variable);
     /* It may have come from a stack that is still to be scanned, after the globals were. */
     if (ok && heap->collector->shade && *(void **)variable) heap->collector->shade(heap, *(void **)variable);
     return ok ? WN_OK : wn_fail(WN_ERR_MEMORY, "no memory to declare a global root");

@@ -236,8 +236,8 @@ void wn_no_collect_begin(wn_mutator *m) {
 void wn_no_collect_end(wn_mutator *m) {
     if (!wn_is_attached(wn_mutator_of(m), "wn_no_collect_end")) return;
     if (m->nested == 0)
-        wn_misuse("no-collect", "wn_no_collect_end: no scope is open: each wn_no_collect_end ends one "
-                                "wn_no_collect_begin");
+        wn_misuse_if(wn_mutator_of(m)->heap->options.check, "no-collect",
+                     "wn_no_collect_end: no scope is open: each wn_no_collect_end ends one wn_no_collect_begin");
     else if (--m->nested == 0)
         wn_poll(m);
 }

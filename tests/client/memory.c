@@ -50,6 +50,100 @@ static void running_out_is_a_result_not_an_end(void **state) {
     client_close(&c);
 }
 
+/* Nodes of 1 KiB in a list until NULL: a root for the list. */
+static const wn_type fat_type = {.name = "fat", .size = 1024, WN_REFS(pair, a, b)};
+
+static size_t fill(wn_mutator *m, pair **list) {
+    size_t n = 0;
+    for (pair *p; (p = wn_new(m, &fat_type)); n++) {
+        wn_move(m, p, a, wn_give(m, *list));
+        wn_take(m, *list, p);
+    }
+    return n;
+}
+
+/* What is dropped after a NULL may be had again at once: a program that frees its cache and tries again goes on. */
+static void room_that_is_made_after_a_failure_is_found(void **state) {
+    (void)state;
+    if (client_stressed()) skip(); /* a collection at every allocation finds it anyway */
+    wn_options o = wn_options_default();
+    o.heap_limit = 64u << 20;
+    for (int failures = 1; failures <= 20; failures += 19) {
+        client c = client_open(&o);
+        wn_mutator *m = c.m;
+        {
+            wn_root(m, pair *, list, NULL);
+            assert_true(fill(m, &list) > 10000);
+            for (int i = 1; i < failures; i++) assert_null(wn_new(m, &fat_type));
+            while (list) wn_take(m, list, wn_keep(m, list->a)); /* counting frees it in slices */
+            void *p = wn_new(m, &fat_type);
+            /* Who has asked often in vain may be made to wait, but not for long. */
+            for (int i = 0; !p && failures > 1 && i < 10000; i++) {
+                usleep(1000);
+                p = wn_new(m, &fat_type);
+            }
+            assert_non_null(p);
+            wn_release(m, p);
+        }
+        client_close(&c);
+    }
+}
+
+/* A program that goes on asking a full heap does not spend its time on collections in vain. */
+static void a_full_heap_is_not_collected_without_end(void **state) {
+    (void)state;
+    if (client_stressed()) skip();
+    wn_options o = wn_options_default();
+    o.heap_limit = 64u << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    if (!strcmp(wn_collector_name(wn_heap_collector(c.heap)), "concurrent")) {
+        wn_root(m, pair *, list, NULL);
+        fill(m, &list);
+        wn_stats before, after;
+        wn_get_stats(c.heap, &before);
+        for (int i = 0; i < 5000; i++) assert_null(wn_new(m, &fat_type));
+        wn_get_stats(c.heap, &after);
+        assert_in_range(after.collections - before.collections, 1, 1000);
+    }
+    client_close(&c);
+}
+
+/* A request that fails where no collection may start says nothing about what one would find. */
+static void a_failure_in_a_no_collect_scope_is_forgotten(void **state) {
+    (void)state;
+    if (client_stressed()) skip();
+    wn_options o = wn_options_default();
+    o.heap_limit = 64u << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, pair *, list, NULL);
+        wn_no_collect_begin(m);
+        fill(m, &list);
+        wn_no_collect_end(m);
+        while (list) wn_take(m, list, wn_keep(m, list->a));
+        wn_release(m, client_new(m, &fat_type));
+    }
+    client_close(&c);
+}
+
+/* Disabled collections run all the same at the limit. (Not counting's, which search for cycles.) */
+static void garbage_does_not_fill_a_heap_while_collections_are_disabled(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.heap_limit = 64u << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    wn_disable(c.heap);
+    for (size_t i = 0; i < client_scaled(300000) && !client_counts(&c); i++) {
+        wn_root(m, pair *, p, client_new(m, &fat_type));
+        wn_set(m, p, a, p);
+    }
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
 static void a_full_heap_still_makes_every_kind_of_object_or_says_no(void **state) {
     (void)state;
     wn_options o = wn_options_default();
@@ -205,6 +299,57 @@ static void a_few_objects_with_much_outside_are_enough(void **state) {
         if (client_counts(&c) && !client_stressed()) assert_int_equal(open_handles, 20);
         client_close(&c);
     }
+}
+
+/* No object is made from one to the next, so that only wn_external can ask for the collection. */
+static void growing_outside_alone_starts_a_collection(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (!client_moves(&c)) { /* which looks when its nursery is full */
+        wn_stats before, now;
+        wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+        wn_get_stats(c.heap, &before);
+        now = before;
+        for (int i = 0; i < 200; i++) {
+            wn_external(m, p, 1 << 20);
+            wn_poll(m);
+        }
+        for (int i = 0; i < 10000 && now.collections == before.collections; i++) {
+            wn_poll(m);
+            usleep(1000);
+            wn_get_stats(c.heap, &now);
+        }
+        assert_true(now.collections > before.collections);
+    }
+    client_close(&c);
+}
+
+/* A release hook has no way to say what it gives back; what it never says must not earn room for more. */
+static _Atomic size_t held_outside;
+static void lump_release(void *object) {
+    (void)object;
+    atomic_fetch_sub(&held_outside, 1);
+}
+
+static void what_release_gives_back_is_no_room_for_garbage(void **state) {
+    (void)state;
+    static const wn_type lump_type = {.name = "lump", .size = sizeof(wn_object), .release = lump_release};
+    wn_options o = wn_options_default();
+    o.max_delta = 64u << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    size_t most = 0;
+    atomic_store(&held_outside, 0);
+    for (size_t i = 0; i < client_scaled(20000); i++) {
+        wn_root(m, wn_object *, p, client_new(m, &lump_type));
+        size_t now = atomic_fetch_add(&held_outside, 1) + 1;
+        if (now > most) most = now;
+        wn_external(m, p, 1 << 20);
+    }
+    if (most > 1000) fail_msg("%zu lumps of 1 MiB each were held at a time", most);
+    client_close(&c);
+    assert_int_equal(held_outside, 0);
 }
 
 /* At most 9 % of the bytes in blocks that hold objects. */
@@ -439,11 +584,17 @@ static void who_waits_for_a_collection_that_fails_goes_on(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(running_out_is_a_result_not_an_end),
+        cmocka_unit_test(room_that_is_made_after_a_failure_is_found),
+        cmocka_unit_test(a_full_heap_is_not_collected_without_end),
+        cmocka_unit_test(a_failure_in_a_no_collect_scope_is_forgotten),
+        cmocka_unit_test(garbage_does_not_fill_a_heap_while_collections_are_disabled),
         cmocka_unit_test(a_full_heap_still_makes_every_kind_of_object_or_says_no),
         cmocka_unit_test(empty_memory_goes_back_to_the_system),
         cmocka_unit_test(external_bytes_count),
         cmocka_unit_test(external_bytes_start_collections),
         cmocka_unit_test(a_few_objects_with_much_outside_are_enough),
+        cmocka_unit_test(growing_outside_alone_starts_a_collection),
+        cmocka_unit_test(what_release_gives_back_is_no_room_for_garbage),
         cmocka_unit_test(bookkeeping_is_at_most_nine_percent),
         cmocka_unit_test(large_pages_are_asked_for_when_wanted),
         cmocka_unit_test(without_memory_for_marking_nothing_is_lost),

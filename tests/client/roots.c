@@ -3,8 +3,6 @@
 
 #include <pthread.h>
 
-#include <pthread.h>
-
 static void *keep_from(wn_mutator *m, pair *p) { return wn_keep(m, (pair *)p->a); }
 
 static void a_root_lives_until_its_scope_ends(void **state) {
@@ -326,6 +324,117 @@ static void detaching_with_roots_is_refused(void **state) {
     client_close(&c);
 }
 
+static _Atomic bool is_attached, may_collect;
+
+static void *collect_once(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    is_attached = true;
+    wn_block_begin(m);
+    while (!may_collect) {
+    }
+    wn_block_end(m);
+    wn_collect(m, 2, NULL);
+    wn_detach(m);
+    return heap;
+}
+
+/* Another thread collects. This one returns between two handshakes: it has its barrier, globals and tables have been
+ * marked, its stack has not and will be at the next safepoint. */
+static pthread_t begin_between_handshakes(client *c) {
+    pthread_t other;
+    is_attached = may_collect = false;
+    wn_disable(c->heap);
+    assert_int_equal(pthread_create(&other, NULL, collect_once, c->heap), 0);
+    while (!is_attached) wn_poll(c->m);
+    may_collect = true; /* and this thread runs: who stands still is asked nothing */
+    while (!(c->m->mode & WN_MODE_SHADE_)) wn_poll(c->m);
+    while (!__atomic_load_n(&c->m->poll, __ATOMIC_RELAXED)) {
+    }
+    return other;
+}
+
+static void end_between_handshakes(client *c, pthread_t other) {
+    void *done;
+    wn_block_begin(c->m);
+    pthread_join(other, &done);
+    wn_block_end(c->m);
+    wn_enable(c->heap);
+    assert_ptr_equal(done, c->heap);
+}
+
+static void what_leaves_a_stack_before_it_is_scanned_is_found(void **state) {
+    (void)state;
+    enum { IN_FRAME, IN_FRAME_BEFORE_ATTACHED, DECLARED_LATE, MADE_IMMORTAL, WAYS };
+    static mortal *late;
+    for (int way = 0; way < WAYS; way++) {
+        client c = client_open(NULL);
+        if (wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT) {
+            mortal *in_frame = NULL, *seen = NULL;
+            if (way == IN_FRAME) assert_int_equal(wn_global(c.heap, &in_frame), WN_OK);
+            if (way == IN_FRAME_BEFORE_ATTACHED) {
+                assert_int_equal(wn_detach(c.m), WN_OK);
+                assert_int_equal(wn_global(c.heap, &in_frame), WN_OK);
+                assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
+            }
+            wn_mutator *m = c.m;
+            wn_root(m, mortal *, kept, client_relic(m, 1, NULL, NULL));
+            pthread_t other = begin_between_handshakes(&c);
+            seen = kept;
+            if (way <= IN_FRAME_BEFORE_ATTACHED) wn_take(m, in_frame, wn_give(m, kept));
+            if (way == DECLARED_LATE) {
+                late = wn_give(m, kept);
+                assert_int_equal(wn_global(c.heap, &late), WN_OK);
+            }
+            if (way == MADE_IMMORTAL) {
+                wn_make_immortal(m, kept);
+                wn_assign(m, kept, NULL);
+            }
+            end_between_handshakes(&c, other);
+            assert_int_equal(client_released[1], 0);
+            assert_int_equal(seen->id, 1);
+            if (way <= IN_FRAME_BEFORE_ATTACHED) assert_int_equal(wn_forget_global(m, &in_frame), WN_OK);
+            if (way == DECLARED_LATE) assert_int_equal(wn_forget_global(m, &late), WN_OK);
+        }
+        client_close(&c);
+    }
+}
+
+static _Atomic bool stop_collecting;
+static void *collect_again_and_again(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    while (!stop_collecting) wn_collect(m, 2, NULL);
+    wn_detach(m);
+    return heap;
+}
+
+/* At whatever moment of another's collection a reference is overwritten: one that is asked for then frees it. */
+static void a_collection_frees_what_was_dropped_during_another(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    const long n = (long)client_scaled(2000);
+    stop_collecting = false;
+    {
+        wn_root(m, pair *, holder, client_pair(m, 0, NULL, NULL));
+        pthread_t other;
+        assert_int_equal(pthread_create(&other, NULL, collect_again_and_again, c.heap), 0);
+        for (long i = 0; i < n; i++) {
+            wn_move(m, holder, a, client_relic(m, i, NULL, NULL));
+            for (long k = i % 50; k > 0; k--) wn_poll(m);
+            wn_set(m, holder, a, NULL);
+            client_collect(m);
+            assert_int_equal(client_released[i], 1);
+        }
+        stop_collecting = true;
+        wn_block_begin(m);
+        pthread_join(other, NULL);
+        wn_block_end(m);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_root_lives_until_its_scope_ends),
@@ -339,6 +448,8 @@ int main(void) {
         cmocka_unit_test(roots_are_declared_while_collections_go_on),
         cmocka_unit_test(roots_nest_like_scopes),
         cmocka_unit_test(detaching_with_roots_is_refused),
+        cmocka_unit_test(a_collection_frees_what_was_dropped_during_another),
+        cmocka_unit_test(what_leaves_a_stack_before_it_is_scanned_is_found),
     };
     return CLIENT_MAIN("roots", tests);
 }

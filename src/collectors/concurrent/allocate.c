@@ -49,34 +49,57 @@ void wn_cc_flush(mutator *m) {
 static bool shades(const mutator *m) { return m->fast.mode & WN_MODE_SHADE_; }
 static bool allocates_black(const mutator *m) { return shades(m) && !wn_cc_of_mutator(m)->grey; }
 
-/* A request failed: waits for the cycle under way, or at the second try for a whole one. False: not worth it, because
- * the last request failed even so and nothing was handed out since. */
-static bool make_room(mutator *m, bool fresh) {
-    wn_cc *cc = wn_cc_of(m->heap);
-    if (m->fast.nested) return false;
-    size_t allocated = __atomic_load_n(&m->heap->space.allocated_bytes, __ATOMIC_RELAXED);
-    uint64_t futile = __atomic_load_n(&cc->futile_at, __ATOMIC_RELAXED);
-    if (futile && futile == allocated + 1) return false;
-    wn_cc_wait_for_cycle(m, fresh);
-    wn_cc_run_due(m, 1000000);
-    return true;
+/* A request that finds no room waits for the cycle under way, and if that was not enough for a whole one. What the
+ * program lets go of when it has failed even so, nobody sees: so the next request is worth a cycle again. But a program
+ * that goes on asking, while nothing is handed out, must not spend its time on cycles in vain: the second request that
+ * fails in a row makes others fail at once for as long as it has waited itself, each further one for longer. */
+enum { PATIENCE = 10 };
+
+static uint64_t allocated(const mutator *m) {
+    return __atomic_load_n(&m->heap->space.allocated_bytes, __ATOMIC_RELAXED);
 }
 
-static void note_futile(mutator *m) {
-    size_t allocated = __atomic_load_n(&m->heap->space.allocated_bytes, __ATOMIC_RELAXED);
-    __atomic_store_n(&wn_cc_of(m->heap)->futile_at, allocated + 1, __ATOMIC_RELAXED);
+static bool is_futile(const mutator *m) {
+    const wn_cc *cc = wn_cc_of(m->heap);
+    return __atomic_load_n(&cc->futile_at, __ATOMIC_RELAXED) == allocated(m) + 1 &&
+           wn_os_now() < __atomic_load_n(&cc->futile_until, __ATOMIC_RELAXED);
+}
+
+static void note_futile(const mutator *m, uint64_t since) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    uint64_t at = allocated(m) + 1, now = wn_os_now();
+    bool again = __atomic_load_n(&cc->futile_at, __ATOMIC_RELAXED) == at;
+    unsigned times = again ? __atomic_load_n(&cc->futile_times, __ATOMIC_RELAXED) : 0;
+    __atomic_store_n(&cc->futile_until, now + times * (now - since), __ATOMIC_RELAXED);
+    __atomic_store_n(&cc->futile_times, times < PATIENCE ? times + 1 : times, __ATOMIC_RELAXED);
+    __atomic_store_n(&cc->futile_at, at, __ATOMIC_RELAXED);
+}
+
+/* After a request has failed for the (tries + 1)th time; `since` is when it failed first. False: it fails for good. */
+static bool make_room(mutator *m, int tries, uint64_t *since) {
+    if (m->fast.nested) return false;
+    if (tries == 0) {
+        if (is_futile(m)) return false;
+        *since = wn_os_now();
+    }
+    if (tries == 2) {
+        note_futile(m, *since);
+        return false;
+    }
+    wn_cc_wait_for_cycle(m, tries == 1);
+    wn_cc_run_due(m, 1000000);
+    return true;
 }
 
 static bool refill(mutator *m, unsigned kind, unsigned cls, wn_buffer_ *b) {
     wn_space *space = &m->heap->space;
     /* The rest of a run that is too short for a slot does not exist: runs are whole slots. */
-    for (int tries = 0; !wn_space_refill(space, &m->block[kind][cls], cls, kind, b); tries++) {
+    int tries = 0;
+    uint64_t since = 0;
+    for (bool listed = false; !wn_space_refill(space, &m->block[kind][cls], cls, kind, b);) {
         b->cursor = b->limit = NULL;
-        if (tries < 2 && wn_space_list_last(space, kind, cls)) continue;
-        if (tries == 2 || !make_room(m, tries == 1)) {
-            note_futile(m);
-            return false;
-        }
+        listed = !listed && wn_space_list_last(space, kind, cls);
+        if (!listed && !make_room(m, tries++, &since)) return false;
     }
     if (allocates_black(m)) blacken(b->cursor, b->limit); /* A1 */
     return true;
@@ -98,11 +121,9 @@ static void *large(mutator *m, const wn_type *type, size_t bytes) {
     wn_space *space = &m->heap->space;
     void *p;
     wn_cc_pace_large(m, bytes);
+    uint64_t since = 0;
     for (int tries = 0; !(p = wn_space_large(space, bytes)); tries++)
-        if (tries == 2 || !make_room(m, tries == 1)) {
-            note_futile(m);
-            return NULL;
-        }
+        if (!make_room(m, tries, &since)) return NULL;
     if (!wn_has_refs_(type)) wn_block_of(p)->kind = WN_CC_LEAF;
     if (allocates_black(m)) wn_cc_claim(p); /* A1 */
     return p;
@@ -112,9 +133,10 @@ void *wn_cc_allocate(mutator *m, const wn_type *type, size_t bytes) {
     size_t slot = wn_slot_size_(bytes);
     void *p = slot <= WN_SMALL_MAX_ ? small(m, type, slot) : large(m, type, bytes);
     if (WN_UNLIKELY(!p)) return wn_out_of_memory(m->heap, bytes);
+    /* First: what cannot be noted stays part of a run that is not made yet, until it is swept. */
+    if (WN_UNLIKELY(type->finalize != NULL) && !wn_cc_note_finalizable(m, p)) return NULL;
     ((wn_object *)p)->type = type;
     if (WN_UNLIKELY(type->release != NULL)) __atomic_store_n(&wn_block_of(p)->noted, 1, __ATOMIC_RELAXED);
-    if (WN_UNLIKELY(type->finalize != NULL)) wn_cc_note_finalizable(m, p);
     return p;
 }
 
@@ -148,8 +170,12 @@ static void remember(mutator *m, void *holder) {
     uint8_t *clean = wn_meta_(holder);
     wn_os_lock_brief(&cc->lock);
     if (*clean == WN_OLD_CLEAN_) {
+        /* What a full list does not take, its block remembers, which needs no memory: all of it is scanned then. */
+        if (!wn_vector_push(&cc->remembered, holder)) {
+            __atomic_store_n(&wn_block_of(holder)->flags, WN_CC_WRITTEN, __ATOMIC_RELAXED);
+            cc->written = true;
+        }
         __atomic_store_n(clean, 0, __ATOMIC_RELAXED);
-        if (!wn_vector_push(&cc->remembered, holder)) __atomic_store_n(&cc->failed, true, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&cc->lock);
 }

@@ -55,9 +55,7 @@ static void fini(wn_heap *heap) {
     wn_vector_free(&cc->keys);
     wn_vector_free(&cc->finalizable);
     wn_vector_free(&cc->examined);
-    wn_vector_free(&cc->dead_finals);
     wn_vector_free(&cc->due_finals);
-    wn_vector_free(&cc->due_callbacks);
     for (unsigned i = 0; i < WN_CC_WORKERS; i++) wn_vector_free(&cc->worker[i].me.callbacks);
     if (cc->slices) wn_os_release(cc->slices, cc->slice_room * sizeof *cc->slices);
     wn_mark_pool_drop(&cc->pool);
@@ -104,9 +102,8 @@ static void detach(mutator *m) {
         __atomic_fetch_sub(&cc->finalizing, 1, __ATOMIC_RELEASE); /* the thread has ended in the middle */
     /* Callbacks it took and did not come to run are due again. */
     pthread_mutex_lock(&cc->lists);
-    for (size_t i = 0; i < m->callbacks.n; i++)
-        if (m->callbacks.at[i]) wn_vector_push(&cc->due_callbacks, m->callbacks.at[i]);
-    if (m->callbacks.n) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
+    if (wn_callbacks_are_due(m)) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
+    wn_cc_give_back_callbacks(m);
     cc->calling -= m->in_callbacks != 0; /* a thread that goes in the middle of one */
     pthread_mutex_unlock(&cc->lists);
     free(c);
@@ -191,6 +188,7 @@ static wn_status unfreeze(mutator *me) {
     WN_EACH_BLOCK(&heap->space, c, b) {
         if (!b->frozen) continue;
         b->frozen = 0;
+        b->flags = 0;
         size_t g = 0;
         for (void *o; (o = wn_block_next(b, &g));) {
             wn_meta_(o)[0] = 0;
@@ -199,6 +197,7 @@ static wn_status unfreeze(mutator *me) {
     }
     __atomic_store_n(&cc->frozen, 0, __ATOMIC_RELAXED);
     cc->remembered.n = 0;
+    cc->written = false;
     wn_space_relist(&heap->space);
     for (mutator *m = heap->mutators; m; m = m->next) m->fast.mode = mode_of(cc);
     return WN_OK;
@@ -233,9 +232,8 @@ static void repair_blocks(wn_cc *cc) {
 static void orphaned(mutator *m) {
     wn_cc *cc = wn_cc_of(m->heap);
     wn_cc_flush(m);
-    for (; m->callback_at < m->callbacks.n; m->callback_at++) /* before_fork has taken `lists` */
-        if (m->callbacks.at[m->callback_at]) wn_vector_push(&cc->due_callbacks, m->callbacks.at[m->callback_at]);
-    if (cc->due_callbacks.n) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
+    if (wn_callbacks_are_due(m)) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
+    wn_cc_give_back_callbacks(m); /* before_fork has taken `lists` */
 }
 
 static void after_fork(wn_heap *heap, bool child) {
@@ -277,9 +275,10 @@ static void after_fork(wn_heap *heap, bool child) {
 
 static void make_immortal(mutator *m, void *object) {
     pthread_mutex_lock(&m->heap->roots_lock);
-    wn_vector_push(&m->heap->immortals, object);
+    bool ok = wn_vector_push(&m->heap->immortals, object);
     pthread_mutex_unlock(&m->heap->roots_lock);
     wn_cc_shade(m->heap, object);
+    if (!ok) wn_fail(WN_ERR_MEMORY, "no memory to make an object immortal");
 }
 
 static wn_status pin(mutator *m, void *object) { return (void)m, (void)object, WN_OK; }

@@ -47,6 +47,7 @@ typedef enum wn_cc_ask {
 
 enum {
     WN_CC_LEAF = 1,          /* wn_block.kind of blocks whose objects have no references */
+    WN_CC_WRITTEN = 1,       /* wn_block.flags of frozen blocks in which any object may have been written to; atomic */
     WN_CC_UNIT = 512,        /* objects a marker scans between two looks around */
     WN_CC_SLICE = 512,       /* references of a long array scanned at a time */
     WN_CC_LONG = 1024,       /* arrays with more of them are scanned in slices, by whoever has time */
@@ -116,6 +117,7 @@ typedef struct wn_cc {
     bool given_up;                      /* the next one has been begun, and given up for a freeze */
     unsigned wanted_on;                 /* the processor of the thread that asked last */
     size_t total_objects, total_bytes;  /* what all finished ones have freed */
+    bool last_failed;                   /* the last one had no memory for its work, and freed nothing */
     unsigned processors;                /* of the machine */
     unsigned workers;                   /* marking threads, the conductor included */
     bool marking_together;              /* the other workers should look for work */
@@ -130,6 +132,7 @@ typedef struct wn_cc {
     size_t slice_count, slice_room;
     unsigned busy;        /* workers and assisting threads that may hold work */
     wn_vector remembered; /* frozen objects that were written to; never forgotten until unfrozen */
+    bool written;         /* some block is WN_CC_WRITTEN; under `lock` */
     uint32_t hidden;      /* ephemerons are being followed: markers note keys; atomic */
     wn_vector keys;       /* keys and ephemerons that were marked since, not yet looked at */
 
@@ -138,6 +141,7 @@ typedef struct wn_cc {
     void **waiting; /* the lists' blocks */
     size_t waiting_room;
     size_t to_sweep, swept;            /* blocks; swept is atomic */
+    bool unlisted;                     /* there was no memory for the lists: the conductor sweeps all, without them */
     size_t freed_objects, freed_bytes; /* in this cycle; atomic */
     size_t frozen;                     /* objects; atomic */
 
@@ -151,16 +155,18 @@ typedef struct wn_cc {
     wn_vector finalizable; /* objects whose types have finalizers that have not run */
     wn_vector examined;    /* those of them that the conductor is looking at */
     size_t examined_next;
-    wn_vector dead_finals; /* found dead, not yet marked again; the conductor's own */
-    wn_vector due_finals;  /* dead but for their finalizer; roots */
+    size_t dead_finals;   /* so many at the front of `examined` were found dead, and are not yet marked again */
+    wn_vector due_finals; /* dead but for their finalizer; roots */
     size_t due_finals_next;
-    wn_vector due_callbacks; /* weak references whose targets died; roots */
-    uint64_t ran;            /* finalizers and batches of callbacks that have run; atomic */
-    uint32_t due;            /* something is in them; atomic */
-    uint32_t finalizing;     /* threads that run some of them at this moment; atomic */
-    uint32_t calling;        /* threads that run callbacks: no finalizer is begun meanwhile */
-    bool finalizer_running;  /* the finalizer thread exists; under heap->world */
-    bool leaving;            /* it is to end; written under heap->world; atomic */
+    /* Weak references whose targets died; roots. Chained by wn_weakref.next, which the target's death has made free. */
+    struct wn_weakref *due_callbacks, *last_due_callback;
+    bool clearing; /* weak references to the dead are being cleared: some have been, some not; under heap->weak.lock */
+    uint64_t ran;  /* finalizers and batches of callbacks that have run; atomic */
+    uint32_t due;  /* something is in them; atomic */
+    uint32_t finalizing;    /* threads that run some of them at this moment; atomic */
+    uint32_t calling;       /* threads that run callbacks: no finalizer is begun meanwhile */
+    bool finalizer_running; /* the finalizer thread exists; under heap->world */
+    bool leaving;           /* it is to end; written under heap->world; atomic */
     pthread_t finalizer;
     pthread_cond_t finalizer_wake;
 
@@ -182,7 +188,9 @@ typedef struct wn_cc {
     double ns_per_work, bytes_per_ns, ns_beside; /* marking; allocation; what a cycle takes besides marking */
     uint64_t last_end;
     size_t last_allocated;
-    uint64_t futile_at; /* allocated bytes when a full cycle last failed to make room; 0: none did */
+    uint64_t futile_at;    /* allocated bytes + 1 when a full cycle last failed to make room; 0: none did; atomic */
+    uint64_t futile_until; /* so long requests fail at once if no more was allocated; atomic */
+    unsigned futile_times; /* requests for which cycles were run in vain since something was handed out; atomic */
     wn_cc_cycle now;
     uint64_t cpu_total_ns, start_ns; /* atomic */
 } wn_cc;
@@ -204,11 +212,9 @@ static inline bool wn_cc_claim(const void *object) {
     return !(__atomic_fetch_or(word, bit, __ATOMIC_RELAXED) & bit);
 }
 
-/* Bytes that count towards thresholds: slots handed out, dead ones not yet swept included, and what objects hold
- * outside. */
+/* Bytes that count towards thresholds: slots handed out, dead ones not yet swept included. */
 static inline size_t wn_cc_used(const wn_cc *cc) {
-    return __atomic_load_n(&cc->heap->space.live_bytes, __ATOMIC_RELAXED) +
-           __atomic_load_n(&cc->heap->external_bytes, __ATOMIC_RELAXED);
+    return __atomic_load_n(&cc->heap->space.live_bytes, __ATOMIC_RELAXED);
 }
 
 /* ---- allocate.c: what the program's threads do ---- */
@@ -306,18 +312,25 @@ bool wn_cc_leave_to_finalizer(wn_cc *cc);
 bool wn_cc_is_finalizer(const mutator *m);
 /* Ends that thread when it has run what it is in the middle of. */
 void wn_cc_stop_finalizer(wn_cc *cc);
-void wn_cc_note_finalizable(mutator *m, void *object);
+/* False: no memory for the lists. */
+bool wn_cc_note_finalizable(mutator *m, void *object);
+/* Ends the clearing of weak references that was interrupted. The world is stopped. */
+void wn_cc_end_clearing(wn_cc *cc);
+/* Callbacks that a thread took and has not run, or that the conductor has found, are on the list of what is due. With
+ * cc->lists. */
+void wn_cc_give_back_callbacks(mutator *m);
+void wn_cc_each_callback(struct wn_weakref *first, void (*visit)(void **slot, void *context), void *context);
 
 /* ---- pacer.c ---- */
 void wn_cc_pace_start(wn_cc *cc);
 void wn_cc_pace_end(wn_cc *cc);
+/* The cycle had no memory for its work: the next is not due at once. */
+void wn_cc_pace_failed(wn_cc *cc);
 /* After a thread has been handed a run of slots: starts a cycle, or makes the thread help with the one under way. */
 void wn_cc_pace(mutator *m);
 /* The same before a large object. */
 void wn_cc_pace_large(mutator *m, size_t bytes);
 void wn_cc_external(mutator *m);
-/* Finalizers have given back what was held outside: the goal comes down with it. */
-void wn_cc_pace_down(wn_cc *cc);
 void wn_cc_trace(wn_cc *cc);
 
 #endif

@@ -30,9 +30,22 @@ static bool mark_meanwhile(wn_cc *cc) { return wn_cc_mark_unit(cc, conductor_of(
 
 /* ---- marking ----------------------------------------------------------------------------------------------------- */
 
+static void mark_slot(void **slot, void *context) { wn_cc_mark_root(context, *slot); }
+
 static void mark_list(wn_cc_worker *w, wn_vector *list, size_t from) {
     for (size_t i = from; i < list->n; i++)
         if (list->at[i]) wn_cc_mark_root(w, list->at[i]);
+}
+
+/* All objects of the blocks that stand for some that were written to. */
+static void push_written(wn_cc *cc, wn_cc_worker *w) {
+    wn_os_lock_brief(&cc->heap->space.lock);
+    WN_EACH_BLOCK(&cc->heap->space, c, b) {
+        size_t g = 0;
+        for (void *o; __atomic_load_n(&b->flags, __ATOMIC_RELAXED) && (o = wn_block_next(b, &g));)
+            if (wn_type_of(o)) wn_mark_push(&w->marker, o);
+    }
+    pthread_mutex_unlock(&cc->heap->space.lock);
 }
 
 /* Roots outside of stacks. They change only through the barrier, so any moment after H1 will do. */
@@ -49,16 +62,18 @@ static void mark_tables(wn_cc *cc) {
     mark_list(w, &heap->garbage, 0);
     pthread_mutex_lock(&cc->lists);
     mark_list(w, &cc->due_finals, cc->due_finals_next);
-    mark_list(w, &cc->due_callbacks, 0);
+    wn_cc_each_callback(cc->due_callbacks, mark_slot, w);
     pthread_mutex_unlock(&cc->lists);
     /* Frozen objects are marked already; those that were written to are scanned like fresh finds. */
     wn_os_lock_brief(&cc->lock);
     for (size_t i = 0; i < cc->remembered.n; i++) wn_mark_push(&w->marker, cc->remembered.at[i]);
-    if (cc->remembered.n && !w->busy) {
+    bool written = cc->written;
+    if ((cc->remembered.n || written) && !w->busy) {
         w->busy = true;
         cc->busy++;
     }
     pthread_mutex_unlock(&cc->lock);
+    if (written) push_written(cc, w);
 }
 
 bool wn_cc_mark_dry(wn_cc *cc) {
@@ -208,7 +223,8 @@ static bool mark_and_sweep(wn_cc *cc) {
     if (heap->options.verify && wn_verify(&w->me.fast, stderr))
         wn_misuse("verify", "the heap is not sound after marking, for which a store without wn_set or wn_move is the "
                             "usual reason; the report is on stderr");
-    if (!wn_cc_find_dead(cc, w) || gave_up(cc)) return false;
+    bool found = wn_cc_find_dead(cc, w);
+    if (gave_up(cc) || !found) return false;
     cc->now.sweep = wn_os_now();
     cc->now.used_at_close = wn_cc_used(cc);
     if (!wn_cc_begin_sweep(cc)) return false;
@@ -272,11 +288,7 @@ void wn_cc_abort(wn_cc *cc) {
         __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
     }
     wn_cc_drop_work(cc);
-    pthread_mutex_lock(&cc->lists);
-    for (; cc->examined_next < cc->examined.n; cc->examined_next++)
-        wn_vector_push(&cc->finalizable, cc->examined.at[cc->examined_next]);
-    cc->examined.n = cc->examined_next = 0;
-    pthread_mutex_unlock(&cc->lists);
+    wn_cc_end_clearing(cc);
     wn_cc_make_finals_due(cc);
     wn_cc_ask_threads_to_run_due(cc); /* a safepoint leaves it to the finalizer thread if there is one */
     __atomic_store_n(&cc->aborted, true, __ATOMIC_RELEASE);
@@ -357,8 +369,10 @@ static void *conduct(void *arg) {
         pthread_mutex_lock(&heap->world);
         if (!done && __atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
             /* Nothing was freed: those who wait will find out. Who waits for the next one has that tried, too. */
+            wn_cc_pace_failed(cc);
             cc->finished = cc->started;
             cc->given_up = false;
+            cc->last_failed = true;
         } else if (!done) {
             cc->started--; /* given up for a freeze: once more, if it is still wanted */
             cc->given_up = true;
@@ -367,6 +381,7 @@ static void *conduct(void *arg) {
             cc->given_up = false;
             cc->total_objects += cc->now.freed_objects;
             cc->total_bytes += cc->now.freed_bytes;
+            cc->last_failed = false;
         }
         pthread_cond_broadcast(&cc->done);
         pthread_mutex_unlock(&heap->world);
@@ -483,24 +498,25 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
     /* Below the highest there is nothing to do, unless a test wants a collection at every chance. */
     if (generation < 2 && !m->heap->options.stress) return WN_OK;
     uint64_t start = wn_os_now();
-    /* What threads overwrote while a cycle ended was shaded, and the next cycle still takes it for alive: so a
-     * collection that finds one under way runs two. */
     pthread_mutex_lock(&m->heap->world);
-    bool under_way = cc->started != cc->finished;
     size_t objects = cc->total_objects, bytes = cc->total_bytes;
     pthread_mutex_unlock(&m->heap->world);
-    if (under_way && generation == 2 && !wn_cc_wait_for_cycle(m, true))
-        return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
     /* What finalizers let go of is freed by a further cycle; one that makes garbage with finalizers anew without end
      * is not followed for ever. */
     for (int i = 0; i < 8; i++) {
+        /* Other threads may run them before this one is back. */
+        uint64_t ran = __atomic_load_n(&cc->ran, __ATOMIC_RELAXED);
         if (!wn_cc_wait_for_cycle(m, true))
             return wn_fail(WN_ERR_MEMORY, "no thread could be started for the collection: the system has too many");
         pthread_mutex_lock(&m->heap->world); /* of all that ended meanwhile, the one under way among them */
         result->collected = cc->total_objects - objects;
         result->freed_bytes = cc->total_bytes - bytes;
+        bool failed = cc->last_failed;
         pthread_mutex_unlock(&m->heap->world);
-        uint64_t ran = __atomic_load_n(&cc->ran, __ATOMIC_RELAXED);
+        if (failed)
+            return wn_fail(
+                WN_ERR_MEMORY,
+                "no memory to find out what is reachable, so nothing could be freed: give some back and collect again");
         wn_poll(&m->fast); /* which may run some as well */
         if (!wn_cc_leave_to_finalizer(cc)) run_all_due(m);
         if (__atomic_load_n(&cc->ran, __ATOMIC_RELAXED) == ran || generation < 2) break;

@@ -54,12 +54,36 @@ static void clear_entry(void *context, wn_weak_entry *e) {
     wn_weak_remove_if_empty(c->w->cc->heap, e);
 }
 
-static void make_callbacks_due(wn_cc *cc, wn_vector *callbacks) {
-    if (!callbacks->n) return;
+/* Appends a chain to what is due; with cc->lists. */
+static void chain_callbacks(wn_cc *cc, wn_weakref *first, wn_weakref *last) {
+    *(cc->due_callbacks ? &cc->last_due_callback->next : &cc->due_callbacks) = first;
+    cc->last_due_callback = last;
+}
+
+void wn_cc_give_back_callbacks(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    for (size_t i = m->callback_at; i < m->callbacks.n; i++) {
+        wn_weakref *r = m->callbacks.at[i];
+        if (r) chain_callbacks(cc, r, r);
+    }
+    m->callbacks.n = m->callback_at = 0;
+    if (m->late_callbacks) chain_callbacks(cc, m->late_callbacks, m->latest_callback);
+    m->late_callbacks = NULL;
+}
+static void give_back_found(wn_cc *cc, wn_cc_worker *w) {
     pthread_mutex_lock(&cc->lists);
-    for (size_t i = 0; i < callbacks->n; i++) wn_vector_push(&cc->due_callbacks, callbacks->at[i]);
+    wn_cc_give_back_callbacks(&w->me);
     pthread_mutex_unlock(&cc->lists);
-    callbacks->n = 0;
+}
+
+void wn_cc_each_callback(wn_weakref *first, void (*visit)(void **slot, void *context), void *context) {
+    for (void *r = first; r; r = ((wn_weakref *)r)->next) visit(&r, context);
+}
+
+static void set_clearing(wn_cc *cc, bool on) {
+    pthread_mutex_lock(&cc->heap->weak.lock);
+    cc->clearing = on;
+    pthread_mutex_unlock(&cc->heap->weak.lock);
 }
 
 /* What is entered meanwhile refers to what is alive. */
@@ -67,12 +91,38 @@ static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
     clearing c = {w};
     bool more = true;
     wn_weak_walk_reset(cc->heap);
+    set_clearing(cc, true);
     while (more && wn_cc_pause(cc, w)) {
         more = wn_weak_walk(cc->heap, ENTRIES, clear_entry, &c);
-        make_callbacks_due(cc, &w->me.callbacks);
+        if (!more) set_clearing(cc, false);
+        give_back_found(cc, w);
     }
     wn_weak_walk_reset(cc->heap);
     return !more && wn_cc_pause(cc, w);
+}
+
+/* The marks are final, so what the walk would have found is known. It cannot stay half done: what is dead, but not
+ * cleared yet, is alive again when the cycle is given up, and with it what it leads to. */
+void wn_cc_end_clearing(wn_cc *cc) {
+    if (!cc->clearing) return;
+    wn_cc_worker *w = &cc->worker[0];
+    clearing c = {w};
+    w->me.heap = cc->heap;
+    wn_weak_walk_reset(cc->heap);
+    while (wn_weak_walk(cc->heap, OBJECTS, clear_entry, &c)) {
+    }
+    wn_weak_walk_reset(cc->heap);
+    give_back_found(cc, w);
+    if (cc->due_callbacks) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
+    set_clearing(cc, false);
+}
+
+/* With cc->lists: the lists have room for all that is noted and `more`, wherever it goes, so that a death is not lost
+ * for want of memory. */
+static bool has_room(wn_cc *cc, size_t more) {
+    size_t n = cc->finalizable.n + cc->examined.n + more;
+    return wn_vector_reserve(&cc->finalizable, n) && wn_vector_reserve(&cc->examined, n) &&
+           wn_vector_reserve(&cc->due_finals, cc->due_finals.n + n);
 }
 
 static bool find_finals(wn_cc *cc, wn_cc_worker *w) {
@@ -82,28 +132,31 @@ static bool find_finals(wn_cc *cc, wn_cc_worker *w) {
     cc->examined = cc->finalizable; /* threads go on adding to the other */
     cc->finalizable = empty;
     cc->finalizable.n = 0;
-    cc->examined_next = 0;
+    cc->examined_next = cc->dead_finals = 0;
     pthread_mutex_unlock(&cc->lists);
     for (bool more = true; more && wn_cc_pause(cc, w);) {
         pthread_mutex_lock(&cc->lists);
         for (int n = 0; n < OBJECTS && cc->examined_next < cc->examined.n; n++) {
             void *o = cc->examined.at[cc->examined_next++];
             if (wn_cc_is_marked(o)) {
-                wn_vector_push(&cc->finalizable, o);
+                wn_vector_push(&cc->finalizable, o); /* it has room, as the two below */
                 continue;
             }
-            wn_vector_push(&cc->dead_finals, o);
+            cc->examined.at[cc->dead_finals++] = o;
             __atomic_store_n(&wn_block_of(o)->noted, 1, __ATOMIC_RELAXED);
             __atomic_fetch_or(&wn_meta_(o)[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED);
         }
         more = cc->examined_next < cc->examined.n;
-        if (!more) cc->examined.n = cc->examined_next = 0;
         pthread_mutex_unlock(&cc->lists);
     }
     /* After all of them were found: one that is reachable from another is dead all the same. They become due when they
      * are marked, and not before. */
-    for (size_t i = 0; wn_cc_pause(cc, w) && i < cc->dead_finals.n; i++) {
-        wn_cc_mark_root(w, cc->dead_finals.at[i]);
+    for (size_t i = 0; wn_cc_pause(cc, w); i++) {
+        pthread_mutex_lock(&cc->lists); /* a thread that notes one may move the list */
+        void *o = i < cc->dead_finals ? cc->examined.at[i] : NULL;
+        pthread_mutex_unlock(&cc->lists);
+        if (!o) break;
+        wn_cc_mark_root(w, o);
         if (i % 64 == 0) wn_cc_mark_unit(cc, w);
     }
     if (!wn_cc_mark_dry(cc)) return false;
@@ -113,8 +166,11 @@ static bool find_finals(wn_cc *cc, wn_cc_worker *w) {
 
 void wn_cc_make_finals_due(wn_cc *cc) {
     pthread_mutex_lock(&cc->lists);
-    for (size_t i = 0; i < cc->dead_finals.n; i++) wn_vector_push(&cc->due_finals, cc->dead_finals.at[i]);
-    cc->dead_finals.n = 0;
+    for (size_t i = 0; i < cc->dead_finals; i++) wn_vector_push(&cc->due_finals, cc->examined.at[i]);
+    for (; cc->examined_next < cc->examined.n; cc->examined_next++)
+        wn_vector_push(&cc->finalizable, cc->examined.at[cc->examined_next]);
+    cc->examined.n = cc->examined_next = cc->dead_finals = 0;
+    if (cc->due_finals.n) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&cc->lists);
 }
 
@@ -134,11 +190,13 @@ bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w) {
 
 /* ---- running what is due ----------------------------------------------------------------------------------------- */
 
-void wn_cc_note_finalizable(mutator *m, void *object) {
+bool wn_cc_note_finalizable(mutator *m, void *object) {
     wn_cc *cc = wn_cc_of(m->heap);
     pthread_mutex_lock(&cc->lists);
-    wn_vector_push(&cc->finalizable, object);
+    bool ok = has_room(cc, 1) && wn_vector_push(&cc->finalizable, object);
     pthread_mutex_unlock(&cc->lists);
+    if (!ok) wn_fail(WN_ERR_MEMORY, "no memory to note that the object has a finalizer");
+    return ok;
 }
 
 /* The next object to finalize, or NULL: none is due, or callbacks come first, those of the same deaths among them, that
@@ -147,30 +205,31 @@ void wn_cc_note_finalizable(mutator *m, void *object) {
 static void *next_final(wn_cc *cc, bool *callbacks) {
     void *o = NULL;
     pthread_mutex_lock(&cc->lists);
-    *callbacks = cc->due_callbacks.n;
+    *callbacks = cc->due_callbacks;
     if (!*callbacks && !cc->calling && cc->due_finals_next < cc->due_finals.n) {
         o = cc->due_finals.at[cc->due_finals_next];
         cc->due_finals.at[cc->due_finals_next++] = NULL;
         if (cc->due_finals_next == cc->due_finals.n) cc->due_finals.n = cc->due_finals_next = 0;
         wn_cc_shade(cc->heap, o);
     }
-    __atomic_store_n(&cc->due, cc->due_finals.n || cc->due_callbacks.n, __ATOMIC_RELAXED);
+    __atomic_store_n(&cc->due, cc->due_finals.n || cc->due_callbacks, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&cc->lists);
     return o;
 }
 
 static bool take_callbacks(wn_cc *cc, mutator *m) {
     pthread_mutex_lock(&cc->lists);
-    size_t n = cc->due_callbacks.n;
-    for (size_t i = 0; i < n; i++) {
-        wn_cc_shade(cc->heap, cc->due_callbacks.at[i]);
-        wn_vector_push(&m->callbacks, cc->due_callbacks.at[i]);
+    wn_weakref *first = cc->due_callbacks;
+    for (wn_weakref *r = first; r; r = r->next) wn_cc_shade(cc->heap, r);
+    if (first) {
+        *(m->late_callbacks ? &m->latest_callback->next : &m->late_callbacks) = first;
+        m->latest_callback = cc->last_due_callback;
     }
-    cc->due_callbacks.n = 0;
-    cc->calling += n > 0;
+    cc->due_callbacks = NULL;
+    cc->calling += first != NULL;
     __atomic_store_n(&cc->due, cc->due_finals.n != 0, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&cc->lists);
-    return n;
+    return first;
 }
 
 /* True: there were some. */
@@ -186,7 +245,7 @@ static bool call_back(wn_cc *cc, mutator *m) {
 /* Whether something is due that this thread could run: finalizers wait for callbacks of another's. */
 static bool may_go_on(wn_cc *cc) {
     pthread_mutex_lock(&cc->lists);
-    bool may = cc->due_callbacks.n || (cc->due_finals.n && !cc->calling);
+    bool may = cc->due_callbacks || (cc->due_finals.n && !cc->calling);
     pthread_mutex_unlock(&cc->lists);
     return may;
 }
@@ -214,7 +273,6 @@ bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
         }
     }
     c->finalizing = false;
-    if (ran) wn_cc_pace_down(cc);
     __atomic_fetch_add(&cc->ran, ran, __ATOMIC_RELAXED);
     __atomic_fetch_sub(&cc->finalizing, 1, __ATOMIC_RELEASE);
     /* Whoever runs the callbacks that finalizers wait for goes on with those himself. */
@@ -275,7 +333,7 @@ void wn_cc_stop_finalizer(wn_cc *cc) {
 /* Whether there is some is said to those who attach later, too. */
 static bool note_due(wn_cc *cc) {
     pthread_mutex_lock(&cc->lists);
-    bool due = cc->due_finals.n || cc->due_callbacks.n;
+    bool due = cc->due_finals.n || cc->due_callbacks;
     __atomic_store_n(&cc->due, due, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&cc->lists);
     return due;

@@ -37,7 +37,7 @@ NO_SANITIZER static void scan_words(mutator *m, const uintptr_t *from, const uin
 
 void wn_cc_scan_roots(mutator *m) {
     wn_each_local_root(m, shade_slot, m);
-    for (size_t i = 0; i < m->callbacks.n; i++) shade_slot(&m->callbacks.at[i], m);
+    wn_cc_each_callback(m->late_callbacks, shade_slot, m);
     if (!m->heap->options.conservative_stacks || !m->stack_high) return;
     if (m->state == MUTATOR_STILL && m->stack_low) {
         scan_words(m, m->registers.word, m->registers.word + sizeof m->registers.word / sizeof m->registers.word[0]);

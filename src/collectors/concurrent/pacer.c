@@ -10,6 +10,10 @@
  * waits for the end of the cycle only far above the goal, above it where what objects hold outside the heap has grown
  * much since the last cycle began, which no assist makes up for, and at the hard limit, instead of failing.
  *
+ * What objects hold outside the heap has a measure of its own: so much may be added to it between the starts of two
+ * cycles as marking the heap is worth. It earns no room. Who holds it is not known, so neither is whether they are
+ * alive, and what a release hook gives back is never told: room for a part of it would grow with garbage.
+ *
  * Near the limit the goal is what the limit leaves. It never comes closer to what is alive than an eighth of it, so
  * that a heap that hardly fits does not collect without end: it is allowed to run into the limit instead, which after a
  * cycle in vain is reported as out of memory.
@@ -18,7 +22,7 @@
 
 #include <stdio.h>
 
-enum { LEAST_GOAL = 4 << 20, OVERSHOOT = 32 << 20 };
+enum { LEAST_GOAL = 4 << 20, OVERSHOOT = 32 << 20, OUTSIDE = 32 << 20 };
 
 static size_t at_least(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -57,6 +61,23 @@ static void set_goal(wn_cc *cc, size_t live) {
     if (part > 0.4) part = 0.4;
     __atomic_store_n(&cc->goal, goal, __ATOMIC_RELAXED);
     __atomic_store_n(&cc->trigger, goal - (size_t)(part * (double)room), __ATOMIC_RELAXED);
+}
+
+/* How much of what may come to be held outside between the starts of two cycles has: as much may as may be allocated
+ * beside the heap, and enough for a small one not to collect all the time. */
+static double part_outside(const wn_cc *cc) {
+    size_t now = __atomic_load_n(&cc->heap->external_bytes, __ATOMIC_RELAXED);
+    size_t before = __atomic_load_n(&cc->external_at_start, __ATOMIC_RELAXED), limit = cc->heap->space.limit;
+    unsigned percent = cc->heap->options.heap_growth;
+    if (WN_LIKELY((ptrdiff_t)(now - before) <= 0) || percent == WN_NEVER) return 0;
+    double room = (double)(OUTSIDE + wn_cc_used(cc)) * percent / 100;
+    if (limit && room > (double)limit / 2) room = (double)limit / 2;
+    return (double)(now - before) / room;
+}
+
+/* For what is held outside when half of the room is used, so that the program need not wait for the cycle's end. */
+static bool is_due(const wn_cc *cc) {
+    return wn_cc_used(cc) >= __atomic_load_n(&cc->trigger, __ATOMIC_RELAXED) || part_outside(cc) > 0.5;
 }
 
 void wn_cc_pace_start(wn_cc *cc) {
@@ -98,6 +119,14 @@ void wn_cc_pace_end(wn_cc *cc) {
     __atomic_fetch_add(&cc->cpu_total_ns, cc->now.cpu_ns + cc->now.assist_ns, __ATOMIC_RELAXED);
 }
 
+void wn_cc_pace_failed(wn_cc *cc) {
+    unsigned percent = cc->heap->options.heap_growth;
+    if (percent == WN_NEVER) return;
+    size_t used = wn_cc_used(cc), room = room_beside(used, used, percent);
+    __atomic_store_n(&cc->goal, used + room, __ATOMIC_RELAXED);
+    __atomic_store_n(&cc->trigger, used + room / 2, __ATOMIC_RELAXED);
+}
+
 /* How far marking is behind allocation: above 0 the thread must help. */
 static bool behind(const wn_cc *cc, size_t used) {
     size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
@@ -115,7 +144,7 @@ void wn_cc_pace(mutator *m) {
     size_t used = wn_cc_used(cc);
     switch (wn_cc_phase_of(cc)) {
     case WN_CC_IDLE:
-        if (WN_LIKELY(used < __atomic_load_n(&cc->trigger, __ATOMIC_RELAXED)) || !wn_may_collect(m)) return;
+        if (WN_LIKELY(!is_due(cc)) || !wn_may_collect(m)) return;
         pthread_mutex_lock(&m->heap->world);
         if (wn_cc_phase_of(cc) == WN_CC_IDLE && cc->started == cc->finished) wn_cc_want(cc, cc->started + 1);
         pthread_mutex_unlock(&m->heap->world);
@@ -126,12 +155,10 @@ void wn_cc_pace(mutator *m) {
     default: break;
     }
     size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
-    if (WN_LIKELY(used <= goal) || !wn_may_collect(m)) return;
     /* No assist makes up for what is held outside; and assists do not hold the heap when markers get no processor. It
      * must not grow without bound. */
-    size_t outside = __atomic_load_n(&m->heap->external_bytes, __ATOMIC_RELAXED),
-           before = __atomic_load_n(&cc->external_at_start, __ATOMIC_RELAXED);
-    bool by_outside = outside > before && outside - before > used / 8;
+    bool by_outside = part_outside(cc) > 1;
+    if (WN_LIKELY(used <= goal && !by_outside) || !wn_may_collect(m)) return;
     /* Before the first cycle there is no goal to miss; and where single objects are large, one or two of them more are
      * no reason to wait. */
     size_t bearable = goal / 2 + OVERSHOOT + 2 * __atomic_load_n(&cc->largest, __ATOMIC_RELAXED);
@@ -145,21 +172,14 @@ void wn_cc_pace_large(mutator *m, size_t bytes) {
     wn_cc_pace(m);
 }
 
-void wn_cc_pace_down(wn_cc *cc) {
-    unsigned percent = cc->heap->options.heap_growth;
-    if (percent == WN_NEVER || wn_cc_phase_of(cc) != WN_CC_IDLE) return;
-    size_t used = wn_cc_used(cc);
-    size_t room = room_beside(used, used, percent);
-    if (used + room >= __atomic_load_n(&cc->goal, __ATOMIC_RELAXED)) return;
-    __atomic_store_n(&cc->goal, used + room, __ATOMIC_RELAXED);
-    __atomic_store_n(&cc->trigger, used + room - room / 5, __ATOMIC_RELAXED);
-}
-
 /* The next safepoint looks at the pace. */
 void wn_cc_external(mutator *m) {
     wn_cc *cc = wn_cc_of(m->heap);
-    if (wn_cc_used(cc) >= __atomic_load_n(&cc->trigger, __ATOMIC_RELAXED))
-        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+    size_t now = __atomic_load_n(&m->heap->external_bytes, __ATOMIC_RELAXED);
+    size_t before = __atomic_load_n(&cc->external_at_start, __ATOMIC_RELAXED);
+    /* What was given back since then and comes again has grown, too. */
+    if ((ptrdiff_t)(now - before) < 0) __atomic_store_n(&cc->external_at_start, now, __ATOMIC_RELAXED);
+    if (is_due(cc)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }
 
 static double ms(uint64_t from, uint64_t to) { return to > from ? (double)(to - from) / 1e6 : 0; }

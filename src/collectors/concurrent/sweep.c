@@ -126,15 +126,15 @@ void wn_cc_drop_waiting(wn_cc *cc) {
     cc->waiting_room = 0;
 }
 
-/* Twice through the blocks, first to know how many there are of each list. Without memory for the lists they stay
- * empty: then all blocks keep their dead until the next cycle. */
+/* Twice through the blocks, first to know how many there are of each list. */
 void wn_cc_collect_unswept(wn_cc *cc) {
     each_list(cc, empty_list);
     __atomic_store_n(&cc->swept, 0, __ATOMIC_RELAXED);
     each_unswept_block(cc, count);
     cc->to_sweep = 0;
     each_list(cc, lay_out);
-    if (make_room(cc)) {
+    cc->unlisted = !make_room(cc);
+    if (!cc->unlisted) {
         each_unswept_block(cc, enter);
     } else {
         each_list(cc, empty_list);
@@ -176,7 +176,17 @@ static bool sweep_next(wn_cc *cc, wn_cc_unswept *list, size_t n) {
     return true;
 }
 
+static void sweep_one(wn_cc *cc, wn_cc_unswept *list, wn_block *b) {
+    void *block = b;
+    (void)list;
+    sweep_blocks(cc, &block, 1);
+}
+
 bool wn_cc_sweep_some(wn_cc *cc) {
+    if (WN_UNLIKELY(cc->unlisted)) {
+        each_unswept_block(cc, sweep_one);
+        cc->unlisted = false;
+    }
     if (sweep_next(cc, &cc->unswept_large, 1)) return true;
     for (unsigned k = 0; k < WN_KINDS; k++)
         for (unsigned i = 0; i < WN_CLASSES_; i++)
