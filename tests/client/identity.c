@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 static int compare(const void *a, const void *b) {
     uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
@@ -298,11 +299,19 @@ static wn_weakref *to_shared;
 static _Atomic size_t asked, answered;
 static size_t rounds;
 
+/* Spins, so that both go on at one moment; but not where the other has no processor. */
+static void wait_for(wn_mutator *m, _Atomic size_t *turn, size_t k) {
+    for (unsigned spins = 0; atomic_load(turn) != k; spins++) {
+        wn_poll(m);
+        if (spins > 2000) sched_yield();
+    }
+}
+
 static void *note_beside(void *data) {
     wn_mutator *m;
     if (wn_attach(shared_heap, &m)) return NULL;
     for (size_t k = 1; k <= rounds; k++) {
-        while (atomic_load(&asked) != k) wn_poll(m);
+        wait_for(m, &asked, k);
         if (k % 2)
             wn_identity(m, shared);
         else if (wn_pin(m, shared) == WN_OK)
@@ -329,7 +338,7 @@ static void two_threads_may_note_something_at_once(void **state) {
         wn_take(m, shared, client_pair(m, (long)k, NULL, NULL));
         atomic_store(&asked, k);
         wn_take(m, to_shared, wn_weakref_new(m, shared, NULL, NULL));
-        while (atomic_load(&answered) != k) wn_poll(m);
+        wait_for(m, &answered, k);
         if (k % 8 == 0) wn_collect(m, 0, NULL);
         wn_root(m, pair *, got, wn_weakref_get(m, to_shared));
         assert_ptr_equal(got, shared);
