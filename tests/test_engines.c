@@ -187,12 +187,16 @@ static void addresses_out_of_reach_are_no_members(void **state) {
     (void)state;
     wn_cycles c;
     assert_true(wn_cycles_make(&c));
-    const uintptr_t strange[] = {0, 16, (uintptr_t)1 << 46, (uintptr_t)1 << 47, UINTPTR_MAX & ~(uintptr_t)15};
+    const uintptr_t strange[] = {0, 16, (uintptr_t)1 << 47, (uintptr_t)1 << 48, UINTPTR_MAX & ~(uintptr_t)15};
     for (size_t i = 0; i < sizeof strange / sizeof *strange; i++) {
         assert_false(wn_cycles_has(&c, (void *)strange[i]));
         assert_false(wn_cycles_claim(&c, (void *)strange[i]));
     }
-    wn_cycles_add(&c, (void *)((uintptr_t)1 << 47));
+    /* On aarch64 the system gives addresses up to there. */
+    wn_cycles_add(&c, (void *)(((uintptr_t)1 << 48) - 64));
+    assert_false(c.failed);
+    assert_true(wn_cycles_has(&c, (void *)(((uintptr_t)1 << 48) - 64)));
+    wn_cycles_add(&c, (void *)((uintptr_t)1 << 48));
     assert_true(c.failed);
     wn_cycles_begin(&c);
     size_t zero = 0;
@@ -214,7 +218,7 @@ static void bits_are_the_same_from_near_and_far(void **state) {
     static bool member[3 * PER_REGION];
     wn_bits b;
     assert_true(wn_bits_make(&b));
-    wn_bits_near to_put = wn_bits_near_nothing(), to_take = wn_bits_near_nothing();
+    wn_bits_near to_put = wn_bits_near_nothing();
     seed = 11;
     memset(member, 0, sizeof member);
     size_t members = 0;
@@ -230,13 +234,12 @@ static void bits_are_the_same_from_near_and_far(void **state) {
             members += !member[k];
             member[k] = true;
         } else {
-            assert_int_equal(near ? wn_bits_take_near(&b, &to_take, PLANE, address) : wn_bits_take(&b, PLANE, address),
-                             member[k]);
+            assert_int_equal(wn_bits_take(&b, PLANE, address), member[k]);
             members -= member[k];
             member[k] = false;
         }
     }
-    assert_false(wn_bits_take_near(&b, &to_take, PLANE, 0)); /* no such region */
+    assert_false(wn_bits_take(&b, PLANE, 0)); /* no such region */
     assert_int_equal(wn_bits_count(&b, PLANE), members);
     for (int round = 0; round < 300; round++) {
         size_t k = random_below(3 * PER_REGION), n = random_below(round % 10 ? 300 : PER_REGION), had = 0;

@@ -31,9 +31,13 @@ static void leave(void) {
     notes.covered = false;
 }
 
-bool notes_begin(void) {
+bool notes_possible(void) {
     if (notes.covered && on_top()) leave(); /* what came over ours has gone */
-    if (notes.covered || (!notes.made && !(notes.made = wn_bits_make(&notes_addresses)))) return false;
+    return !notes.covered;
+}
+
+bool notes_begin(void) {
+    if (!notes.made && !(notes.made = wn_bits_make(&notes_addresses))) return false;
     PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &notes.below);
     PyMemAllocatorEx a = notes.below;
     a.free = noting_free;

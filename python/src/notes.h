@@ -16,7 +16,9 @@
 
 #include "engines/bits.h"
 
-/* Begins to note. False: no memory, or another allocator came over ours at an earlier time and is still there. */
+/* False: another allocator came over ours at an earlier time and is still there. */
+bool notes_possible(void);
+/* Begins to note. False: no memory. */
 bool notes_begin(void);
 /* Ends it, and forgets everything. False: another allocator has come over ours, which stays beneath it and does
  * nothing: no notes can be taken while it is there. */

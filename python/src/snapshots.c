@@ -115,7 +115,11 @@ void snapshot_drop(void) {
 bool snapshot_start(void) {
     uint64_t start = wn_os_now();
     size_t room = expected_objects() + expected_objects() / 4;
-    if (!notes_begin()) return false;
+    if (!notes_possible()) return false;
+    if (!notes_begin()) {
+        W.n.fallback_memory++;
+        return false;
+    }
     if (!wn_snapshot_start(&S.snapshot, sizeof(answer) + room * sizeof(entry), search_snapshot, NULL)) {
         end_notes();
         W.n.fallback_fork++;

@@ -9,7 +9,7 @@
  * Invariant: a word of any plane is non-zero only if `touched` is set for its page; clearing a plane and walking it
  * therefore cost what was used, not what was reserved.
  *
- * Addresses above 47 bits, which Linux gives only to those who ask, are never members.
+ * Addresses above 48 bits, which Linux gives only to those who ask, are never members.
  */
 #ifndef WN_BITS_H
 #define WN_BITS_H
@@ -22,7 +22,7 @@ enum {
     WN_BITS_WORDS = 1 << (WN_BITS_REGION - WN_BITS_GRANULE - 6), /* words of a plane */
     WN_BITS_PAGE = 512,                                          /* words that share a byte of `touched` */
     WN_BITS_PAGES = WN_BITS_WORDS / WN_BITS_PAGE,
-    WN_BITS_TOP = 1 << (47 - WN_BITS_REGION),
+    WN_BITS_TOP = 1 << (48 - WN_BITS_REGION),
     WN_BITS_PLANES = 4,
     WN_BITS_HEADER = 4096
 };
@@ -120,16 +120,7 @@ static WN_ALWAYS_INLINE uint64_t *wn_bits_near_word_(const wn_bits_near *n, uint
     return (uint64_t *)(n->words + (address >> (WN_BITS_GRANULE + 6)) * sizeof(uint64_t));
 }
 
-/* wn_bits_take and wn_bits_put, for the same plane each time. */
-static WN_ALWAYS_INLINE bool wn_bits_take_near(const wn_bits *b, wn_bits_near *n, int plane, uintptr_t address) {
-    if (__builtin_expect(address >> WN_BITS_REGION != n->region, 0)) {
-        uint64_t *words = wn_bits_find(b, address);
-        if (!words) return false;
-        wn_bits_go_near_(n, words, plane, address);
-    }
-    return wn_bits_take_from_(wn_bits_near_word_(n, address), address);
-}
-/* `was`: whether it was a member. */
+/* wn_bits_put, for the same plane each time. `was`: whether it was a member. */
 static WN_ALWAYS_INLINE bool wn_bits_put_near(wn_bits *b, wn_bits_near *n, int plane, uintptr_t address, bool *was) {
     if (__builtin_expect(address >> WN_BITS_REGION != n->region, 0)) {
         uint64_t *words = wn_bits_region_for(b, address);
