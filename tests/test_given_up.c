@@ -109,23 +109,13 @@ static void an_object_with_a_finalizer_is_noted_or_not_made(void **state) {
 
 static void a_collection_without_memory_is_an_error(void **state) {
     (void)state;
-    enum { FAN = 1000, DEPTH = 200, DEAD = 300 };
+    enum { DEAD = 300 };
     client c = open_concurrent();
     wn_mutator *m = c.m;
     wn_disable(c.heap);
     wn_collect_result r;
     {
-        wn_root(m, vector *, first, client_new_array(m, &vector_type, FAN));
-        wn_root(m, vector *, last, NULL);
-        wn_assign(m, last, first);
-        for (int i = 0; i < DEPTH; i++) { /* which needs more than a marker's stack begins with */
-            for (long k = 1; k < FAN; k++) {
-                wn_move(m, last, items[k], client_new_array(m, &vector_type, 1));
-                wn_move(m, (vector *)last->items[k], items[0], client_pair(m, k, NULL, NULL));
-            }
-            wn_move(m, last, items[0], client_new_array(m, &vector_type, FAN));
-            wn_assign(m, last, last->items[0]);
-        }
+        wn_root(m, vector *, kept, make_wide_and_deep(m));
         for (long i = 0; i < DEAD; i++) wn_release(m, client_pair(m, i, NULL, NULL));
         starve(ANY);
         wn_status status = wn_collect(m, 2, &r);

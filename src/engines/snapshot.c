@@ -41,9 +41,8 @@ static void close_everything(void) {
 /* The child has the program's signal handlers; none of them may run in it. */
 static void be_quiet(void) {
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGALRM};
+    for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++) signal(fatal[i], SIG_DFL);
     signal(SIGALRM, look_around);
-    for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++)
-        if (fatal[i] != SIGALRM) signal(fatal[i], SIG_DFL);
     sigset_t these;
     sigemptyset(&these);
     for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++) sigaddset(&these, fatal[i]);

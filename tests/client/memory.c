@@ -6,12 +6,16 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+static client open_limited(void) {
+    wn_options o = wn_options_default();
+    o.heap_limit = 64u << 20;
+    return client_open(&o);
+}
+
 /* Fills the heap until NULL, twice; what was there stays whole and the heap is as usable as before. */
 static void running_out_is_a_result_not_an_end(void **state) {
     (void)state;
-    wn_options o = wn_options_default();
-    o.heap_limit = 64u << 20;
-    client c = client_open(&o);
+    client c = open_limited();
     wn_mutator *m = c.m;
     size_t step = client_stressed() ? 1 << 20 : client_sanitized() ? 200000 : 40;
     for (int round = 0; round < 3; round++) {
@@ -66,10 +70,8 @@ static size_t fill(wn_mutator *m, pair **list) {
 static void room_that_is_made_after_a_failure_is_found(void **state) {
     (void)state;
     if (client_stressed()) skip(); /* a collection at every allocation finds it anyway */
-    wn_options o = wn_options_default();
-    o.heap_limit = 64u << 20;
     for (int failures = 1; failures <= 20; failures += 19) {
-        client c = client_open(&o);
+        client c = open_limited();
         wn_mutator *m = c.m;
         {
             wn_root(m, pair *, list, NULL);
@@ -93,9 +95,7 @@ static void room_that_is_made_after_a_failure_is_found(void **state) {
 static void a_full_heap_is_not_collected_without_end(void **state) {
     (void)state;
     if (client_stressed()) skip();
-    wn_options o = wn_options_default();
-    o.heap_limit = 64u << 20;
-    client c = client_open(&o);
+    client c = open_limited();
     wn_mutator *m = c.m;
     if (!strcmp(wn_collector_name(wn_heap_collector(c.heap)), "concurrent")) {
         wn_root(m, pair *, list, NULL);
@@ -113,9 +113,7 @@ static void a_full_heap_is_not_collected_without_end(void **state) {
 static void a_failure_in_a_no_collect_scope_is_forgotten(void **state) {
     (void)state;
     if (client_stressed()) skip();
-    wn_options o = wn_options_default();
-    o.heap_limit = 64u << 20;
-    client c = client_open(&o);
+    client c = open_limited();
     wn_mutator *m = c.m;
     {
         wn_root(m, pair *, list, NULL);
@@ -131,9 +129,7 @@ static void a_failure_in_a_no_collect_scope_is_forgotten(void **state) {
 /* Disabled collections run all the same at the limit. (Not counting's, which search for cycles.) */
 static void garbage_does_not_fill_a_heap_while_collections_are_disabled(void **state) {
     (void)state;
-    wn_options o = wn_options_default();
-    o.heap_limit = 64u << 20;
-    client c = client_open(&o);
+    client c = open_limited();
     wn_mutator *m = c.m;
     wn_disable(c.heap);
     for (size_t i = 0; i < client_scaled(300000) && !client_counts(&c); i++) {
@@ -146,9 +142,7 @@ static void garbage_does_not_fill_a_heap_while_collections_are_disabled(void **s
 
 static void a_full_heap_still_makes_every_kind_of_object_or_says_no(void **state) {
     (void)state;
-    wn_options o = wn_options_default();
-    o.heap_limit = 64u << 20;
-    client c = client_open(&o);
+    client c = open_limited();
     wn_mutator *m = c.m;
     {
         wn_root(m, vector *, list, NULL);
@@ -267,10 +261,8 @@ static void external_bytes_start_collections(void **state) {
 /* So few that no count of objects would ever be looked at. */
 static void a_few_objects_with_much_outside_are_enough(void **state) {
     (void)state;
-    wn_options o = wn_options_default();
-    o.heap_limit = 64u << 20;
     for (int limited = 0; limited < 2; limited++) {
-        client c = client_open(limited ? &o : NULL);
+        client c = limited ? open_limited() : client_open(NULL);
         wn_mutator *m = c.m;
         size_t most = 0;
         atomic_store(&open_handles, 0);
