@@ -264,7 +264,10 @@ static void after_fork(wn_heap *heap, bool child) {
     cc->slice_count = 0;
     wn_cc_abort(cc);
     __atomic_store_n(&cc->aborted, false, __ATOMIC_RELAXED);
-    wn_cc_ask_threads_to_run_due(cc); /* who was about to may be gone */
+    /* Who was about to run what is due may be gone. (Not by wn_cc_ask_threads_to_run_due, which takes `lists`: locks of
+     * other heaps are still held.) */
+    for (mutator *m = heap->mutators; m && __atomic_load_n(&cc->due, __ATOMIC_RELAXED); m = m->next)
+        __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
     if (wn_cc_phase_of(cc) == WN_CC_SWEEPING) wn_cc_collect_unswept(cc);
     cc->wanted = cc->finished = cc->started;
 }
