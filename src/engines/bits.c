@@ -127,6 +127,7 @@ size_t wn_bits_number(wn_bits *b, int plane) {
     EACH_PAGE(b, r, i) {
         uint64_t *w = wn_bits_plane(wn_bits_words(r), plane);
         uint32_t *rank = wn_bits_ranks(wn_bits_words(r));
+        if (!has_members(w + i)) continue;
         for (size_t k = i; k < i + WN_BITS_PAGE; k++) {
             if (!w[k]) continue;
             rank[k] = (uint32_t)n;
@@ -152,11 +153,13 @@ void wn_bits_walk(const wn_bits *b, wn_bits_cursor *c) {
     c->rest = 0;
 }
 
+/* Most of what a plane covers late in a search is empty, so a page is first looked at whole. */
 bool wn_bits_next_word(wn_bits_cursor *c, int plane) {
     for (; c->region; c->region = c->region->next, c->index = (size_t)-1) {
         const uint64_t *w = wn_bits_plane(wn_bits_words(c->region), plane);
         for (size_t i = c->index + 1; i < WN_BITS_WORDS;) {
-            if (!c->region->touched[i / WN_BITS_PAGE]) {
+            bool first = i % WN_BITS_PAGE == 0;
+            if (!c->region->touched[i / WN_BITS_PAGE] || (first && !has_members(w + i))) {
                 i = (i / WN_BITS_PAGE + 1) * WN_BITS_PAGE;
                 continue;
             }
