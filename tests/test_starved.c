@@ -4,7 +4,7 @@
  */
 #include "client/client.h"
 
-#include "collectors/incremental/stack.h"
+#include "collectors/incremental/incremental.h"
 #include "starve.h"
 
 #include <winnow/inspect.h>
@@ -175,12 +175,40 @@ static void a_collection_without_memory_is_an_error(void **state) {
     client_close(&c);
 }
 
+/* The table of weak references has room for all that a minor moves; without memory for that they are only longer to
+ * find. */
+static void the_table_of_weak_references_is_never_full(void **state) {
+    (void)state;
+    for (int starved = 0; starved < 2; starved++)
+        for (size_t n = 40; n <= 400; n += 8) {
+            client c = open_quiet();
+            wn_mutator *m = c.m;
+            {
+                wn_root(m, vector *, targets, client_new_array(m, &vector_type, n));
+                wn_root(m, vector *, refs, client_new_array(m, &vector_type, n));
+                for (size_t i = 0; i < n; i++) {
+                    wn_move(m, targets, items[i], client_pair(m, (long)i, NULL, NULL));
+                    wn_move(m, refs, items[i], wn_weakref_new(m, targets->items[i], NULL, NULL));
+                }
+                if (starved) starve(ANY);
+                assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
+                feed();
+                const wn_weak_table *t = &c.heap->weak;
+                if (!starved) assert_true(t->used * 4 <= t->size * 3);
+                for (size_t i = 0; i < n; i++) assert_int_equal(wn_weakref_count(m, targets->items[i]), 1);
+                assert_int_equal(wn_weakref_count(m, refs), 0);
+            }
+            client_close(&c);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
         cmocka_unit_test(what_is_made_after_a_search_that_failed_is_marked),
         cmocka_unit_test(a_remembered_card_is_whole_or_none),
         cmocka_unit_test(a_collection_without_memory_is_an_error),
+        cmocka_unit_test(the_table_of_weak_references_is_never_full),
     };
     return CLIENT_MAIN("starved", tests);
 }

@@ -75,10 +75,11 @@ void wn_weak_fetch(wn_heap *heap, size_t from, size_t to) {
 
 static size_t hash(const void *p) { return (size_t)(((uintptr_t)p >> WN_GRANULE_SHIFT_) * 0x9E3779B97F4A7C15u >> 20); }
 
-/* Where a target is or would be put. */
+/* Where a target is or would be put. There may be no place that was never used: see wn_weak_moved. */
 static wn_weak_entry *place(const wn_weak_table *t, const void *target) {
     wn_weak_entry *gone = NULL;
-    for (size_t i = hash(target) & (t->size - 1);; i = (i + 1) & (t->size - 1)) {
+    size_t i = hash(target) & (t->size - 1);
+    for (size_t n = 0; n < t->size; n++, i = (i + 1) & (t->size - 1)) {
         wn_weak_entry *e = &t->entry[i];
         if (e->target == target) return e;
         if (e->target == WN_WEAK_GONE) {
@@ -87,6 +88,7 @@ static wn_weak_entry *place(const wn_weak_table *t, const void *target) {
             return gone ? gone : e;
         }
     }
+    return gone;
 }
 
 /* The same in the table before it grew; entries that were moved over count as deleted ones. */
@@ -205,16 +207,17 @@ static wn_weak_entry *take_prepared(wn_weak_table *t, size_t size) {
     return make_table(size);
 }
 
-/* Room for one more, and for all that the old table still holds. A table begins half empty, so there is, unless a walk
+/* Room for so many more. */
+static bool has_room(const wn_weak_table *t, size_t more) { return (t->used + t->old_left + more) * 4 <= t->size * 3; }
+
+/* Makes room for all that the old table still holds, and more. A table begins half empty, so there is, unless a walk
  * that stands still, because its thread gets no processor, holds back what has to be moved: then the walk is lost. */
-static bool make_room(wn_weak_table *t) {
-    settle(t, MOVED_PER_ENTRY);
-    prepare(t);
-    if ((t->used + t->old_left + 1) * 4 <= t->size * 3) return true;
+static bool make_room(wn_weak_table *t, size_t more) {
+    if (has_room(t, more)) return true;
     lose_walk(t);
     while (!settle(t, 4096)) {
     }
-    if ((t->used + 1) * 4 <= t->size * 3) return true; /* more were deleted than were moved */
+    if (has_room(t, more)) return true; /* more were deleted than were moved */
     size_t size = size_for(t, t->live);
     wn_weak_entry *bigger = take_prepared(t, size);
     if (!bigger) return false;
@@ -231,7 +234,9 @@ static bool make_room(wn_weak_table *t) {
 
 static wn_weak_entry *enter(wn_heap *heap, void *target) {
     wn_weak_table *t = &heap->weak;
-    if (!make_room(t)) return NULL;
+    settle(t, MOVED_PER_ENTRY);
+    prepare(t);
+    if (!make_room(t, 1)) return NULL;
     wn_weak_entry *e = wn_weak_find(heap, target);
     if (!e) {
         e = place(t, target);
@@ -337,7 +342,8 @@ static void moved(wn_heap *heap, void *from, void *to) {
     if (!e) return;
     wn_weak_entry moved = *e;
     remove_entry(heap, e);
-    wn_weak_entry *there = place(&heap->weak, to); /* a deleted place or a free one: no growth */
+    if (heap->weak.old && e >= heap->weak.old && e < heap->weak.old + heap->weak.old_size) heap->weak.old_left--;
+    wn_weak_entry *there = place(&heap->weak, to);
     if (!there->target) heap->weak.used++;
     heap->weak.live++;
     *there = moved;
@@ -361,6 +367,9 @@ void wn_weak_moved(wn_heap *heap, void *const *moves, size_t n) {
     enum { NEAR = 8, FAR = 16 };
     if (!n || !heap->weak.live) return;
     wn_weak_lock(heap);
+    /* Each leaves a deleted place behind and may take a free one: of as many as came since the last minor there might
+     * be more than free ones. Without memory for a larger table they find their places by a longer search. */
+    make_room(&heap->weak, n);
     for (size_t i = 0; i < n + FAR; i++) {
         if (i < n) fetch_places(&heap->weak, moves[2 * i]);
         if (i < n) fetch_places(&heap->weak, moves[2 * i + 1]);

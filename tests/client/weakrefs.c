@@ -499,6 +499,35 @@ static void callbacks_precede_finalizers_within_a_callback(void **state) {
     }
 }
 
+/* As many as the table of weak references has room for move together, from and to places at equal distances: each
+ * weak reference goes on leading to its target, and what has none is found to have none. */
+static void many_targets_move_at_once(void **state) {
+    (void)state;
+    enum { SIZES = 12, STEP = 16 };
+    for (size_t n = 30; n <= client_scaled(1600); n += n / 8 + 1)
+        for (size_t size = 1; size <= SIZES; size++) {
+            client c;
+            open_with_last(&c);
+            wn_mutator *m = c.m;
+            {
+                wn_root(m, vector *, targets, client_new_array(m, &vector_type, n));
+                wn_root(m, vector *, refs, client_new_array(m, &vector_type, n));
+                for (size_t i = 0; i < n; i++) {
+                    wn_move(m, targets, items[i], client_new_array(m, &blob_type, size * STEP));
+                    wn_move(m, refs, items[i], weak_to(m, targets->items[i], -1));
+                }
+                assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
+                assert_int_equal(wn_weakref_count(m, targets), 0);
+                for (size_t i = 0; i < n; i++) {
+                    wn_root(m, void *, target, wn_weakref_get(m, refs->items[i]));
+                    assert_ptr_equal(target, targets->items[i]);
+                    assert_int_equal(wn_weakref_count(m, target), 1);
+                }
+            }
+            close_with_last(&c);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_weak_reference_does_not_keep_alive),
@@ -516,6 +545,7 @@ int main(void) {
         cmocka_unit_test(many_weak_references_to_many_dead),
         cmocka_unit_test(both_die_at_once),
         cmocka_unit_test(callbacks_precede_finalizers_within_a_callback),
+        cmocka_unit_test(many_targets_move_at_once),
     };
     return CLIENT_MAIN("weakrefs", tests);
 }
