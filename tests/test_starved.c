@@ -202,6 +202,36 @@ static void the_table_of_weak_references_is_never_full(void **state) {
         }
 }
 
+/* The search for what finalizers need finds no memory just when it has pushed the first half of what it notes about a
+ * long array. */
+static void a_search_that_failed_goes_no_further(void **state) {
+    (void)state;
+    enum { LONG = 5000 };
+    unsigned failures = 0;
+    for (size_t n = STACK_SEGMENT - 4; n <= STACK_SEGMENT + 2; n++) {
+        client c = open_quiet();
+        wn_mutator *m = c.m;
+        wn_release(m, client_mortal(m, 0, NULL, NULL));
+        client_collect(m); /* now there is one segment */
+        {
+            wn_root(m, mortal *, owner, client_mortal(m, 1, NULL, NULL));
+            wn_move(m, owner, a, client_new_array(m, &vector_type, n));
+            for (size_t i = 0; i + 1 < n; i++)
+                wn_move(m, (vector *)owner->a, items[i], client_pair(m, (long)i, NULL, NULL));
+            wn_move(m, (vector *)owner->a, items[n - 1], client_new_array(m, &vector_type, LONG));
+        }
+        starve(sizeof(stack_segment));
+        wn_collect(m, 2, NULL);
+        failures += feed();
+        client_collect(m);
+        client_collect(m);
+        assert_int_equal(client_finalized[1], 1);
+        assert_int_equal(client_released[1], 1);
+        client_close(&c);
+    }
+    assert_true(failures > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
@@ -209,6 +239,7 @@ int main(void) {
         cmocka_unit_test(a_remembered_card_is_whole_or_none),
         cmocka_unit_test(a_collection_without_memory_is_an_error),
         cmocka_unit_test(the_table_of_weak_references_is_never_full),
+        cmocka_unit_test(a_search_that_failed_goes_no_further),
     };
     return CLIENT_MAIN("starved", tests);
 }

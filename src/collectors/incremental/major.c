@@ -317,9 +317,10 @@ static bool drop_empty_segment(incremental *inc) {
     return true;
 }
 
-/* Some objects of the search, or some candidates; false when all is done. */
+/* Some objects of the search, or some candidates; false when all is done. A search that found no memory goes no
+ * further: half of an entry may be on its stack. */
 static bool resurrect_some(incremental *inc) {
-    for (unsigned i = 0; i < FEW; i++) {
+    for (unsigned i = 0; i < FEW && !inc->marker.failed; i++) {
         if (inc->search.n) {
             search_on(inc);
             continue;
