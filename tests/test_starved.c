@@ -232,6 +232,79 @@ static void a_search_that_failed_goes_no_further(void **state) {
     assert_true(failures > 0);
 }
 
+/* No memory to remember that a dead object with a finalizer refers to a young one that had to stay; which moves, or
+ * would be taken for dead, before the finalizer is found. */
+static void read_a(wn_mutator *m, mortal *self) {
+    (void)m;
+    client_note(EVENT_OTHER, ((pair *)self->a)->id);
+}
+static void what_a_finalizer_needs_lives(void **state) {
+    (void)state;
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    const incremental *inc = inc_of(c.heap);
+    pair *young = NULL;
+    assert_int_equal(wn_global(c.heap, &young), WN_OK);
+    {
+        wn_root(m, mortal *, owner, client_mortal(m, 1, NULL, NULL));
+        owner->will = read_a;
+        wn_move(m, owner, a, client_pair(m, 7, NULL, NULL));
+        wn_assign(m, young, owner->a);
+        assert_int_equal(wn_pin(m, young), WN_OK);
+    }
+    wn_step_result r;
+    starve(MALLOC);
+    while (inc->phase <= MARKING) assert_int_equal(wn_collect_for(m, 1, &r), WN_OK);
+    assert_true(feed() > 0);
+    assert_true(inc->phase < SWEEPING && inc->remembered_lost);
+    wn_unpin(m, young);
+    wn_assign(m, young, NULL);
+    assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
+    for (int i = 0; i < 100; i++) wn_release(m, client_pair(m, -1, NULL, NULL)); /* in its place, if it is free */
+    client_collect(m);
+    assert_int_equal(client_finalized[1], 1);
+    assert_int_equal(client_when(EVENT_OTHER, 7), 1);
+    assert_int_equal(wn_forget_global(m, &young), WN_OK);
+    client_close(&c);
+}
+
+/* After there was no memory for a remembered set a minor looks at everything: what is frozen stays out of majors all
+ * the same, and long arrays are recorded by cards again. */
+static void what_was_lost_is_remembered_as_before(void **state) {
+    (void)state;
+    enum { N = 1000, LONG = 5000, STORES = 1000 };
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, N));
+        for (long i = 0; i < N; i++) wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
+        wn_root(m, vector *, frozen, client_new_array(m, &vector_type, LONG));
+        assert_int_equal(wn_freeze(m), WN_OK);
+        wn_root(m, vector *, array, client_new_array(m, &vector_type, LONG));
+        starve(ANY);
+        for (int i = 0; i < LONG; i += 16) wn_move(m, array, items[i], client_pair(m, i, NULL, NULL));
+        wn_move(m, frozen, items[LONG - 1], client_pair(m, -1, NULL, NULL));
+        wn_move(m, (pair *)all->items[0], a, client_pair(m, -2, NULL, NULL));
+        assert_true(feed() > 0);
+        assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
+        assert_int_equal(inc_of(c.heap)->written.n, 2); /* `frozen` and a pair */
+        for (int i = 0; i < LONG; i += 16) assert_int_equal(((pair *)array->items[i])->id, i);
+        wn_stats before, after;
+        wn_get_stats(c.heap, &before);
+        for (int i = 0; i < STORES; i++) {
+            wn_move(m, array, items[i % 8], client_pair(m, i, NULL, NULL));
+            wn_move(m, frozen, items[i % 8], client_pair(m, i, NULL, NULL));
+        }
+        wn_get_stats(c.heap, &after);
+        assert_true(after.barrier_slow - before.barrier_slow < STORES / 10);
+        client_collect(m);
+        assert_int_equal(((pair *)((pair *)all->items[0])->a)->id, -2);
+        assert_int_equal(((pair *)frozen->items[LONG - 1])->id, -1);
+        assert_int_equal(((pair *)frozen->items[7])->id, ((pair *)array->items[7])->id);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
@@ -240,6 +313,8 @@ int main(void) {
         cmocka_unit_test(a_collection_without_memory_is_an_error),
         cmocka_unit_test(the_table_of_weak_references_is_never_full),
         cmocka_unit_test(a_search_that_failed_goes_no_further),
+        cmocka_unit_test(what_a_finalizer_needs_lives),
+        cmocka_unit_test(what_was_lost_is_remembered_as_before),
     };
     return CLIENT_MAIN("starved", tests);
 }

@@ -62,25 +62,30 @@ static void look(void **slot, void *context) {
     search *s = context;
     if (!*slot || is_frozen(*slot)) return;
     s->any = true;
-    s->found(s->inc, *slot);
+    if (s->found) s->found(s->inc, *slot);
 }
+
+/* Whether a frozen object refers to some that are not; calls `found`, unless NULL, for each of them. */
+static bool leads_out(incremental *inc, void *o, void (*found)(incremental *inc, void *object)) {
+    search s = {inc, found, false};
+    wn_each_ref(o, look, &s);
+    wn_ephemeron *p = wn_type_of(o)->flags & WN_TYPE_EPHEMERON ? o : NULL;
+    if (p && p->value && !is_frozen(p->value)) {
+        s.any = true;
+        if (found && p->key && is_marked(p->key)) found(inc, p->value);
+    }
+    return s.any;
+}
+
+bool wn_inc_freeze_leads_out(incremental *inc, void *frozen) { return leads_out(inc, frozen, NULL); }
 
 void wn_inc_freeze_search(incremental *inc, void (*found)(incremental *inc, void *object)) {
     inc->written_lost = false; /* unless one cannot be noted this time either */
     WN_EACH_BLOCK(&inc->heap->space, c, b) {
         if (!(b->flags & BLOCK_FROZEN)) continue;
         size_t g = 0;
-        for (void *o; (o = wn_block_next(b, &g));) {
-            if (!is_frozen(o)) continue;
-            search s = {inc, found, false};
-            wn_each_ref(o, look, &s);
-            wn_ephemeron *p = wn_type_of(o)->flags & WN_TYPE_EPHEMERON ? o : NULL;
-            if (p && p->value && !is_frozen(p->value)) {
-                s.any = true;
-                if (p->key && is_marked(p->key)) found(inc, p->value);
-            }
-            if (s.any) wn_inc_freeze_written(inc, o);
-        }
+        for (void *o; (o = wn_block_next(b, &g));)
+            if (is_frozen(o) && leads_out(inc, o, found)) wn_inc_freeze_written(inc, o);
     }
 }
 

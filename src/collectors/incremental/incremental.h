@@ -332,6 +332,8 @@ void wn_inc_freeze_all(incremental *inc, mutator *m);
 void wn_inc_freeze_undo(incremental *inc, mutator *m);
 /* Notes a frozen object that was written, for majors. */
 void wn_inc_freeze_written(incremental *inc, void *frozen);
+/* Whether a frozen object refers to one that is not. */
+bool wn_inc_freeze_leads_out(incremental *inc, void *frozen);
 /* After written_lost: calls `found` for each object that is not frozen and that a frozen one refers to, and notes the
  * latter. */
 void wn_inc_freeze_search(incremental *inc, void (*found)(incremental *inc, void *object));

@@ -162,15 +162,11 @@ static void scan_holder(incremental *inc, void *holder, bool marking) {
     scan_new(inc, marking);
 }
 
-static void scan_card(incremental *inc, char *start, void *holder, bool marking) {
+/* The part of a long array that a card covers, whose byte is 0. */
+static void scan_part(incremental *inc, char *start, void *holder, uint8_t *card, unsigned shift, bool marking) {
     const wn_type *t = wn_type_of(holder);
-    size_t length = wn_length_of(holder, t), bytes = t->size + length * t->item_size;
-    unsigned shift = wn_inc_card_shift(bytes);
+    size_t length = wn_length_of(holder, t);
     size_t low = (size_t)(start - (char *)holder), high = low + ((size_t)1 << shift);
-    uint8_t *card = card_of(holder, low >> shift);
-    if (!*card) return; /* recorded by two threads, and seen */
-    *card = 0;
-    if (is_frozen(holder)) wn_inc_freeze_written(inc, holder);
     size_t from = low <= t->size ? 0 : (low - t->size) / t->item_size;
     size_t to = high <= t->size ? 0 : (high - t->size + t->item_size - 1) / t->item_size;
     if (to > length) to = length;
@@ -194,6 +190,15 @@ static void scan_card(incremental *inc, char *start, void *holder, bool marking)
     scan_new(inc, marking);
 }
 
+static void scan_card(incremental *inc, char *start, void *holder, bool marking) {
+    unsigned shift = wn_inc_card_shift(wn_bytes_of(holder));
+    uint8_t *card = card_of(holder, (size_t)(start - (char *)holder) >> shift);
+    if (!*card) return; /* recorded by two threads, and seen */
+    *card = 0;
+    if (is_frozen(holder)) wn_inc_freeze_written(inc, holder);
+    scan_part(inc, start, holder, card, shift, marking);
+}
+
 static void scan_set(incremental *inc, const wn_vector *set, bool marking) {
     for (size_t i = 0; i < set->n; i++) {
         uintptr_t word = (uintptr_t)set->at[i];
@@ -215,17 +220,37 @@ static void scan_set(incremental *inc, const wn_vector *set, bool marking) {
     }
 }
 
+/* All of an object whose entry may have been lost. A card or a count byte that went on saying that it is recorded would
+ * keep every later store from being so. What is as it should be is not written: a forked child shares these pages. */
+static void scan_unknown(incremental *inc, void *o, bool marking) {
+    bool out = !is_frozen(o) || wn_inc_freeze_leads_out(inc, o); /* else it refers to nothing young */
+    uint8_t *meta = wn_meta_(o);
+    size_t bytes = wn_bytes_of(o);
+    if (has_cards(wn_type_of(o), bytes)) {
+        unsigned shift = wn_inc_card_shift(bytes);
+        if (out && is_frozen(o)) wn_inc_freeze_written(inc, o);
+        for (size_t n = 0; n << shift < bytes; n++) {
+            uint8_t *card = card_of(o, n);
+            if (*card) *card = 0;
+            if (out) scan_part(inc, (char *)o + (n << shift), o, card, shift, marking);
+        }
+    } else if (out) {
+        meta[0] = OLD_REMEMBERED;
+        scan_holder(inc, o, marking);
+    } else if (meta[0] != WN_OLD_CLEAN_) {
+        meta[0] = WN_OLD_CLEAN_;
+    }
+}
+
 /* The remembered set could not be kept for want of memory: every old object may be in it. */
 static void scan_everything(incremental *inc, bool marking) {
     WN_EACH_BLOCK(&inc->heap->space, c, b) {
         size_t g = 0;
         for (void *o; (o = wn_block_next(b, &g));) {
             if (!wn_type_of(o) || !wn_meta_(o)[0]) continue;
-            if (inc->phase > MARKING && b->epoch != inc->epoch && !is_marked(o)) continue; /* dead: may dangle */
-            /* A card whose entry was lost would keep every later store from being recorded. */
-            clear_cards(o, wn_type_of(o), wn_bytes_of(o));
-            wn_meta_(o)[0] = OLD_REMEMBERED;
-            scan_holder(inc, o, marking);
+            /* What is dead is whole until the sweep: a finalizer may need it. From then on it may dangle. */
+            if (inc->phase == SWEEPING && b->epoch != inc->epoch && !is_marked(o)) continue;
+            scan_unknown(inc, o, marking);
         }
     }
 }
