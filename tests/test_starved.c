@@ -305,6 +305,38 @@ static void what_was_lost_is_remembered_as_before(void **state) {
     client_close(&c);
 }
 
+/* Objects that have to stay in the nursery, and no memory for the list of where they are. */
+static __attribute__((noinline)) void make_and_forget(wn_mutator *m, pair **kept, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        for (int k = 0; k < 3; k++) client_pair(m, -1, NULL, NULL);
+        kept[i] = client_pair(m, (long)i, NULL, NULL);
+    }
+}
+static void what_a_stack_refers_to_is_known(void **state) {
+    (void)state;
+    enum { N = 500 };
+    wn_options o = wn_options_default();
+    o.collector = WN_COLLECTOR_INCREMENTAL;
+    o.pretenure = WN_NEVER;
+    o.min_heap = (size_t)1 << 40;
+    o.conservative_stacks = true;
+    client c = client_open(&o);
+    pair *volatile kept[N];
+    make_and_forget(c.m, (pair **)kept, N);
+    starve(ANY);
+    assert_int_equal(wn_collect(c.m, 0, NULL), WN_OK);
+    feed();
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(wn_collect(c.m, 0, NULL), WN_OK);
+        make_and_forget(c.m, (pair *[N]){0}, N);
+        for (long k = 0; k < N; k++) {
+            assert_true(wn_is_object(c.m, kept[k]));
+            assert_int_equal(kept[k]->id, k);
+        }
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
@@ -315,6 +347,7 @@ int main(void) {
         cmocka_unit_test(a_search_that_failed_goes_no_further),
         cmocka_unit_test(what_a_finalizer_needs_lives),
         cmocka_unit_test(what_was_lost_is_remembered_as_before),
+        cmocka_unit_test(what_a_stack_refers_to_is_known),
     };
     return CLIENT_MAIN("starved", tests);
 }

@@ -15,7 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEAD_BYTE = 0xDB };
+enum {
+    DEAD_BYTE = 0xDB,
+    MAPPED = 2 * sizeof(void *) + sizeof(stretch) /* bytes for each object that fits: grey, stayed, pieces */
+};
 
 static bool add(stretches *s, char *start, char *end) {
     if (s->n == s->room) {
@@ -36,21 +39,21 @@ bool wn_inc_nursery_init(incremental *inc, size_t bytes) {
     inc->nursery = wn_block_start(first);
     inc->nursery_size = blocks << WN_BLOCK_SHIFT;
     memset(wn_mark_words(first), 0xff, blocks * WN_BLOCK_WORDS * sizeof(uint64_t));
-    /* Two arrays with room for every object that fits, so that a minor cannot run out of memory half-way; pages that
-     * are never touched cost nothing. */
-    size_t words = inc->nursery_size / WN_SLOT_MIN_;
-    inc->grey = wn_os_map(words * 2 * sizeof(void *));
+    /* Three arrays with room for every object that fits, so that a minor cannot run out of memory half-way, nor lose a
+     * piece in which an object stays; pages that are never touched cost nothing. */
+    size_t most = inc->nursery_size / WN_SLOT_MIN_;
+    inc->grey = wn_os_map(most * MAPPED);
     if (!inc->grey) return false;
     inc->grey_top = inc->grey;
     inc->asked = inc->heap->options.check || inc->heap->options.stress;
-    inc->stayed = inc->grey + words;
+    inc->stayed = inc->grey + most;
+    inc->pieces = (stretches){.at = (stretch *)(inc->stayed + most), .room = most};
     return add(&inc->free, inc->nursery, inc->nursery + inc->nursery_size);
 }
 
 void wn_inc_nursery_fini(incremental *inc) {
-    if (inc->grey) wn_os_release(inc->grey, inc->nursery_size / WN_SLOT_MIN_ * 2 * sizeof(void *));
+    if (inc->grey) wn_os_release(inc->grey, inc->nursery_size / WN_SLOT_MIN_ * MAPPED);
     free(inc->free.at);
-    free(inc->pieces.at);
     wn_inc_map_free(&inc->pins);
     wn_inc_map_free(&inc->shadows);
 }
@@ -77,12 +80,11 @@ bool wn_inc_nursery_take(incremental *inc, size_t least, bool beyond, stretch *o
     if (!found) return false;
     WN_ALLOW(out->start, (size_t)(out->end - out->start));
     memset(out->start, 0, (size_t)(out->end - out->start));
-    /* Entered when it is zero, because other threads walk what is entered; without memory for that it is not used until
-     * the next minor. */
+    /* Entered when it is zero, because other threads walk what is entered. */
     pthread_mutex_lock(&inc->lock);
-    found = add(&inc->pieces, out->start, out->end);
+    add(&inc->pieces, out->start, out->end);
     pthread_mutex_unlock(&inc->lock);
-    return found;
+    return true;
 }
 
 static int by_address(const void *a, const void *b) {
@@ -133,8 +135,7 @@ void wn_inc_nursery_reset(incremental *inc) {
     for (size_t i = 0; i < inc->stayed_n; i++) {
         char *o = inc->stayed[i], *end = o + slot_of(o);
         wn_meta_(o)[1] &= (uint8_t)~STATE_STAYS;
-        /* The two arrays have been larger before or grow by one now and then; a stretch that is not entered is only
-         * not used until the next minor, an object that is not entered is only not walked. */
+        /* A free stretch that is not entered for want of memory is only not used until the next minor. */
         if (at < o) add(&inc->free, at, o);
         add(&inc->pieces, o, end);
         if (inc->asked) wn_inc_nursery_note(o);
