@@ -27,7 +27,10 @@ static void listen(wn_mutator *m, const wn_event *event, void *data) {
         h->uncollectable += event->result.uncollectable;
         break;
     case WN_EVENT_MINOR: h->minors++; break;
-    case WN_EVENT_STEP: h->steps++; break;
+    case WN_EVENT_STEP:
+        if (event->generation == 2 && h->starts == 0) h->bad = true;
+        h->steps++;
+        break;
     case WN_EVENT_FREE_SLICE: h->slices++; break;
     }
     if (h->allocate && (event->kind == WN_EVENT_COLLECT_START || event->kind == WN_EVENT_COLLECT_STOP)) {
@@ -67,6 +70,61 @@ static void collect_says_what_it_did(void **state) {
     for (size_t i = 0; i < n; i++) wn_release(m, client_new(m, &pair_type)); /* acyclic: not the collector's work */
     if (client_counts(&c)) assert_int_equal(client_collect(m).collected, 0);
     wn_enable(c.heap);
+    client_close(&c);
+}
+
+/* A collection has started when listeners hear of its steps, and they hear of each minor collection once, also of those
+ * that callbacks bring about within a full one. */
+static unsigned called;
+static void make_much(wn_mutator *m, wn_weakref *ref, void *data) {
+    (void)ref, (void)data;
+    called++;
+    for (int i = 0; i < 30000; i++) wn_release(m, client_pair(m, i, NULL, NULL));
+    client_note(EVENT_CALLBACK, (long)((heard *)data)->minors);
+}
+static void minors_are_heard_of_once_and_steps_in_between(void **state) {
+    (void)state;
+    enum { DEAD = 600 };
+    if (client_stressed()) skip();
+    wn_options o = wn_options_default();
+    o.nursery = 1 << 20;
+    o.min_heap = (size_t)1 << 40;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    if (!client_moves(&c)) {
+        client_close(&c);
+        skip();
+    }
+    heard h = {0};
+    called = 0;
+    assert_int_equal(wn_add_listener(c.heap, listen, &h), WN_OK);
+    {
+        wn_root(m, vector *, refs, client_new_array(m, &vector_type, DEAD));
+        for (long i = 0; i < DEAD; i++) {
+            wn_root(m, mortal *, x, client_mortal(m, i, NULL, NULL));
+            wn_move(m, refs, items[i], wn_weakref_new(m, x, make_much, &h));
+        }
+        wn_step_result r;
+        wn_disable(c.heap);
+        while (!called) assert_int_equal(wn_collect_for(m, 1, &r), WN_OK);
+        assert_true(called < DEAD); /* so that the rest is due within the next */
+        wn_stats before, after;
+        wn_get_stats(c.heap, &before);
+        unsigned first = h.minors;
+        client_collect(m);
+        wn_get_stats(c.heap, &after);
+        assert_int_equal(called, DEAD);
+        long last = client_event_at(client_events() - 1).kind == EVENT_CALLBACK ? 0 : -1;
+        for (size_t i = 0; i < client_events(); i++)
+            if (client_event_at(i).kind == EVENT_CALLBACK) last = client_event_at(i).id;
+        assert_true(last > (long)first + 50);
+        assert_true(h.minors <= (unsigned)last + 10); /* two for each of its passes */
+        assert_int_equal(after.minors - before.minors, h.minors - first);
+        wn_enable(c.heap);
+    }
+    assert_false(h.bad);
+    assert_int_equal(h.starts, h.stops);
+    assert_int_equal(wn_remove_listener(c.heap, listen, &h), WN_OK);
     client_close(&c);
 }
 
@@ -803,6 +861,7 @@ static void names_are_names(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(collect_says_what_it_did),
+        cmocka_unit_test(minors_are_heard_of_once_and_steps_in_between),
         cmocka_unit_test(only_what_dies_is_counted),
         cmocka_unit_test(steps_add_up),
         cmocka_unit_test(younger_collections_leave_older_garbage),

@@ -130,6 +130,15 @@ static void counting_minor(mutator *m, wn_collect_result *result) {
     result->freed_bytes += inc->dead_bytes;
 }
 
+/* Right after a minor in a stop that began then. */
+static wn_event minor_event(const incremental *inc, uint64_t since) {
+    return (wn_event){.kind = WN_EVENT_MINOR,
+                      .result = {.duration_ns = wn_os_now() - since},
+                      .bytes_after = wn_inc_major_used(inc),
+                      .bytes_before = wn_inc_major_used(inc) - inc->moved_bytes,
+                      .pinned = inc->pinned_young};
+}
+
 /* A minor, unless another thread ran one while this one waited for the world. `result`: counts what died, unless NULL.
  * `major`: one that waits for a minor goes on. */
 static void minor(mutator *m, wn_collect_result *result, bool major) {
@@ -151,11 +160,7 @@ static void minor(mutator *m, wn_collect_result *result, bool major) {
         if (major) wn_inc_major_try_to_end_marking(inc, since + inc->target_ns);
     }
     adapt_window(inc, ns, handed);
-    wn_event e = {.kind = WN_EVENT_MINOR,
-                  .result = {.duration_ns = ns},
-                  .bytes_after = wn_inc_major_used(inc),
-                  .bytes_before = wn_inc_major_used(inc) - inc->moved_bytes,
-                  .pinned = inc->pinned_young};
+    wn_event e = minor_event(inc, since);
     note(inc, since, 1, false);
     wn_world_start(m->heap, m);
     wn_tell(m, &e);
@@ -283,7 +288,8 @@ static bool end_finalizing(mutator *m) {
     return any;
 }
 
-/* Everything unreachable goes: a major from start to end, with its finalizers, as often as those make new garbage.
+/* Everything unreachable goes: a major from start to end, with its finalizers, as often as those make new garbage. The
+ * world goes on for a moment when it has started, so that listeners hear of that before it is over.
  * WN_ERR_MEMORY, without a text: there was none for that, and what is old and unreachable is still there. */
 static wn_status full(mutator *m, wn_collect_result *result) {
     incremental *inc = inc_of(m->heap);
@@ -294,36 +300,44 @@ static wn_status full(mutator *m, wn_collect_result *result) {
     for (int pass = 0; pass < FINALIZE_PASSES; pass++) {
         uint64_t since = wn_os_now();
         wn_world_stop(heap, m);
-        uint64_t minors = inc->minors;
         if (is_marking(inc)) wn_inc_major_abort(inc, false);
         wn_inc_major_work(inc, m, UINT64_MAX, true);
         while (inc->phase == FINALIZING) {
+            note(inc, since, 0, false);
             wn_world_start(heap, m);
             end_finalizing(m);
             tell_majors(m);
+            since = wn_os_now();
             wn_world_stop(heap, m);
             if (is_marking(inc)) wn_inc_major_abort(inc, false); /* another thread has begun the next one already */
             wn_inc_major_work(inc, m, UINT64_MAX, true);
         }
-        if (inc->phase == IDLE) {
-            counting_minor(m, result);
-            size_t objects = inc->freed_objects, bytes = inc->freed_bytes;
-            wn_inc_major_start(inc);
-            for (;;) {
-                wn_inc_major_work(inc, m, UINT64_MAX, true);
-                if (inc->phase != MARKING) break;
-                wn_inc_minor_run(inc, m);
-                wn_inc_major_try_to_end_marking(inc, UINT64_MAX);
-                if (inc->phase == IDLE) break; /* given up for want of memory */
-            }
-            result->collected += inc->freed_objects - objects;
-            result->freed_bytes += inc->freed_bytes - bytes;
-            status = inc->gave_up ? WN_ERR_MEMORY : WN_OK;
+        counting_minor(m, result);
+        size_t objects = inc->freed_objects, bytes = inc->freed_bytes;
+        wn_inc_major_start(inc);
+        wn_event e = minor_event(inc, since);
+        note(inc, since, 1, false);
+        wn_world_start(heap, m);
+        wn_tell(m, &e);
+        tell_majors(m);
+        since = wn_os_now();
+        wn_world_stop(heap, m);
+        uint64_t minors = inc->minors;
+        for (;;) {
+            wn_inc_major_work(inc, m, UINT64_MAX, true);
+            if (inc->phase != MARKING) break;
+            wn_inc_minor_run(inc, m);
+            wn_inc_major_try_to_end_marking(inc, UINT64_MAX);
+            if (inc->phase == IDLE) break; /* given up for want of memory */
         }
+        result->collected += inc->freed_objects - objects;
+        result->freed_bytes += inc->freed_bytes - bytes;
+        status = inc->gave_up ? WN_ERR_MEMORY : WN_OK;
         minors = inc->minors - minors;
+        e = minor_event(inc, since);
         note(inc, since, minors, true);
         wn_world_start(heap, m);
-        while (minors--) wn_tell(m, &(wn_event){.kind = WN_EVENT_MINOR});
+        while (minors--) wn_tell(m, &e);
         wn_tell(m, &(wn_event){.kind = WN_EVENT_STEP, .generation = 2, .after = public_phase(inc->phase)});
         bool ran = end_finalizing(m);
         tell_majors(m);
@@ -373,6 +387,7 @@ static void client_step(mutator *m, uint64_t deadline, size_t owed) {
         wn_world_stop(m->heap, m);
         if (inc->phase == IDLE) wn_inc_major_start(inc);
         wn_world_start(m->heap, m);
+        tell_majors(m);
     }
     if (wn_inc_major_waits_for_minor(inc)) minor(m, NULL, true);
     __atomic_store_n(&inc->owed, owed, __ATOMIC_RELAXED);
