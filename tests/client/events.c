@@ -128,6 +128,52 @@ static void minors_are_heard_of_once_and_steps_in_between(void **state) {
     client_close(&c);
 }
 
+/* Memory is out, and a listener asks for some whenever it is called: it gets none, and that is all. */
+static unsigned within, deepest;
+static void want_more(wn_mutator *m, const wn_event *event, void *data) {
+    void **kept = data;
+    if (event->kind != WN_EVENT_COLLECT_START && event->kind != WN_EVENT_COLLECT_STOP) return;
+    if (++within > deepest) deepest = within;
+    for (int i = 0; i < 100 && deepest < 10; i++) {
+        wn_root(m, vector *, more, wn_new_array(m, &vector_type, 500));
+        if (!more) break;
+        wn_set(m, more, items[0], *kept);
+        wn_assign(m, *kept, more);
+    }
+    within--;
+}
+static void listeners_may_find_no_memory(void **state) {
+    (void)state;
+    if (client_stressed()) skip();
+    wn_options o = wn_options_default();
+    o.heap_limit = 16 << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    void *kept = NULL;
+    within = deepest = 0;
+    assert_int_equal(wn_global(c.heap, &kept), WN_OK);
+    if (wn_heap_collector(c.heap) != WN_COLLECTOR_CONCURRENT) /* there it must not allocate */
+        assert_int_equal(wn_add_listener(c.heap, want_more, &kept), WN_OK);
+    {
+        wn_root(m, vector *, all, NULL);
+        for (bool room = true; room;) {
+            wn_root(m, vector *, x, wn_new_array(m, &vector_type, 500));
+            room = x;
+            if (!room) break;
+            wn_set(m, x, items[0], all);
+            wn_assign(m, all, x);
+        }
+        assert_true(deepest < 10);
+        wn_remove_listener(c.heap, want_more, &kept);
+        wn_assign(m, all, NULL);
+        wn_assign(m, kept, NULL);
+        client_collect(m);
+        wn_release(m, client_new_array(m, &vector_type, 500));
+    }
+    assert_int_equal(wn_forget_global(m, &kept), WN_OK);
+    client_close(&c);
+}
+
 /* What is pinned does not move, and is alive all the same; what dies young has taken bytes as well. */
 static void only_what_dies_is_counted(void **state) {
     (void)state;
@@ -862,6 +908,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(collect_says_what_it_did),
         cmocka_unit_test(minors_are_heard_of_once_and_steps_in_between),
+        cmocka_unit_test(listeners_may_find_no_memory),
         cmocka_unit_test(only_what_dies_is_counted),
         cmocka_unit_test(steps_add_up),
         cmocka_unit_test(younger_collections_leave_older_garbage),

@@ -431,15 +431,19 @@ static void poll(mutator *m) {
 
 /* ---- allocation -------------------------------------------------------------------------------------------------- */
 
+/* No memory: a collection may find some. Not for a listener, which might hear of it and ask again, without end. */
+static bool make_room(mutator *m) {
+    if (m->fast.nested || wn_is_telling(m->heap)) return false;
+    wn_collect_result ignored = {0};
+    full(m, &ignored);
+    return true;
+}
+
 static void *born_old(mutator *m, const wn_type *type, size_t bytes, bool special) {
     incremental *inc = inc_of(m->heap);
     pace(m, bytes);
     void *o = wn_inc_old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
-    if (!o && !m->fast.nested) {
-        wn_collect_result ignored = {0};
-        full(m, &ignored);
-        o = wn_inc_old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
-    }
+    if (!o && make_room(m)) o = wn_inc_old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
     if (!o) return wn_out_of_memory(m->heap, bytes);
     if (type->finalize) {
         pthread_mutex_lock(&inc->lock);
@@ -506,11 +510,7 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
         run_due(m, wn_os_now() + inc->target_ns);
         tell_majors(m);
         o = young_slot(m, slot, false);
-        if (!o || inc->no_room) {
-            wn_collect_result ignored = {0};
-            if (!o) full(m, &ignored);
-            if (!o) o = young_slot(m, slot, true);
-        }
+        if (!o) make_room(m);
     }
     if (!o) o = young_slot(m, slot, true);
     if (!o) return born_old(m, type, bytes, false);

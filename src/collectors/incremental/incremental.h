@@ -114,7 +114,6 @@ typedef struct incremental {
     size_t stayed_n;
     wn_vector kept;        /* remembered set of what refers to young objects that stayed; entries as in `remembered` */
     bool met_young;        /* the object being scanned refers to one of those */
-    bool no_room;          /* an object stayed because no old slot was to be had */
     wn_vector weak_moves;  /* of the minor going on: pairs, from where to where a weakly referenced object moved */
     bool remembered_lost;  /* no memory for the remembered set: the next minor looks at every old object */
     size_t immortal_young; /* heap->immortals from here on may be young */

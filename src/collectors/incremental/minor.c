@@ -33,10 +33,6 @@ static WN_NOINLINE void *met(incremental *inc, void *o) {
     inc->met_young = true;
     return o;
 }
-static WN_NOINLINE void *met_no_room(incremental *inc, void *o) {
-    inc->no_room = true;
-    return met(inc, o);
-}
 
 /* Slots are multiples of 16 bytes and most are small: a loop costs less than a call. */
 static WN_ALWAYS_INLINE void copy(void *to, const void *from, size_t slot) {
@@ -78,7 +74,7 @@ static WN_NOINLINE void *move_noted(incremental *inc, void *o, const wn_type *t,
         if (inc->phase != IDLE && wn_block_of(to)->epoch != inc->epoch) set_mark(to);
     } else {
         to = wn_inc_old_take(inc, slot, KIND_PLAIN);
-        if (!to) return met_no_room(inc, o);
+        if (!to) return met(inc, o);
     }
     uint8_t state = meta[1] & (uint8_t) ~(STATE_SHADOWED | WN_STATE_WEAK_);
     move_to(inc, o, to, slot, t);
@@ -101,7 +97,7 @@ static WN_ALWAYS_INLINE void *move(incremental *inc, void *o) {
     if (WN_UNLIKELY(wn_meta_(o)[1])) return move_noted(inc, o, t, slot);
     unsigned cls = wn_class_of_slot_(slot);
     wn_buffer_ *b = &inc->room[KIND_PLAIN][cls];
-    if (WN_UNLIKELY(b->cursor == b->limit) && !wn_inc_old_refill(inc, KIND_PLAIN, cls)) return met_no_room(inc, o);
+    if (WN_UNLIKELY(b->cursor == b->limit) && !wn_inc_old_refill(inc, KIND_PLAIN, cls)) return met(inc, o);
     void *to = b->cursor;
     b->cursor += slot;
     return move_to(inc, o, to, slot, t);
@@ -366,7 +362,6 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     bool marking = is_marking(inc);
     pthread_mutex_lock(&inc->counts_lock);
     inc->moved_bytes = inc->moved_objects = 0;
-    inc->no_room = false;
     size_t unused = close_pieces(inc);
     size_t live = __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED) + inc->handed;
     if (live > inc->live_max) inc->live_max = live;
