@@ -127,6 +127,9 @@ void wn_inc_major_start(incremental *inc) {
         inc->started_at = wn_os_now();
     }
     __atomic_store_n(&inc->owed, 0, __ATOMIC_RELAXED);
+    /* What came to be held outside before has brought this major about, and is owed nothing. */
+    __atomic_store_n(&inc->external_seen, __atomic_load_n(&inc->heap->external_bytes, __ATOMIC_RELAXED),
+                     __ATOMIC_RELAXED);
     inc->gave_up = false;
     inc->phase = SCANNING;
     if (WN_UNLIKELY(inc->written_lost)) wn_inc_freeze_search(inc, shade_found);
