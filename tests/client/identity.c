@@ -353,6 +353,28 @@ static void two_threads_may_note_something_at_once(void **state) {
     client_close(&c);
 }
 
+/* An identity that was asked for makes no object, whether its object lives or dies. */
+static void an_identity_is_no_object(void **state) {
+    (void)state;
+    enum { N = 20000 };
+    if (client_stressed()) skip();
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_stats before, after;
+    wn_get_stats(c.heap, &before);
+    for (long i = 0; i < N; i++) {
+        wn_root(m, pair *, p, client_pair(m, i, NULL, NULL));
+        assert_true(wn_identity(m, p) != 0);
+    }
+    client_collect(m);
+    wn_get_stats(c.heap, &after);
+    uint64_t made = after.allocated_objects - before.allocated_objects; /* exact to an allocation buffer */
+    assert_true(made >= N - 2048 && made <= N + 2048);
+    uint64_t bytes = after.allocated_bytes - before.allocated_bytes;
+    assert_true(bytes >= (N - 2048) * sizeof(pair) && bytes <= (N + 2048) * sizeof(pair));
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(identities_are_stable_and_unique),
@@ -363,6 +385,7 @@ int main(void) {
         cmocka_unit_test(immortals_never_die_and_are_never_counted),
         cmocka_unit_test(pinned_immortals_are_not_forgotten),
         cmocka_unit_test(two_threads_may_note_something_at_once),
+        cmocka_unit_test(an_identity_is_no_object),
     };
     return CLIENT_MAIN("identity", tests);
 }

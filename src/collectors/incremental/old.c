@@ -115,6 +115,10 @@ void *wn_inc_old_reserve(incremental *inc, size_t bytes) {
 }
 
 void wn_inc_old_unreserve(incremental *inc, void *slot) {
+    pthread_mutex_lock(&inc->lock);
+    inc->moved_objects_total++; /* as a move does, it took a slot and made no object */
+    inc->moved_bytes_total += wn_block_of(slot)->slot;
+    pthread_mutex_unlock(&inc->lock);
     uint64_t bit, *word = wn_bit_of(slot, WN_MARK_TABLE, &bit);
     __atomic_fetch_and(word, ~bit, __ATOMIC_RELAXED);
     wn_space_free(&inc->heap->space, &slot, 1);
