@@ -45,7 +45,6 @@ enum {
     WN_STATE_WEAK_ = 16,    /* weak references or ephemerons know it, or a pin or identity is noted in a table */
     WN_STATE_OWN_ = 32,     /* the collector's own use */
     WN_STATE_SCRATCH_ = 64, /* a collection's own use; 0 between collections */
-    WN_STATE_PINNED_ = 128,
 
     WN_ROOT_OWNED_ = 0,
     WN_ROOT_BORROWED_ = 1

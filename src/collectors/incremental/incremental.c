@@ -538,10 +538,7 @@ static wn_status pin(mutator *m, void *object) {
                     inc->pinned_young);
     else if (!e && !(e = wn_inc_map_enter(&inc->pins, object)))
         status = wn_fail(WN_ERR_MEMORY, "no memory for the table of pins");
-    if (!status && e->value++ == 0 && young) {
-        inc->pinned_young++;
-        set_state(object, WN_STATE_PINNED_);
-    }
+    if (!status && e->value++ == 0 && young) inc->pinned_young++;
     pthread_mutex_unlock(&inc->lock);
     return status;
 }
@@ -558,10 +555,7 @@ static void unpin(mutator *m, void *object) {
     }
     if (--e->value == 0) {
         wn_inc_map_remove(&inc->pins, e);
-        if (is_young(inc, object)) {
-            inc->pinned_young--;
-            __atomic_fetch_and(&wn_meta_(object)[1], (uint8_t)~WN_STATE_PINNED_, __ATOMIC_RELAXED);
-        }
+        if (is_young(inc, object)) inc->pinned_young--;
     }
     pthread_mutex_unlock(&inc->lock);
 }

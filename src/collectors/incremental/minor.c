@@ -49,7 +49,7 @@ static WN_ALWAYS_INLINE void *move_to(incremental *inc, void *o, void *to, size_
     *(uintptr_t *)o = (uintptr_t)to | FORWARDED;
     inc->moved_bytes += slot;
     inc->moved_objects++;
-    if (wn_has_refs_(t) || t->flags & WN_TYPE_EPHEMERON) *inc->grey_top++ = to;
+    if (wn_has_refs_(t)) *inc->grey_top++ = to;
     return to;
 }
 
@@ -60,10 +60,10 @@ static void weak_moved(incremental *inc, void *const *moves, size_t n) {
     for (size_t i = 0; i < n; i++) wn_inc_major_shade_values(inc, moves[2 * i + 1]);
 }
 
-/* The rare ones: pinned, weakly referenced, or with a shadow. */
+/* The rare ones: those that stay (what is pinned has been told to), weakly referenced ones, and those with a shadow. */
 static WN_NOINLINE void *move_noted(incremental *inc, void *o, const wn_type *t, size_t slot) {
     uint8_t *meta = wn_meta_(o);
-    if (meta[1] & (WN_STATE_PINNED_ | STATE_STAYS)) return met(inc, o);
+    if (meta[1] & STATE_STAYS) return met(inc, o);
     void *to;
     if (meta[1] & STATE_SHADOWED) {
         map_entry *e = wn_inc_map_find(&inc->shadows, o);

@@ -7,7 +7,7 @@
  * stay (pinned, or no old memory was to be had), so there may be several free stretches.
  *
  * Invariant: a piece is zero when it is handed out; its bytes in the side tables are zero but for objects that are
- * pinned, weakly referenced or have a shadow; every young object lies in exactly one piece; all mark bits are set, so
+ * weakly referenced or have a shadow; every young object lies in exactly one piece; all mark bits are set, so
  * that a marker, which leaves young objects to the minors, need not ask whether one is.
  */
 #include "incremental.h"
