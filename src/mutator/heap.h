@@ -97,9 +97,8 @@ struct wn_heap {
     unsigned mutator_count;
     mutator *helpers; /* threads of the collector: they stand still like mutators, but have no roots and no buffers */
     bool forking;     /* helpers stand still until fork() is over */
-    bool forking_blocked; /* the forking thread is in a blocking section */
-    bool stopped;         /* somebody holds the world */
-    mutator *stopper;     /* who; NULL: a thread that attaches, or one that is not attached and forks */
+    bool stopped;     /* somebody holds the world */
+    mutator *stopper; /* who; NULL: a thread that attaches, or one that is not attached and forks */
     unsigned stop_depth;
     bool brief; /* it will be over before a thread that sleeps would be awake again */
 

@@ -25,7 +25,9 @@ static void let_pass(wn_heap *heap) {
     pthread_mutex_lock(&heap->world);
 }
 
+/* In a blocking section, too, where a call that takes no mutator may stop the world: it is one afterwards. */
 static void wait_while_stopped(wn_heap *heap, mutator *me) {
+    mutator_state before = me->state;
     wn_world_spill(me);
     me->state = MUTATOR_STILL;
     pthread_cond_broadcast(&heap->world_changed);
@@ -41,7 +43,7 @@ static void wait_while_stopped(wn_heap *heap, mutator *me) {
         }
     }
     wn_wait_in(heap, false);
-    me->state = MUTATOR_RUNNING;
+    me->state = before;
 }
 
 void wn_world_interrupt(wn_heap *heap) {
@@ -275,10 +277,8 @@ static mutator *helper_of(const wn_heap *h) {
 
 static void lock_heap(wn_heap *h) {
     mutator *me = wn_mutator_of(wn_current(h));
-    bool blocking = me && me->state == MUTATOR_STILL;
     stop(h, me ? me : helper_of(h), true);
     pthread_mutex_lock(&h->world);
-    h->forking_blocked = blocking;
     h->forking = true;
     if (h->collector->before_fork) h->collector->before_fork(h);
     pthread_mutex_lock(&h->roots_lock);
@@ -305,7 +305,6 @@ static void prepare_fork(void) {
  * list. */
 static void after_in_parent(void) {
     for (wn_heap *h = all_heaps; h; h = h->next) {
-        if (h->forking_blocked) wn_mutator_of(wn_current(h))->state = MUTATOR_STILL;
         wn_mesh_seal(&h->space);
         unlock_heap(h);
         if (h->collector->after_fork) h->collector->after_fork(h, false);
@@ -320,7 +319,6 @@ static void after_in_child(void) {
         while (*at) {
             mutator *m = *at;
             if (pthread_equal(m->thread, pthread_self())) {
-                if (h->forking_blocked) m->state = MUTATOR_STILL;
                 at = &m->next;
                 continue;
             }
