@@ -278,6 +278,11 @@ void wn_wait_in(const wn_heap *heap, bool begin);
 /* Begins and ends a wait of the calling thread for another's fork, during which it touches no heap. */
 void wn_wait_to_fork(bool begin);
 
+/* Around fork(), after all other locks: a thread that comes or goes stands in no heap, but may be at the list of
+ * mutators that wait for the next. */
+void wn_lock_spares(void);
+void wn_unlock_spares(void);
+
 /* Puts a heap on the list of those that fork() must find in order, and takes it off. */
 void wn_heap_register(wn_heap *heap);
 void wn_heap_unregister(wn_heap *heap);

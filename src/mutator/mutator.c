@@ -94,6 +94,9 @@ static void put_spare(mutator *m) {
     pthread_mutex_unlock(&spare_lock);
 }
 
+void wn_lock_spares(void) { pthread_mutex_lock(&spare_lock); }
+void wn_unlock_spares(void) { pthread_mutex_unlock(&spare_lock); }
+
 /* ---- threads that end -------------------------------------------------------------------------------------------- */
 
 static pthread_key_t key;

@@ -299,11 +299,13 @@ static void unlock_heap(wn_heap *h) {
 static void prepare_fork(void) {
     lock_all();
     for (wn_heap *h = all_heaps; h; h = h->next) lock_heap(h);
+    wn_lock_spares();
 }
 
 /* All are unlocked before one is locked again: nobody holds the locks of two heaps but to fork, in the order of the
  * list. */
 static void after_in_parent(void) {
+    wn_unlock_spares();
     for (wn_heap *h = all_heaps; h; h = h->next) {
         wn_mesh_seal(&h->space);
         unlock_heap(h);
@@ -314,6 +316,7 @@ static void after_in_parent(void) {
 }
 
 static void after_in_child(void) {
+    wn_unlock_spares();
     for (wn_heap *h = all_heaps; h; h = h->next) {
         mutator **at = &h->mutators;
         while (*at) {

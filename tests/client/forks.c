@@ -347,6 +347,49 @@ static void two_fork_at_once_and_one_in_a_no_collect_scope(void **state) {
     client_close(&c);
 }
 
+/* A thread that attaches is in no heap yet, so no fork waits for it: it is held up where it has just taken a lock. */
+static _Thread_local bool lingers;
+static atomic_bool lingering;
+int __real_pthread_mutex_unlock(pthread_mutex_t *lock);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *lock) {
+    if (lingers) {
+        lingers = false;
+        atomic_store(&lingering, true);
+        usleep(50000);
+    }
+    return __real_pthread_mutex_unlock(lock);
+}
+static void *attach_slowly(void *heap) {
+    wn_mutator *m;
+    lingers = true;
+    return wn_attach(heap, &m) || wn_detach(m) ? heap : NULL;
+}
+
+static void a_child_attaches_whoever_was_attaching(void **state) {
+    (void)state;
+    if (client_sanitized()) skip();
+    client c = client_open(NULL);
+    atomic_store(&lingering, false);
+    fflush(NULL);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, attach_slowly, c.heap), 0);
+    while (!atomic_load(&lingering)) sched_yield();
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        if (wn_detach(c.m) || wn_attach(c.heap, &c.m)) exit_child("cannot attach anew");
+        wn_release(c.m, wn_new(c.m, &pair_type));
+        exit_child(wn_detach(c.m) || wn_heap_free(c.heap) ? "cannot free the heap" : NULL);
+    }
+    void *failure = NULL;
+    wn_block_begin(c.m);
+    pthread_join(thread, &failure);
+    wait_for(child);
+    wn_block_end(c.m);
+    assert_null(failure);
+    client_close(&c);
+}
+
 /* On whichever thread it is called. */
 static atomic_int listener_forked;
 static void fork_and_wait(wn_mutator *m, const wn_event *event, void *data) {
@@ -461,6 +504,7 @@ int main(void) {
         cmocka_unit_test(who_forks_need_not_be_attached),
         cmocka_unit_test(a_child_has_nothing_of_a_thread_in_a_finalizer),
         cmocka_unit_test(two_fork_at_once_and_one_in_a_no_collect_scope),
+        cmocka_unit_test(a_child_attaches_whoever_was_attaching),
         cmocka_unit_test(a_listener_may_fork),
     };
     return CLIENT_MAIN("forks", tests);
