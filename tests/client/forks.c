@@ -426,6 +426,36 @@ static void a_listener_may_fork(void **state) {
     client_close(&c);
 }
 
+/* It forks when the other thread is about to wait for it to return. */
+static atomic_int removing;
+static void fork_while_removed(wn_mutator *m, const wn_event *event, void *data) {
+    if (atomic_exchange(&removing, 1)) return;
+    while (atomic_load(&removing) != 2) sched_yield();
+    usleep(20000);
+    fork_and_wait(m, event, data);
+}
+
+static void a_listener_that_is_removed_may_fork(void **state) {
+    (void)state;
+    if (client_sanitized()) skip();
+    client c = client_open(NULL);
+    if (wn_heap_collector(c.heap) != WN_COLLECTOR_CONCURRENT || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    atomic_store(&listener_forked, 0);
+    atomic_store(&removing, 0);
+    assert_int_equal(wn_add_listener(c.heap, fork_while_removed, NULL), WN_OK);
+    fflush(NULL);
+    while (!atomic_load(&removing)) wn_release(c.m, client_new(c.m, &leaf_type));
+    alarm(60); /* the failure is that they wait for each other */
+    atomic_store(&removing, 2);
+    assert_int_equal(wn_remove_listener(c.heap, fork_while_removed, NULL), WN_OK);
+    alarm(0);
+    assert_int_equal(atomic_load(&listener_forked), 1);
+    client_close(&c);
+}
+
 /* The one thread that is attached has written to what is old, and does not fork: another does, which is not attached.
  */
 static wn_heap *of_writer;
@@ -506,6 +536,7 @@ int main(void) {
         cmocka_unit_test(two_fork_at_once_and_one_in_a_no_collect_scope),
         cmocka_unit_test(a_child_attaches_whoever_was_attaching),
         cmocka_unit_test(a_listener_may_fork),
+        cmocka_unit_test(a_listener_that_is_removed_may_fork),
     };
     return CLIENT_MAIN("forks", tests);
 }
