@@ -81,8 +81,8 @@ WN_API void wn_options_print(FILE *out);
 WN_API wn_status wn_heap_new(const wn_options *options, wn_heap **heap);
 
 /* Releases a heap and all its objects: `release` hooks run, finalizers do not. Every mutator must be detached first,
- * else WN_ERR_STATE and nothing happens. With finalizer_thread it waits for the finalizer that is under way there. NULL
- * is fine. */
+ * else WN_ERR_STATE and nothing happens; so, too, in a listener, finalizer or callback. With finalizer_thread it waits
+ * for the finalizer that is under way there. NULL is fine. */
 WN_API wn_status wn_heap_free(wn_heap *heap);
 
 /* The collector a heap runs, and its name ("refcount", "incremental", "concurrent"). */
