@@ -1173,3 +1173,14 @@ int main(void) {
     };
     return CLIENT_MAIN("misuse", tests);
 }
+/* A library on top adds what it knows to what it was told. */
+static void a_message_may_be_part_of_the_next(void **state) {
+    (void)state;
+    wn_fail(WN_ERR_STATE, "the lid is open");
+    assert_int_equal(wn_fail(WN_ERR_IO, "oven %d: %s: close it (%s)", 7, wn_error_message(), "E4"), WN_ERR_IO);
+    assert_string_equal(wn_error_message(), "oven 7: the lid is open: close it (E4)");
+    for (int i = 0; i < 100; i++) wn_fail(WN_ERR_IO, "again: %s", wn_error_message());
+    assert_int_equal(strlen(wn_error_message()), 511);
+}
+
+        cmocka_unit_test(a_message_may_be_part_of_the_next),

@@ -282,9 +282,7 @@ static wn_status check(wn_options *opts) {
 
 /* The last error again, with the variable it came from. */
 static wn_status from_environment(wn_status s, const char *variable) {
-    char text[1000];
-    snprintf(text, sizeof text, "%s", wn_error_message());
-    return wn_fail(s, "environment variable %s: %s", variable, text);
+    return wn_fail(s, "environment variable %s: %s", variable, wn_error_message());
 }
 
 /* Applies "name=value,name=value" of an environment variable. */
