@@ -334,7 +334,7 @@ static void after_in_child(void) {
         /* Whoever called listeners has it, in the middle of one that waited to fork, and is here only as this thread.
          */
         if (!h->helpers) pthread_mutex_init(&h->tell_lock, NULL);
-        h->stopped = h->brief = false;
+        h->stopped = false;
         h->stopper = NULL;
         h->stop_depth = 0;
         h->weak.wanted = 0; /* threads that waited for its lock are gone */

@@ -90,6 +90,7 @@ static void who_leaves_runs_all_that_is_due(void **state) {
     wn_block_begin(c.m);
     while (!atomic_load(&stops)) usleep(1000);
     wn_block_end(c.m);
+    assert_true(client_total(EVENT_FINALIZE) > 0); /* it is a safepoint */
     assert_int_equal(wn_detach(c.m), WN_OK);
     assert_int_equal(client_total(EVENT_FINALIZE), 50);
     assert_int_equal(wn_heap_free(c.heap), WN_OK);
