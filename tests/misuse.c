@@ -347,9 +347,9 @@ static void absurd_lengths(void **state) {
                               (size_t)1 << 62, (size_t)1 << 61, (size_t)1 << 48};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         assert_null(wn_new_array(m, &vector_type, lengths[i]));
-        assert_true(strlen(wn_error_message()) > 20);
+        says("check the length", NULL);
         assert_null(wn_new_array(m, &blob_type, lengths[i]));
-        assert_true(strlen(wn_error_message()) > 20);
+        says("check the length", NULL);
     }
     wn_release(m, client_new_array(m, &vector_type, 100)); /* no harm done */
     client_close(&c);
@@ -813,9 +813,32 @@ static void store_into_plain_memory(client *c) {
     wn_store(m, &local, &local, p);
 }
 
+static void store_behind_the_last_item(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, vector *, v, client_new_array(m, &vector_type, 3));
+    wn_store(m, v, &v->items[2], v);
+    wn_store(m, v, &v->items[3], v);
+}
+static void copy_behind_the_last_item(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, vector *, v, client_new_array(m, &vector_type, 3));
+    void *values[3] = {v, v, v};
+    wn_copy(m, v, v->items, values, 3);
+    if (v->items[2] != v) _exit(1);
+    wn_copy(m, v, &v->items[1], values, 3);
+}
+static void copy_freed_value(client *c) {
+    void *values[2] = {NULL, stale(c)};
+    wn_root(c->m, vector *, v, client_new_array(c->m, &vector_type, 3));
+    wn_copy(c->m, v, v->items, values, 2);
+}
+
 static void slots_that_are_none(void **state) {
     (void)state;
     expect(store_outside_the_holder, "wrong-slot", "holder");
+    expect(store_behind_the_last_item, "wrong-slot", "holder");
+    expect(copy_behind_the_last_item, "wrong-slot", "holder");
+    expect(copy_freed_value, "use-after-free", "wn_root");
     expect(store_into_plain_memory, "use-after-free", "wn_");
 }
 

@@ -623,12 +623,15 @@ static void steps_lead_to_the_end(void **state) {
         wn_set(m, p, a, p);
         wn_collect(m, 0, NULL);
         wn_take(m, p, NULL);
+        size_t freed = 0, freed_bytes = 0;
         for (int major = 0; major < 2; major++) { /* what died after a major began may wait for the next */
             wn_step_result r = {0};
             wn_phase before = WN_PHASE_IDLE;
             int steps = 0;
             do {
                 assert_int_equal(wn_collect_step(m, &r), WN_OK);
+                freed += r.freed_objects;
+                freed_bytes += r.freed_bytes;
                 if (steps) assert_int_equal(r.before, before);
                 before = r.after;
                 assert_true(++steps < 1000000);
@@ -637,6 +640,8 @@ static void steps_lead_to_the_end(void **state) {
             assert_int_equal(r.after, WN_PHASE_IDLE);
         }
         assert_int_equal(client_released[1], 1);
+        assert_int_equal(freed, 1);
+        assert_true(freed_bytes >= sizeof(mortal));
         for (size_t i = 0; i < live->length; i++) assert_int_equal(((pair *)live->items[i])->id, i);
 
         wn_root(m, mortal *, q, client_relic(m, 2, NULL, NULL));
