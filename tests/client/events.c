@@ -538,6 +538,33 @@ static void what_the_collection_under_way_frees_is_part_of_the_result(void **sta
     client_close(&c);
 }
 
+/* There a listener must not make objects: it is told so. */
+static atomic_int made_none;
+static void make_some(wn_mutator *m, const wn_event *event, void *data) {
+    (void)event, (void)data;
+    if (!wn_new(m, &pair_type) && strstr(wn_error_message(), "listener") && !wn_new_array(m, &vector_type, 3) &&
+        !wn_weakref_new(m, data, NULL, NULL))
+        atomic_fetch_add(&made_none, 1);
+}
+static void listeners_beside_the_program_make_nothing(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    if (wn_heap_collector(c.heap) != WN_COLLECTOR_CONCURRENT) {
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(c.m, pair *, p, client_pair(c.m, 1, NULL, NULL));
+        atomic_store(&made_none, 0);
+        assert_int_equal(wn_add_listener(c.heap, make_some, p), WN_OK);
+        client_collect(c.m);
+        assert_int_equal(wn_remove_listener(c.heap, make_some, p), WN_OK);
+        assert_true(atomic_load(&made_none) >= 2);
+        assert_int_equal(p->id, 1);
+    }
+    client_close(&c);
+}
+
 /* A listener that a thread of the collector's is calling is in use until it returns. */
 static atomic_int in_listener;
 static void listen_slowly(wn_mutator *m, const wn_event *event, void *data) {
@@ -820,6 +847,7 @@ int main(void) {
         cmocka_unit_test(slow_stores_are_counted),
         cmocka_unit_test(a_collection_that_is_given_up_stops),
         cmocka_unit_test(what_the_collection_under_way_frees_is_part_of_the_result),
+        cmocka_unit_test(listeners_beside_the_program_make_nothing),
         cmocka_unit_test(a_listener_that_is_being_called_is_waited_for),
         cmocka_unit_test(listeners_ask_for_no_collection),
         cmocka_unit_test(what_starts_stops),
