@@ -81,8 +81,8 @@ WN_API void wn_options_print(FILE *out);
 WN_API wn_status wn_heap_new(const wn_options *options, wn_heap **heap);
 
 /* Releases a heap and all its objects: `release` hooks run, finalizers do not. Every mutator must be detached first,
- * else WN_ERR_STATE and nothing happens. With finalizer_thread it waits for the finalizer that is under way there. NULL
- * is fine. */
+ * else WN_ERR_STATE and nothing happens; so, too, in a listener, finalizer or callback. With finalizer_thread it waits
+ * for the finalizer that is under way there. NULL is fine. */
 WN_API wn_status wn_heap_free(wn_heap *heap);
 
 /* The collector a heap runs, and its name ("refcount", "incremental", "concurrent"). */
@@ -178,9 +178,10 @@ typedef struct wn_event {
 } wn_event;
 
 /* Hears events, on the thread that collects. START and STOP of counting and incremental are called at a safepoint and
- * may allocate; all others must not, and none asks for a collection (WN_ERR_STATE). When wn_remove_listener returns, no
- * thread of the collector's is calling the listener any more. A listener may fork; under concurrent the thread that is
- * left in the child is then the collector's own, which has no mutator: it ends by exec or _exit. */
+ * may allocate; all others must not (under concurrent wn_new is NULL there), and none asks for a collection
+ * (WN_ERR_STATE). When wn_remove_listener returns, no thread of the collector's is calling the listener any more: where
+ * it has to wait for that it is a safepoint. A listener may fork; under concurrent the thread that is left in the child
+ * is then the collector's own, which has no mutator: it ends by exec or _exit. */
 typedef void (*wn_listener)(wn_mutator *m, const wn_event *event, void *data);
 WN_API wn_status wn_add_listener(wn_heap *heap, wn_listener listener, void *data);
 WN_API wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data);

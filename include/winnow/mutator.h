@@ -52,8 +52,8 @@ static inline void wn_poll(wn_mutator *m) {
 }
 
 /* Between the two, no collection starts in this thread and none moves objects; allocation may therefore fail early.
- * Nests. For short passages only: other threads' collections wait for the end. An end too many is misuse, and ignored.
- */
+ * Nests; the last end is a safepoint. For short passages only: other threads' collections wait for it. An end too many
+ * is misuse, and ignored. */
 WN_API void wn_no_collect_begin(wn_mutator *m);
 WN_API void wn_no_collect_end(wn_mutator *m);
 

@@ -103,6 +103,9 @@ wn_status wn_heap_free(wn_heap *h) {
     if (left)
         return wn_fail(WN_ERR_STATE, "%u mutator%s still attached: wn_detach every thread before wn_heap_free", left,
                        left > 1 ? "s are" : " is");
+    if (wn_is_telling(h) || wn_current(h)) /* a thread that ends with the heap */
+        return wn_fail(WN_ERR_STATE, "wn_heap_free on a thread of the heap's own collector, by a listener, a finalizer "
+                                     "or a callback: call it on a thread of the program's");
     wn_heap_unregister(h);
     h->collector->fini(h);
     release_all(h);

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 static _Thread_local char message[512];
 static wn_misuse_handler misuse_handler;
@@ -23,10 +24,17 @@ const char *wn_status_name(wn_status status) {
 const char *wn_error_message(void) { return message; }
 const char *wn_version(void) { return WN_VERSION; }
 
+/* The last message may be among what the next one is made of. */
+static void say(const char *format, va_list args) {
+    char text[sizeof message];
+    vsnprintf(text, sizeof text, format, args);
+    memcpy(message, text, sizeof message);
+}
+
 wn_status wn_fail(wn_status status, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    say(format, args);
     va_end(args);
     return status;
 }
@@ -53,7 +61,7 @@ void wn_misuse(const char *rule, const char *format, ...) {
 void wn_misuse_if(bool checked, const char *rule, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    say(format, args);
     va_end(args);
     if (checked) wn_misuse(rule, "%s", message);
 }

@@ -97,9 +97,8 @@ struct wn_heap {
     unsigned mutator_count;
     mutator *helpers; /* threads of the collector: they stand still like mutators, but have no roots and no buffers */
     bool forking;     /* helpers stand still until fork() is over */
-    bool forking_blocked; /* the forking thread is in a blocking section */
-    bool stopped;         /* somebody holds the world */
-    mutator *stopper;     /* who; NULL: a thread that attaches, or one that is not attached and forks */
+    bool stopped;     /* somebody holds the world */
+    mutator *stopper; /* who; NULL: a thread that attaches, or one that is not attached and forks */
     unsigned stop_depth;
     bool brief; /* it will be over before a thread that sleeps would be awake again */
 
@@ -278,6 +277,11 @@ void wn_poll_own(void);
 void wn_wait_in(const wn_heap *heap, bool begin);
 /* Begins and ends a wait of the calling thread for another's fork, during which it touches no heap. */
 void wn_wait_to_fork(bool begin);
+
+/* Around fork(), after all other locks: a thread that comes or goes stands in no heap, but may be at the list of
+ * mutators that wait for the next. */
+void wn_lock_spares(void);
+void wn_unlock_spares(void);
 
 /* Puts a heap on the list of those that fork() must find in order, and takes it off. */
 void wn_heap_register(wn_heap *heap);

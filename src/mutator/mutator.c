@@ -94,6 +94,9 @@ static void put_spare(mutator *m) {
     pthread_mutex_unlock(&spare_lock);
 }
 
+void wn_lock_spares(void) { pthread_mutex_lock(&spare_lock); }
+void wn_unlock_spares(void) { pthread_mutex_unlock(&spare_lock); }
+
 /* ---- threads that end -------------------------------------------------------------------------------------------- */
 
 static pthread_key_t key;
@@ -260,6 +263,12 @@ static bool usable(mutator *m, const char *what) {
 
 static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     wn_heap *heap = m->heap;
+    if (WN_UNLIKELY(!m->buffers)) {
+        wn_fail(WN_ERR_STATE,
+                "wn_new by a listener on a thread of the collector's, which makes no objects: note what the "
+                "event says, and make them on a thread that is attached");
+        return NULL;
+    }
     wn_poll(&m->fast);
     if (WN_UNLIKELY(m->until_stress) && --m->until_stress == 0) {
         m->until_stress = heap->options.stress;

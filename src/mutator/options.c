@@ -259,11 +259,6 @@ static double number_of(const wn_options *opts, const option *o) {
 /* Checks a whole struct and fills what was left at 0. */
 static wn_status check(wn_options *opts) {
     wn_options usual = wn_options_default();
-    if (opts->struct_size != sizeof *opts)
-        return wn_fail(WN_ERR_ARGUMENT,
-                       "the options were not made by wn_options_default(), or by that of another version of "
-                       "the library (%zu bytes instead of %zu)",
-                       opts->struct_size, sizeof *opts);
     if ((unsigned)opts->collector > WN_COLLECTOR_CONCURRENT)
         return wn_fail(WN_ERR_ARGUMENT, "option collector: %d is no collector; use WN_COLLECTOR_...",
                        (int)opts->collector);
@@ -282,9 +277,7 @@ static wn_status check(wn_options *opts) {
 
 /* The last error again, with the variable it came from. */
 static wn_status from_environment(wn_status s, const char *variable) {
-    char text[1000];
-    snprintf(text, sizeof text, "%s", wn_error_message());
-    return wn_fail(s, "environment variable %s: %s", variable, text);
+    return wn_fail(s, "environment variable %s: %s", variable, wn_error_message());
 }
 
 /* Applies "name=value,name=value" of an environment variable. */
@@ -292,17 +285,18 @@ static wn_status apply_list(wn_options *opts, const char *list) {
     char text[1024];
     if (strlen(list) >= sizeof text) return wn_fail(WN_ERR_ARGUMENT, "WINNOW_OPTIONS is longer than 1023 characters");
     strcpy(text, list);
+    const wn_options given = *opts, usual = wn_options_default();
     char *rest = NULL;
     for (char *item = strtok_r(text, ", ", &rest); item; item = strtok_r(NULL, ", ", &rest)) {
         char *eq = strchr(item, '=');
         if (!eq) return wn_fail(WN_ERR_ARGUMENT, "WINNOW_OPTIONS: '%s' is not of the form name=value", item);
         *eq = 0;
-        /* An option that the program itself set stays as it set it. */
+        /* An option that the program itself set stays as it set it. Of one that is here twice the latter counts. */
         const option *o = find(item);
-        wn_options usual = wn_options_default(), probe = usual;
+        wn_options probe = usual;
         wn_status s = wn_options_set(&probe, item, eq + 1);
         if (s) return from_environment(s, "WINNOW_OPTIONS");
-        if (memcmp((char *)opts + o->at, (char *)&usual + o->at, width_of(o)) == 0)
+        if (memcmp((char *)&given + o->at, (char *)&usual + o->at, width_of(o)) == 0)
             memcpy((char *)opts + o->at, (char *)&probe + o->at, width_of(o));
     }
     return WN_OK;
@@ -310,10 +304,15 @@ static wn_status apply_list(wn_options *opts, const char *list) {
 
 /* An option the program set itself wins over the environment. */
 wn_status wn_options_resolve(const wn_options *given, wn_options *out) {
+    if (given && given->struct_size != sizeof *given) /* before more of it is read than there is */
+        return wn_fail(WN_ERR_ARGUMENT,
+                       "the options were not made by wn_options_default(), or by that of another version of "
+                       "the library (%zu bytes instead of %zu)",
+                       given->struct_size, sizeof *given);
     *out = given ? *given : wn_options_default();
     const char *env = getenv("WINNOW_OPTIONS");
     wn_status s;
-    if (out->struct_size == sizeof *out && env && *env && (s = apply_list(out, env))) return s;
+    if (env && *env && (s = apply_list(out, env))) return s;
     env = getenv("WINNOW_COLLECTOR");
     if (out->collector == WN_COLLECTOR_AUTO && env && *env && (s = wn_options_set(out, "collector", env)))
         return from_environment(s, "WINNOW_COLLECTOR");

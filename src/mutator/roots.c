@@ -110,6 +110,18 @@ static _Thread_local mutator *helper_that_tells;
 bool wn_is_telling(const wn_heap *heap) { return telling == heap; }
 mutator *wn_helper_that_tells(void) { return helper_that_tells; }
 
+/* A call on a thread of the collector's may be under way: `data` is in use until it is over. The listener may fork, for
+ * which this thread has to stand still. */
+static void wait_for_listeners(wn_heap *heap) {
+    wn_mutator *m = wn_current(heap);
+    bool runs = m && wn_mutator_of(m)->state == MUTATOR_RUNNING;
+    while (pthread_mutex_trylock(&heap->tell_lock)) {
+        if (runs) wn_poll(m);
+        wn_os_nap(20000);
+    }
+    pthread_mutex_unlock(&heap->tell_lock);
+}
+
 wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data) {
     wn_status status = WN_ERR_STATE;
     pthread_mutex_lock(&heap->roots_lock);
@@ -121,11 +133,7 @@ wn_status wn_remove_listener(wn_heap *heap, wn_listener listener, void *data) {
             status = WN_OK;
         }
     pthread_mutex_unlock(&heap->roots_lock);
-    if (telling !=
-        heap) { /* a call on a thread of the collector's may be under way: `data` is in use until it is over */
-        pthread_mutex_lock(&heap->tell_lock);
-        pthread_mutex_unlock(&heap->tell_lock);
-    }
+    if (telling != heap) wait_for_listeners(heap);
     return status ? wn_fail(status, "no such listener: give the function and the data it was added with") : WN_OK;
 }
 

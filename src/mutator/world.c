@@ -25,7 +25,9 @@ static void let_pass(wn_heap *heap) {
     pthread_mutex_lock(&heap->world);
 }
 
+/* In a blocking section, too, where a call that takes no mutator may stop the world: it is one afterwards. */
 static void wait_while_stopped(wn_heap *heap, mutator *me) {
+    mutator_state before = me->state;
     wn_world_spill(me);
     me->state = MUTATOR_STILL;
     pthread_cond_broadcast(&heap->world_changed);
@@ -41,7 +43,7 @@ static void wait_while_stopped(wn_heap *heap, mutator *me) {
         }
     }
     wn_wait_in(heap, false);
-    me->state = MUTATOR_RUNNING;
+    me->state = before;
 }
 
 void wn_world_interrupt(wn_heap *heap) {
@@ -275,10 +277,8 @@ static mutator *helper_of(const wn_heap *h) {
 
 static void lock_heap(wn_heap *h) {
     mutator *me = wn_mutator_of(wn_current(h));
-    bool blocking = me && me->state == MUTATOR_STILL;
     stop(h, me ? me : helper_of(h), true);
     pthread_mutex_lock(&h->world);
-    h->forking_blocked = blocking;
     h->forking = true;
     if (h->collector->before_fork) h->collector->before_fork(h);
     pthread_mutex_lock(&h->roots_lock);
@@ -299,13 +299,14 @@ static void unlock_heap(wn_heap *h) {
 static void prepare_fork(void) {
     lock_all();
     for (wn_heap *h = all_heaps; h; h = h->next) lock_heap(h);
+    wn_lock_spares();
 }
 
 /* All are unlocked before one is locked again: nobody holds the locks of two heaps but to fork, in the order of the
  * list. */
 static void after_in_parent(void) {
+    wn_unlock_spares();
     for (wn_heap *h = all_heaps; h; h = h->next) {
-        if (h->forking_blocked) wn_mutator_of(wn_current(h))->state = MUTATOR_STILL;
         wn_mesh_seal(&h->space);
         unlock_heap(h);
         if (h->collector->after_fork) h->collector->after_fork(h, false);
@@ -315,12 +316,12 @@ static void after_in_parent(void) {
 }
 
 static void after_in_child(void) {
+    wn_unlock_spares();
     for (wn_heap *h = all_heaps; h; h = h->next) {
         mutator **at = &h->mutators;
         while (*at) {
             mutator *m = *at;
             if (pthread_equal(m->thread, pthread_self())) {
-                if (h->forking_blocked) m->state = MUTATOR_STILL;
                 at = &m->next;
                 continue;
             }
@@ -333,7 +334,7 @@ static void after_in_child(void) {
         /* Whoever called listeners has it, in the middle of one that waited to fork, and is here only as this thread.
          */
         if (!h->helpers) pthread_mutex_init(&h->tell_lock, NULL);
-        h->stopped = h->brief = false;
+        h->stopped = false;
         h->stopper = NULL;
         h->stop_depth = 0;
         h->weak.wanted = 0; /* threads that waited for its lock are gone */

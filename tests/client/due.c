@@ -90,6 +90,7 @@ static void who_leaves_runs_all_that_is_due(void **state) {
     wn_block_begin(c.m);
     while (!atomic_load(&stops)) usleep(1000);
     wn_block_end(c.m);
+    assert_true(client_total(EVENT_FINALIZE) > 0); /* it is a safepoint */
     assert_int_equal(wn_detach(c.m), WN_OK);
     assert_int_equal(client_total(EVENT_FINALIZE), 50);
     assert_int_equal(wn_heap_free(c.heap), WN_OK);
@@ -223,6 +224,49 @@ static void the_finalizer_thread_keeps_no_heap_from_being_freed(void **state) {
     assert_int_equal(client_total(EVENT_RELEASE), 5);
 }
 
+/* A listener, and a finalizer on a thread of its own, are asked by a thread that would have to wait for itself. */
+static atomic_bool nobody_attached, tried;
+static wn_status freed_by_finalizer, freed_by_listener;
+static void free_in_finalizer(wn_mutator *m, mortal *self) {
+    (void)self;
+    wn_block_begin(m);
+    while (!atomic_load(&nobody_attached)) usleep(1000);
+    wn_block_end(m);
+    freed_by_finalizer = wn_heap_free(wn_heap_of(m));
+    atomic_store(&tried, true);
+}
+static void free_in_listener(wn_mutator *m, const wn_event *event, void *data) {
+    (void)m;
+    if (event->kind != WN_EVENT_COLLECT_STOP) return;
+    freed_by_listener = wn_heap_free(data);
+    atomic_store(&tried, true);
+}
+
+static void the_collectors_threads_do_not_free_the_heap(void **state) {
+    (void)state;
+    client c = open_with_finalizer_thread();
+    if (!is_concurrent(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    atomic_store(&nobody_attached, false);
+    atomic_store(&tried, false);
+    make_dead(&c, 1, free_in_finalizer);
+    client_collect(c.m);
+    assert_int_equal(wn_detach(c.m), WN_OK);
+    atomic_store(&nobody_attached, true);
+    while (!atomic_load(&tried)) usleep(1000);
+    assert_int_equal(freed_by_finalizer, WN_ERR_STATE);
+    assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
+    assert_true(begin_a_cycle(&c, 0, NULL)); /* which comes to its end when this thread has detached */
+    atomic_store(&tried, false);
+    assert_int_equal(wn_add_listener(c.heap, free_in_listener, c.heap), WN_OK);
+    assert_int_equal(wn_detach(c.m), WN_OK);
+    while (!atomic_load(&tried)) usleep(1000);
+    assert_int_equal(freed_by_listener, WN_ERR_STATE);
+    assert_int_equal(wn_heap_free(c.heap), WN_OK);
+}
+
 static void without_a_finalizer_thread_the_program_runs_them(void **state) {
     (void)state;
     wn_options o = wn_options_default();
@@ -273,6 +317,7 @@ int main(void) {
         cmocka_unit_test(callbacks_come_first_whichever_thread_runs_them),
         cmocka_unit_test(a_collection_waits_for_finalizers_of_other_threads),
         cmocka_unit_test(the_finalizer_thread_keeps_no_heap_from_being_freed),
+        cmocka_unit_test(the_collectors_threads_do_not_free_the_heap),
         cmocka_unit_test(without_a_finalizer_thread_the_program_runs_them),
         cmocka_unit_test(a_finalizer_thread_without_memory_tries_again),
     };

@@ -642,6 +642,33 @@ static void what_the_collection_under_way_frees_is_part_of_the_result(void **sta
     client_close(&c);
 }
 
+/* There a listener must not make objects: it is told so. */
+static atomic_int made_none;
+static void make_some(wn_mutator *m, const wn_event *event, void *data) {
+    (void)event, (void)data;
+    if (!wn_new(m, &pair_type) && strstr(wn_error_message(), "listener") && !wn_new_array(m, &vector_type, 3) &&
+        !wn_weakref_new(m, data, NULL, NULL))
+        atomic_fetch_add(&made_none, 1);
+}
+static void listeners_beside_the_program_make_nothing(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    if (wn_heap_collector(c.heap) != WN_COLLECTOR_CONCURRENT) {
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(c.m, pair *, p, client_pair(c.m, 1, NULL, NULL));
+        atomic_store(&made_none, 0);
+        assert_int_equal(wn_add_listener(c.heap, make_some, p), WN_OK);
+        client_collect(c.m);
+        assert_int_equal(wn_remove_listener(c.heap, make_some, p), WN_OK);
+        assert_true(atomic_load(&made_none) >= 2);
+        assert_int_equal(p->id, 1);
+    }
+    client_close(&c);
+}
+
 /* A listener that a thread of the collector's is calling is in use until it returns. */
 static atomic_int in_listener;
 static void listen_slowly(wn_mutator *m, const wn_event *event, void *data) {
@@ -727,12 +754,15 @@ static void steps_lead_to_the_end(void **state) {
         wn_set(m, p, a, p);
         wn_collect(m, 0, NULL);
         wn_take(m, p, NULL);
+        size_t freed = 0, freed_bytes = 0;
         for (int major = 0; major < 2; major++) { /* what died after a major began may wait for the next */
             wn_step_result r = {0};
             wn_phase before = WN_PHASE_IDLE;
             int steps = 0;
             do {
                 assert_int_equal(wn_collect_step(m, &r), WN_OK);
+                freed += r.freed_objects;
+                freed_bytes += r.freed_bytes;
                 if (steps) assert_int_equal(r.before, before);
                 before = r.after;
                 assert_true(++steps < 1000000);
@@ -741,6 +771,8 @@ static void steps_lead_to_the_end(void **state) {
             assert_int_equal(r.after, WN_PHASE_IDLE);
         }
         assert_int_equal(client_released[1], 1);
+        assert_int_equal(freed, 1);
+        assert_true(freed_bytes >= sizeof(mortal));
         for (size_t i = 0; i < live->length; i++) assert_int_equal(((pair *)live->items[i])->id, i);
 
         wn_root(m, mortal *, q, client_relic(m, 2, NULL, NULL));
@@ -921,6 +953,7 @@ int main(void) {
         cmocka_unit_test(slow_stores_are_counted),
         cmocka_unit_test(a_collection_that_is_given_up_stops),
         cmocka_unit_test(what_the_collection_under_way_frees_is_part_of_the_result),
+        cmocka_unit_test(listeners_beside_the_program_make_nothing),
         cmocka_unit_test(a_listener_that_is_being_called_is_waited_for),
         cmocka_unit_test(listeners_ask_for_no_collection),
         cmocka_unit_test(what_starts_stops),

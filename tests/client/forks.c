@@ -305,6 +305,15 @@ static void a_child_has_nothing_of_a_thread_in_a_finalizer(void **state) {
 }
 
 /* Two threads fork, one of them where no collection may begin, over and over. */
+static void fork_and_wait(wn_mutator *m, const wn_event *event, void *data);
+
+/* Where a listener was being called when the process was forked, nobody is calling it any more. */
+static void listen_in_child(wn_heap *heap) {
+    alarm(20);
+    wn_remove_listener(heap, fork_and_wait, NULL);
+    _exit(0);
+}
+
 static void *fork_in_a_scope(void *heap) {
     wn_mutator *m;
     if (wn_attach(heap, &m)) return heap;
@@ -312,7 +321,7 @@ static void *fork_in_a_scope(void *heap) {
     for (int i = 0; i < 50; i++) {
         wn_no_collect_begin(m);
         pid_t child = fork();
-        if (child == 0) _exit(0);
+        if (child == 0) listen_in_child(heap);
         wn_no_collect_end(m);
         int status = -1;
         wn_block_begin(m);
@@ -343,6 +352,49 @@ static void two_fork_at_once_and_one_in_a_no_collect_scope(void **state) {
     pthread_join(thread, &failure);
     wn_block_end(c.m);
     alarm(0);
+    assert_null(failure);
+    client_close(&c);
+}
+
+/* A thread that attaches is in no heap yet, so no fork waits for it: it is held up where it has just taken a lock. */
+static _Thread_local bool lingers;
+static atomic_bool lingering;
+int __real_pthread_mutex_unlock(pthread_mutex_t *lock);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *lock) {
+    if (lingers) {
+        lingers = false;
+        atomic_store(&lingering, true);
+        usleep(50000);
+    }
+    return __real_pthread_mutex_unlock(lock);
+}
+static void *attach_slowly(void *heap) {
+    wn_mutator *m;
+    lingers = true;
+    return wn_attach(heap, &m) || wn_detach(m) ? heap : NULL;
+}
+
+static void a_child_attaches_whoever_was_attaching(void **state) {
+    (void)state;
+    if (client_sanitized()) skip();
+    client c = client_open(NULL);
+    atomic_store(&lingering, false);
+    fflush(NULL);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, attach_slowly, c.heap), 0);
+    while (!atomic_load(&lingering)) sched_yield();
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        if (wn_detach(c.m) || wn_attach(c.heap, &c.m)) exit_child("cannot attach anew");
+        wn_release(c.m, wn_new(c.m, &pair_type));
+        exit_child(wn_detach(c.m) || wn_heap_free(c.heap) ? "cannot free the heap" : NULL);
+    }
+    void *failure = NULL;
+    wn_block_begin(c.m);
+    pthread_join(thread, &failure);
+    wait_for(child);
+    wn_block_end(c.m);
     assert_null(failure);
     client_close(&c);
 }
@@ -380,6 +432,36 @@ static void a_listener_may_fork(void **state) {
     assert_true(atomic_load(&listener_forked) >= 2);
     wn_release(c.m, client_pair(c.m, 1, NULL, NULL));
     client_collect(c.m);
+    client_close(&c);
+}
+
+/* It forks when the other thread is about to wait for it to return. */
+static atomic_int removing;
+static void fork_while_removed(wn_mutator *m, const wn_event *event, void *data) {
+    if (atomic_exchange(&removing, 1)) return;
+    while (atomic_load(&removing) != 2) sched_yield();
+    usleep(20000);
+    fork_and_wait(m, event, data);
+}
+
+static void a_listener_that_is_removed_may_fork(void **state) {
+    (void)state;
+    if (client_sanitized()) skip();
+    client c = client_open(NULL);
+    if (wn_heap_collector(c.heap) != WN_COLLECTOR_CONCURRENT || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    atomic_store(&listener_forked, 0);
+    atomic_store(&removing, 0);
+    assert_int_equal(wn_add_listener(c.heap, fork_while_removed, NULL), WN_OK);
+    fflush(NULL);
+    while (!atomic_load(&removing)) wn_release(c.m, client_new(c.m, &leaf_type));
+    alarm(60); /* the failure is that they wait for each other */
+    atomic_store(&removing, 2);
+    assert_int_equal(wn_remove_listener(c.heap, fork_while_removed, NULL), WN_OK);
+    alarm(0);
+    assert_int_equal(atomic_load(&listener_forked), 1);
     client_close(&c);
 }
 
@@ -430,6 +512,7 @@ static void who_forks_need_not_be_attached(void **state) {
     client_forget();
     wn_options o = wn_options_default();
     o.pretenure = WN_NEVER;
+    o.single_thread = true; /* in the child, nobody else is attached */
     assert_int_equal(wn_heap_new(&o, &of_writer), WN_OK);
     atomic_store(&has_written, false);
     atomic_store(&may_end, false);
@@ -461,7 +544,9 @@ int main(void) {
         cmocka_unit_test(who_forks_need_not_be_attached),
         cmocka_unit_test(a_child_has_nothing_of_a_thread_in_a_finalizer),
         cmocka_unit_test(two_fork_at_once_and_one_in_a_no_collect_scope),
+        cmocka_unit_test(a_child_attaches_whoever_was_attaching),
         cmocka_unit_test(a_listener_may_fork),
+        cmocka_unit_test(a_listener_that_is_removed_may_fork),
     };
     return CLIENT_MAIN("forks", tests);
 }

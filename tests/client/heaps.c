@@ -430,6 +430,96 @@ static void blocked_threads_hold_nobody_up(void **state) {
     client_close(&c);
 }
 
+/* In a no-collect scope nothing is a safepoint, and its end is one. */
+static _Atomic int holding, walked;
+static bool note_walk(void *object, void *data) {
+    (void)object, (void)data;
+    atomic_store(&walked, 1);
+    return false;
+}
+static void *walk_once(void *data) {
+    worker *w = data;
+    wn_mutator *m;
+    if (wn_attach(w->heap, &m)) return w->failure = "attach", NULL;
+    atomic_store(&holding, 1);
+    while (atomic_load(&holding) != 2) wn_poll(m);
+    CHECK(w, wn_each_object(m, note_walk, NULL) == WN_OK);
+    CHECK(w, wn_detach(m) == WN_OK);
+    return NULL;
+}
+
+static void a_no_collect_scope_holds_others_off_to_its_end(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    worker w = {.heap = c.heap};
+    holding = walked = 0;
+    {
+        wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+        assert_int_equal(pthread_create(&w.thread, NULL, walk_once, &w), 0);
+        while (!atomic_load(&holding)) wn_poll(m);
+        wn_no_collect_begin(m);
+        atomic_store(&holding, 2);
+        while (!__atomic_load_n(&m->poll, __ATOMIC_RELAXED)) usleep(100); /* the other wants the world */
+        for (int i = 0; i < 200; i++) {
+            wn_poll(m);
+            wn_release(m, client_new(m, &leaf_type));
+            usleep(100);
+        }
+        assert_int_equal(walked, 0);
+        wn_no_collect_end(m);
+        assert_int_equal(walked, 1);
+        assert_int_equal(p->id, 1);
+    }
+    wn_block_begin(m);
+    pthread_join(w.thread, NULL);
+    wn_block_end(m);
+    if (w.failure) fail_msg("not so: %s", w.failure);
+    client_close(&c);
+}
+
+/* A call that takes no mutator may have to wait in a blocking section, while another thread has stopped the world. The
+ * thread is in its blocking section afterwards as before. */
+static bool hold_the_world(void *object, void *data) {
+    (void)object, (void)data;
+    atomic_store(&holding, 1);
+    usleep(50000);
+    return false;
+}
+static void *walk_and_collect(void *data) {
+    worker *w = data;
+    wn_mutator *m;
+    if (wn_attach(w->heap, &m)) return w->failure = "attach", NULL;
+    CHECK(w, wn_each_object(m, hold_the_world, NULL) == WN_OK);
+    while (atomic_load(&holding) != 2) wn_poll(m);
+    CHECK(w, wn_collect(m, 2, NULL) == WN_OK); /* would hang if it waited for the other thread */
+    CHECK(w, wn_detach(m) == WN_OK);
+    return NULL;
+}
+
+static void a_blocking_section_lasts_to_its_end(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    worker w = {.heap = c.heap};
+    holding = 0;
+    {
+        wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL)); /* there is something to walk over */
+        assert_int_equal(pthread_create(&w.thread, NULL, walk_and_collect, &w), 0);
+        alarm(100);
+        wn_block_begin(m);
+        while (!atomic_load(&holding)) usleep(1000);
+        wn_set_threshold(c.heap, 700, 10, 10);
+        atomic_store(&holding, 2);
+        pthread_join(w.thread, NULL);
+        wn_block_end(m);
+        alarm(0);
+        assert_int_equal(p->id, 1);
+    }
+    if (w.failure) fail_msg("not so: %s", w.failure);
+    client_close(&c);
+}
+
 typedef struct heard {
     _Atomic unsigned starts, stops;
 } heard;
@@ -644,6 +734,8 @@ int main(void) {
         cmocka_unit_test(threads_come_and_go),
         cmocka_unit_test(what_threads_leave_behind_is_reclaimed),
         cmocka_unit_test(blocked_threads_hold_nobody_up),
+        cmocka_unit_test(a_no_collect_scope_holds_others_off_to_its_end),
+        cmocka_unit_test(a_blocking_section_lasts_to_its_end),
         cmocka_unit_test(a_finalizer_that_waits_holds_up_no_other_collection),
         cmocka_unit_test(two_threads_work_on_two_heaps_by_turns),
         cmocka_unit_test(threads_that_wait_for_each_other_in_two_heaps_are_named),

@@ -286,6 +286,29 @@ static void disabled_majors_wait_for_the_program(void **state) {
     client_close(&c);
 }
 
+/* Stress collects where an allocation might. */
+static void stress_keeps_the_rules(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.stress = 3;
+    client c = client_open(&o);
+    wn_stats before, after;
+    for (int way = 0; way < 3; way++) {
+        if (way == 1) wn_disable(c.heap);
+        if (way == 2) wn_no_collect_begin(c.m);
+        wn_get_stats(c.heap, &before);
+        for (int i = 0; i < 60; i++) wn_release(c.m, client_new(c.m, &leaf_type));
+        wn_get_stats(c.heap, &after);
+        if (way)
+            assert_int_equal(after.collections, before.collections);
+        else
+            assert_true(after.collections - before.collections >= 20);
+        if (way == 1) wn_enable(c.heap);
+        if (way == 2) wn_no_collect_end(c.m);
+    }
+    client_close(&c);
+}
+
 static void no_collection_in_a_no_collect_scope(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -302,6 +325,9 @@ static void no_collection_in_a_no_collect_scope(void **state) {
         next->id = i;
         wn_store_new(m, undeclared, &undeclared->a, next);
     }
+    assert_int_equal(wn_collect(m, 2, NULL), WN_ERR_STATE);
+    assert_int_equal(wn_collect_step(m, NULL), WN_ERR_STATE);
+    assert_int_equal(wn_collect_for(m, 1000000, NULL), WN_ERR_STATE);
     wn_no_collect_end(m);
     wn_get_stats(c.heap, &after);
     assert_int_equal(after.majors, before.majors);
@@ -395,6 +421,7 @@ int main(void) {
         cmocka_unit_test(garbage_is_collected_without_being_asked),
         cmocka_unit_test(disabled_collectors_wait),
         cmocka_unit_test(disabled_majors_wait_for_the_program),
+        cmocka_unit_test(stress_keeps_the_rules),
         cmocka_unit_test(no_collection_in_a_no_collect_scope),
     };
     return CLIENT_MAIN("triggers", tests);

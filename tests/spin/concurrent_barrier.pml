@@ -115,7 +115,7 @@ end:
             thread[m].held = weak_target;
 #ifndef BREAK_WEAK
             if
-            :: thread[m].shading && !(marked & BIT(weak_target)) -> weak_read = true; pool = pool | BIT(weak_target);
+            :: !(marked & BIT(weak_target)) -> weak_read = true; pool = pool | BIT(weak_target); /* before H1, too */
             :: else
             fi;
 #endif

@@ -3,15 +3,16 @@
  *
  * The conductor takes pieces of work off a list under a lock, has each in hand for a moment, and follows it; later it and
  * another thread that needs room claim blocks and sweep them. At any moment the program forks: the conductor is made to
- * stand still between two pieces, the lock is taken, and in the child only the forking thread is left, with a conductor
- * that starts anew. The model follows the child, since in the parent everybody just goes on.
+ * stand still between two pieces, and in the child only the forking thread is left, with locks that are made anew and a
+ * conductor that starts anew. The model follows the child, since in the parent everybody just goes on. Threads of the
+ * program stand still, too, as the code is; the model does without that, so that the child owes nothing to it.
  *
  * Claims in the child: no lock stays locked; a cycle ends only when every piece has been followed; no block goes unswept,
  * whoever had claimed it.
  *
  * Each of these variants must be found to be wrong:
  *   -DBREAK_STILL   fork() does not wait until the conductor stands still, nor does the child give the cycle up
- *   -DBREAK_LOCK    fork() does not take the lock of the list
+ *   -DBREAK_LOCK    the child does not make the lock of the list anew
  *   -DBREAK_REBUILD the child does not make the list of blocks anew, although another thread had claimed one
  */
 #define MARKING 0
@@ -88,9 +89,6 @@ proctype forker() {
     forking = true;
 #ifndef BREAK_STILL
     (still || finished); /* a thread that has gone home stands still, too */
-#endif
-#ifndef BREAK_LOCK
-    atomic { !lock -> lock = true }
 #endif
     atomic {
         child = true; /* fork() */

@@ -98,12 +98,13 @@ end:
         skip;
         assert(state[1 - me] != RUNNING && conductor_state == STILL && !serving[1 - me]);
         LOCK; stopped = false; stopper = 255; UNLOCK;
-    :: atomic { moves > 0 && me == 0 && !asked[me] -> moves-- }; /* go, and come again */
+    :: atomic { moves > 0 && me == 0 -> moves-- }; /* go, and come again; what it is asked for goes with it */
         LOCK;
         if
-        :: stopped || asked[me] -> UNLOCK; /* not now */
+        :: stopped -> UNLOCK; /* not now */
         :: else ->
             state[me] = ABSENT;
+            asked[me] = false;
             UNLOCK;
             atomic { !world && !stopped -> world = true };
 #ifndef BREAK_ATTACH
