@@ -7,9 +7,13 @@ static struct {
     PyMemAllocatorEx below;
     bool on, made, lost;
     bool covered; /* another allocator came over ours */
+    bool called;  /* ours */
 } notes;
 
+/* What other interpreters give back, under locks of their own, was never in our lists. */
 static void note_free(void *p) {
+    if (!holds_our_lock()) return;
+    notes.called = true;
     if (p && notes.on && !wn_bits_put(&notes_addresses, 0, (uintptr_t)p)) notes.lost = true;
 }
 static void noting_free(void *ctx, void *p) {

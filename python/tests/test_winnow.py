@@ -1295,6 +1295,39 @@ class Concurrent(Case):
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertGreaterEqual(int(p.stdout), 1)
 
+    @unittest.skipIf(sys.version_info < (3, 12), "all interpreters share one lock")
+    def test_other_interpreters_free_memory_meanwhile(self):
+        program = """if 1:
+            import gc, threading, time, winnow
+            try:
+                import _interpreters as sub
+            except ImportError:
+                import _xxsubinterpreters as sub
+
+            winnow.install("concurrent", budget_ms=0)
+            gc.disable()
+            alive = [[i] for i in range(20000)]
+            until = time.time() + 3
+
+            def other():
+                i = sub.create()
+                while time.time() < until:
+                    sub.run_string(i, "for k in range(300):\\n    a = [[j] for j in range(200)]; b = bytes(3000)")
+                sub.destroy(i)
+
+            threads = [threading.Thread(target=other) for _ in range(2)]
+            for t in threads:
+                t.start()
+            while time.time() < until:
+                winnow._native.start_snapshot()
+                gc.collect()
+            for t in threads:
+                t.join()
+            print(winnow.stats()["snapshots"] > 0)
+            """
+        p = run_python("-c", program)
+        self.assertEqual((p.returncode, p.stdout), (0, "True\n"), p.stderr)
+
     def test_collect_while_a_snapshot_goes_on_is_complete(self):
         on("concurrent")
         gc.disable()
