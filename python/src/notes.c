@@ -35,8 +35,17 @@ static void leave(void) {
     notes.covered = false;
 }
 
+/* For ours when it is not on top: it is beneath another, or was taken away by one that was there before, as tracemalloc
+ * does when it stops. */
+static bool is_beneath(void) {
+    notes.called = false;
+    PyObject_Free(PyObject_Malloc(1));
+    return notes.called;
+}
+
 bool notes_possible(void) {
     if (notes.covered && on_top()) leave(); /* what came over ours has gone */
+    if (notes.covered) notes.covered = is_beneath();
     return !notes.covered;
 }
 
@@ -59,7 +68,7 @@ bool notes_end(void) {
     if (on_top())
         leave();
     else
-        notes.covered = true;
+        notes.covered = is_beneath();
     return !notes.covered;
 }
 

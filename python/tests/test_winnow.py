@@ -1295,6 +1295,20 @@ class Concurrent(Case):
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertGreaterEqual(int(p.stdout), 1)
 
+    def test_an_allocator_that_was_there_before_ours_takes_it_away(self):
+        code = (
+            "import gc, time, tracemalloc, winnow; from winnow import _native as n\n"
+            "winnow.install('concurrent', budget_ms=0, log=True); gc.disable()\n"
+            "for end in lambda: time.sleep(.1), lambda: gc.collect(0):\n"
+            "    tracemalloc.start(); assert n.start_snapshot(); tracemalloc.stop(); end()\n"
+            "    while n.phase() != 'idle': gc.collect(0)\n"
+            "    assert n.start_snapshot(); gc.collect()\n"
+            "print(winnow.stats()['fallbacks']['allocator'])\n"
+        )
+        p = run_python("-c", code)
+        self.assertEqual((p.returncode, p.stdout), (0, "2\n"), p.stderr)
+        self.assertNotIn("another allocator", p.stderr)
+
     @unittest.skipIf(sys.version_info < (3, 12), "all interpreters share one lock")
     def test_other_interpreters_free_memory_meanwhile(self):
         program = """if 1:
