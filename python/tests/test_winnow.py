@@ -1062,6 +1062,28 @@ class Concurrent(Case):
         self.assertGreaterEqual(winnow.stats()["snapshots"], 3)
         self.assertGreater(sum(w() is None for w in weak), 10)
 
+    def test_what_was_frozen_since_a_snapshot_stays(self):
+        on("concurrent")
+        gc.disable()
+        nodes = [Node() for _ in range(100)]
+        for n in nodes:
+            n.refs.append(n)
+        weak = weakref.WeakSet(nodes)
+        gc.collect()
+        nodes.clear()
+        del n
+        self.assertTrue(_native.start_snapshot())
+        gc.freeze()
+        try:
+            self.wait()
+            self.drain()
+            gc.collect()
+            self.assertEqual(len(weak), 100)
+        finally:
+            gc.unfreeze()
+        gc.collect()
+        self.assertEqual(len(weak), 0)
+
     def test_addresses_used_again_while_a_snapshot_waits(self):
         on("concurrent")
         gc.disable()
