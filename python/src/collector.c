@@ -224,12 +224,15 @@ bool collector_start_snapshot(void) {
 /* ---- when, and how ----------------------------------------------------------------------------------------------- */
 
 /* Whether the interpreter's thresholds asked for this full collection. Somebody who kept gc.collect from before we came
- * is told apart by its conditions not being met; if they are, what he gets is what would have come anyway. */
+ * is told apart by its conditions not being met; if they are, what he gets is what would have come anyway. Until 3.11
+ * new objects are above their threshold, too; later the collection comes some time after that, and they may have died.
+ */
 static bool automatic(void) {
     gc_state *gc = W.gc;
     return !C.asked && gc->enabled && gc->generations[2].threshold &&
            gc->generations[2].count > gc->generations[2].threshold &&
-           gc->generations[0].count > gc->generations[0].threshold;
+           gc->long_lived_pending >= gc->long_lived_total / 4 &&
+           (PY_VERSION_HEX >= 0x030c0000 || gc->generations[0].count > gc->generations[0].threshold);
 }
 
 /* For all that grow old without having been searched. False: the census could not be told. */

@@ -6,6 +6,7 @@ import gc
 import importlib
 import io
 import itertools
+import operator
 import os
 import random
 import signal
@@ -1061,6 +1062,22 @@ class Concurrent(Case):
                 break
         self.assertGreaterEqual(winnow.stats()["snapshots"], 3)
         self.assertGreater(sum(w() is None for w in weak), 10)
+
+    def test_a_collection_that_comes_when_the_new_objects_have_died_is_automatic(self):
+        on("concurrent")
+        alive = [[i] for i in range(20000)]
+        rows = [(i, i, i) for i in range(20000)]
+        gc.collect()
+        gc.disable()
+        gc.set_threshold(2000, 2, 2)
+        for _ in range(4):
+            alive.extend([i] for i in range(10000))
+            gc.collect(1)
+        gc.enable()
+        rows.sort(key=operator.itemgetter(0, 1))  # has made as many tuples, and they are gone
+        gc.disable()
+        self.assertEqual(winnow.stats()["snapshots"], 1)
+        del alive
 
     def test_what_was_frozen_since_a_snapshot_stays(self):
         on("concurrent")
