@@ -987,6 +987,53 @@ class Robustness(Case):
             self.assertEqual(gc.collect(), 0)
             self.assertEqual(len(gc.callbacks), hooks)
 
+    def test_a_finalizer_sees_and_sets_whether_collection_is_enabled(self):
+        seen = []
+
+        class F:
+            def __init__(self, what=lambda: None):
+                self.me, self.what = self, what
+
+            def __del__(self):
+                seen.append(gc.isenabled())
+                self.what()
+
+        on(MODES[0], batch=10)
+        for first in gc.disable, gc.enable:
+            first()
+            for _ in range(100):
+                F()
+            gc.collect()
+            self.assertEqual(len(seen), 100)
+            self.assertEqual(set(seen), {gc.isenabled()})
+            seen.clear()
+            for what in gc.enable, gc.disable:
+                first()
+                for i in range(100):
+                    F(what)
+                gc.collect()
+                self.assertEqual(gc.isenabled(), what is gc.enable)
+                seen.clear()
+
+    def test_what_somebody_put_in_gc_collects_place_stays(self):
+        on(MODES[0])
+        winnow.uninstall()
+        original = gc.collect
+        try:
+            gc.collect = mine = lambda: original()
+            on(MODES[0])
+            pairs(10)
+            self.assertGreaterEqual(gc.collect(), 20)
+            self.assertIs(gc.collect, mine)
+            winnow.uninstall()
+            self.assertIs(gc.collect, mine)
+        finally:
+            gc.collect = original
+        on(MODES[0])
+        self.assertIsNot(gc.collect, original)
+        winnow.uninstall()
+        self.assertIs(gc.collect, original)
+
     def test_installing_again_mends_cleared_callbacks(self):
         on(MODES[0])
         gc.callbacks.clear()
