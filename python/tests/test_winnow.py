@@ -1799,6 +1799,23 @@ class FromOutside(unittest.TestCase):
             self.assertIn(message, p.stderr)
             self.assertNotIn("Traceback", p.stderr)
 
+    @unittest.skipIf(sys.version_info < (3, 11), "no -P")
+    def test_run_looks_for_modules_where_the_interpreter_would(self):
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "__main__.py")
+            with open(name, "w") as f:
+                f.write("import sys; print(sys.path[:3])")
+            for program in name, folder:
+                for flags in [], ["-P"]:
+                    plain = run_python(*flags, program)
+                    p = run_python(*flags, "-m", "winnow", "run", program)
+                    self.assertEqual(p.stdout, plain.stdout, p.stderr)
+
+    def test_without_stderr_nothing_is_said(self):
+        code = "import sys, winnow, winnow._start as s; sys.stderr = None; s.start('bogus'); winnow.install(); winnow.report()"
+        p = run_python("-c", code)
+        self.assertEqual((p.returncode, p.stdout, p.stderr), (0, "", ""))
+
     def test_a_program_that_is_run_is_main_to_its_end(self):
         code = (
             "import atexit, gc, pickle, sys, threading, time, winnow\n"
