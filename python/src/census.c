@@ -100,13 +100,8 @@ static WN_ALWAYS_INLINE bool is_elsewhere(PyObject *o) {
     return !is_pool(pool_of(o)) || !wn_bits_put(&census.pools, 0, number_of(o));
 }
 
-static bool is_our_thread(void) {
-    PyThreadState *ts = thread_state();
-    return ts && PyThreadState_GetInterpreter(ts) == PyInterpreterState_Main();
-}
-
 static void arena_free(void *ctx, void *start, size_t bytes) {
-    if (!is_our_thread()) { /* it may hold another lock than ours, and leaves the set alone */
+    if (!holds_our_lock()) { /* then the set is left alone */
         __atomic_store_n(&arenas.unseen, true, __ATOMIC_RELAXED);
     } else if (arenas.on) {
         uintptr_t first = number_of(start), end = number_of((char *)start + bytes);

@@ -17,7 +17,8 @@
 collector_state W;
 
 static struct {
-    PyObject *module, *callbacks, *callback, *collect, *original_collect, *s_generation, *s_collected;
+    PyObject *module, *callbacks, *callback, *s_generation, *s_collected;
+    PyObject *collect, *original_collect; /* gc.collect: ours, and the interpreter's */
     young young_search;
     bool ready;         /* the search's memory has been made */
     bool in_full;       /* between start and stop of a full collection */
@@ -78,15 +79,15 @@ void log_line(uint64_t ns, size_t garbage, size_t containers) {
 static void collect_batch(void) {
     gc_state *gc = W.gc;
     PyObject *callbacks = gc->callbacks;
-    int enabled = gc->enabled;
     gc->callbacks = NULL;
     gc->collecting = 0;
-    gc->enabled = 1;
     C.nested = true;
-    C.extra += PyGC_Collect();
+    PyObject *n = PyObject_CallNoArgs(C.original_collect); /* PyGC_Collect would do nothing after gc.disable() */
     C.nested = false;
+    if (n) C.extra += PyLong_AsSsize_t(n);
+    if (PyErr_Occurred()) PyErr_Clear();
+    Py_XDECREF(n);
     gc->generation_stats[2].collections--;
-    if (!enabled) gc->enabled = 0;
     gc->collecting = 1;
     gc->callbacks = callbacks;
     canary_take();
@@ -224,12 +225,15 @@ bool collector_start_snapshot(void) {
 /* ---- when, and how ----------------------------------------------------------------------------------------------- */
 
 /* Whether the interpreter's thresholds asked for this full collection. Somebody who kept gc.collect from before we came
- * is told apart by its conditions not being met; if they are, what he gets is what would have come anyway. */
+ * is told apart by its conditions not being met; if they are, what he gets is what would have come anyway. Until 3.11
+ * new objects are above their threshold, too; later the collection comes some time after that, and they may have died.
+ */
 static bool automatic(void) {
     gc_state *gc = W.gc;
     return !C.asked && gc->enabled && gc->generations[2].threshold &&
            gc->generations[2].count > gc->generations[2].threshold &&
-           gc->generations[0].count > gc->generations[0].threshold;
+           gc->long_lived_pending >= gc->long_lived_total / 4 &&
+           (PY_VERSION_HEX >= 0x030c0000 || gc->generations[0].count > gc->generations[0].threshold);
 }
 
 /* For all that grow old without having been searched. False: the census could not be told. */
@@ -547,8 +551,29 @@ bool collector_setup(PyObject *module) {
     return true;
 }
 
-static bool set_collect(PyObject *gc_module, PyObject *f) {
-    return PyObject_SetAttrString(gc_module, "collect", f) == 0;
+/* gc.collect as the interpreter has made it, whatever stands in its place now; NULL with an exception set. */
+static PyObject *make_collect(PyObject *gc_module) {
+    PyModuleDef *gc = PyModule_GetDef(gc_module);
+    for (PyMethodDef *m = gc ? gc->m_methods : NULL; m && m->ml_name; m++)
+        if (strcmp(m->ml_name, "collect") == 0) return PyCFunction_New(m, gc_module);
+    if (!PyErr_Occurred()) refuse("this build of the interpreter has its gc.collect in another form");
+    return NULL;
+}
+
+static bool is_original_collect(PyObject *f) {
+    return PyCFunction_Check(f) && PyCFunction_GET_FUNCTION(f) == PyCFunction_GET_FUNCTION(C.original_collect);
+}
+
+/* Ours in the place of the interpreter's. What somebody else has put there stays: it comes to one of the two. */
+static bool replace_collect(PyObject *gc_module) {
+    PyObject *now = PyObject_GetAttrString(gc_module, "collect");
+    if (!now) return false;
+    if (!is_original_collect(now)) {
+        Py_DECREF(now);
+        return true;
+    }
+    Py_XSETREF(C.original_collect, now);
+    return PyObject_SetAttrString(gc_module, "collect", C.collect) == 0;
 }
 
 /* Where our callback stands in gc.callbacks; -1: somebody has cleared them. */
@@ -583,9 +608,9 @@ bool collector_install(const collector_options *o) {
         }
     }
     if (ok && !C.collect) {
-        C.collect = PyObject_GetAttrString(C.module, "collect");
-        C.original_collect = PyObject_GetAttrString(gc_module, "collect");
-        ok = C.collect && C.original_collect;
+        C.original_collect = make_collect(gc_module);
+        C.collect = C.original_collect ? PyObject_GetAttrString(C.module, "collect") : NULL;
+        ok = C.collect != NULL;
     }
     if (ok) {
         W.o = *o;
@@ -593,7 +618,7 @@ bool collector_install(const collector_options *o) {
         C.yield_due = 0;
         C.young_search.pass = 0;
         trace_find_types();
-        ok = hook() && set_collect(gc_module, C.collect);
+        ok = hook() && replace_collect(gc_module);
         if (ok) census_open(W.gc, &W.search.cycles);
         W.installed = ok;
     }
@@ -615,7 +640,7 @@ void collector_uninstall(void) {
     PyObject *gc_module = PyImport_ImportModule("gc");
     if (gc_module) {
         PyObject *now = PyObject_GetAttrString(gc_module, "collect");
-        if (now == C.collect) set_collect(gc_module, C.original_collect); /* unless somebody put his own there since */
+        if (now == C.collect) PyObject_SetAttrString(gc_module, "collect", C.original_collect);
         Py_XDECREF(now);
         Py_DECREF(gc_module);
     }

@@ -296,9 +296,16 @@ static inline PyThreadState *thread_state(void) {
     return _PyThreadState_UncheckedGet();
 #endif
 }
-#if PY_VERSION_HEX < 0x03090000
-#define PyThreadState_GetInterpreter(ts) ((ts)->interp)
+/* Whether the calling thread holds the lock that all of this relies on: from 3.12 on interpreters may have their own.
+ */
+static inline bool holds_our_lock(void) {
+#if PY_VERSION_HEX >= 0x030c0000
+    PyThreadState *ts = thread_state();
+    return ts && PyThreadState_GetInterpreter(ts) == PyInterpreterState_Main();
+#else
+    return true;
 #endif
+}
 
 /* Whether there are interpreters whose objects are in other lists. */
 static inline bool other_interpreters(void) {

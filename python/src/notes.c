@@ -7,9 +7,13 @@ static struct {
     PyMemAllocatorEx below;
     bool on, made, lost;
     bool covered; /* another allocator came over ours */
+    bool called;  /* ours */
 } notes;
 
+/* What other interpreters give back, under locks of their own, was never in our lists. */
 static void note_free(void *p) {
+    if (!holds_our_lock()) return;
+    notes.called = true;
     if (p && notes.on && !wn_bits_put(&notes_addresses, 0, (uintptr_t)p)) notes.lost = true;
 }
 static void noting_free(void *ctx, void *p) {
@@ -31,8 +35,17 @@ static void leave(void) {
     notes.covered = false;
 }
 
+/* For ours when it is not on top: it is beneath another, or was taken away by one that was there before, as tracemalloc
+ * does when it stops. */
+static bool is_beneath(void) {
+    notes.called = false;
+    PyObject_Free(PyObject_Malloc(1));
+    return notes.called;
+}
+
 bool notes_possible(void) {
     if (notes.covered && on_top()) leave(); /* what came over ours has gone */
+    if (notes.covered) notes.covered = is_beneath();
     return !notes.covered;
 }
 
@@ -55,7 +68,7 @@ bool notes_end(void) {
     if (on_top())
         leave();
     else
-        notes.covered = true;
+        notes.covered = is_beneath();
     return !notes.covered;
 }
 

@@ -33,9 +33,10 @@ typedef struct answer {
 static struct {
     wn_snapshot snapshot;
     answer *answer;
-    size_t next; /* entry */
-    uint64_t at; /* which it was taken */
-    bool due;    /* one is to be taken at the next young collection */
+    size_t next;      /* entry */
+    uint64_t at;      /* which it was taken */
+    PyGC_Head frozen; /* the links of the list of frozen objects then */
+    bool due;         /* one is to be taken at the next young collection */
     enum { SHARED, RETURNING, OURS } pages;
     uint64_t patience; /* until when reclaiming waits for the pages */
     bool split;        /* pages have been taken out of huge ones */
@@ -128,6 +129,7 @@ bool snapshot_start(void) {
     W.n.fork_ns = wn_os_now() - start;
     W.n.snapshots++;
     S.at = start;
+    S.frozen = W.gc->permanent_generation.head;
     W.phase = RUNNING;
     S.pages = SHARED;
     return true;
@@ -245,6 +247,11 @@ static void reclaim_slice(size_t slice) {
     answer *a = S.answer;
     if (!notes_complete()) { /* frees went unseen: nothing of it can be trusted */
         W.n.fallback_allocator++;
+        snapshot_drop();
+        return;
+    }
+    if (memcmp(&S.frozen, &W.gc->permanent_generation.head, sizeof S.frozen) != 0) {
+        W.n.rejected_stale += a->entries - S.next; /* any of it may have been frozen */
         snapshot_drop();
         return;
     }

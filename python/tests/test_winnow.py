@@ -6,6 +6,7 @@ import gc
 import importlib
 import io
 import itertools
+import operator
 import os
 import random
 import signal
@@ -986,6 +987,53 @@ class Robustness(Case):
             self.assertEqual(gc.collect(), 0)
             self.assertEqual(len(gc.callbacks), hooks)
 
+    def test_a_finalizer_sees_and_sets_whether_collection_is_enabled(self):
+        seen = []
+
+        class F:
+            def __init__(self, what=lambda: None):
+                self.me, self.what = self, what
+
+            def __del__(self):
+                seen.append(gc.isenabled())
+                self.what()
+
+        on(MODES[0], batch=10)
+        for first in gc.disable, gc.enable:
+            first()
+            for _ in range(100):
+                F()
+            gc.collect()
+            self.assertEqual(len(seen), 100)
+            self.assertEqual(set(seen), {gc.isenabled()})
+            seen.clear()
+            for what in gc.enable, gc.disable:
+                first()
+                for i in range(100):
+                    F(what)
+                gc.collect()
+                self.assertEqual(gc.isenabled(), what is gc.enable)
+                seen.clear()
+
+    def test_what_somebody_put_in_gc_collects_place_stays(self):
+        on(MODES[0])
+        winnow.uninstall()
+        original = gc.collect
+        try:
+            gc.collect = mine = lambda: original()
+            on(MODES[0])
+            pairs(10)
+            self.assertGreaterEqual(gc.collect(), 20)
+            self.assertIs(gc.collect, mine)
+            winnow.uninstall()
+            self.assertIs(gc.collect, mine)
+        finally:
+            gc.collect = original
+        on(MODES[0])
+        self.assertIsNot(gc.collect, original)
+        winnow.uninstall()
+        self.assertIs(gc.collect, original)
+
     def test_installing_again_mends_cleared_callbacks(self):
         on(MODES[0])
         gc.callbacks.clear()
@@ -1061,6 +1109,44 @@ class Concurrent(Case):
                 break
         self.assertGreaterEqual(winnow.stats()["snapshots"], 3)
         self.assertGreater(sum(w() is None for w in weak), 10)
+
+    def test_a_collection_that_comes_when_the_new_objects_have_died_is_automatic(self):
+        on("concurrent")
+        alive = [[i] for i in range(20000)]
+        rows = [(i, i, i) for i in range(20000)]
+        gc.collect()
+        gc.disable()
+        gc.set_threshold(2000, 2, 2)
+        for _ in range(4):
+            alive.extend([i] for i in range(10000))
+            gc.collect(1)
+        gc.enable()
+        rows.sort(key=operator.itemgetter(0, 1))  # has made as many tuples, and they are gone
+        gc.disable()
+        self.assertEqual(winnow.stats()["snapshots"], 1)
+        del alive
+
+    def test_what_was_frozen_since_a_snapshot_stays(self):
+        on("concurrent")
+        gc.disable()
+        nodes = [Node() for _ in range(100)]
+        for n in nodes:
+            n.refs.append(n)
+        weak = weakref.WeakSet(nodes)
+        gc.collect()
+        nodes.clear()
+        del n
+        self.assertTrue(_native.start_snapshot())
+        gc.freeze()
+        try:
+            self.wait()
+            self.drain()
+            gc.collect()
+            self.assertEqual(len(weak), 100)
+        finally:
+            gc.unfreeze()
+        gc.collect()
+        self.assertEqual(len(weak), 0)
 
     def test_addresses_used_again_while_a_snapshot_waits(self):
         on("concurrent")
@@ -1294,6 +1380,53 @@ class Concurrent(Case):
         p = run_python("-c", code)
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertGreaterEqual(int(p.stdout), 1)
+
+    def test_an_allocator_that_was_there_before_ours_takes_it_away(self):
+        code = (
+            "import gc, time, tracemalloc, winnow; from winnow import _native as n\n"
+            "winnow.install('concurrent', budget_ms=0, log=True); gc.disable()\n"
+            "for end in lambda: time.sleep(.1), lambda: gc.collect(0):\n"
+            "    tracemalloc.start(); assert n.start_snapshot(); tracemalloc.stop(); end()\n"
+            "    while n.phase() != 'idle': gc.collect(0)\n"
+            "    assert n.start_snapshot(); gc.collect()\n"
+            "print(winnow.stats()['fallbacks']['allocator'])\n"
+        )
+        p = run_python("-c", code)
+        self.assertEqual((p.returncode, p.stdout), (0, "2\n"), p.stderr)
+        self.assertNotIn("another allocator", p.stderr)
+
+    @unittest.skipIf(sys.version_info < (3, 12), "all interpreters share one lock")
+    def test_other_interpreters_free_memory_meanwhile(self):
+        program = """if 1:
+            import gc, threading, time, winnow
+            try:
+                import _interpreters as sub
+            except ImportError:
+                import _xxsubinterpreters as sub
+
+            winnow.install("concurrent", budget_ms=0)
+            gc.disable()
+            alive = [[i] for i in range(20000)]
+            until = time.time() + 3
+
+            def other():
+                i = sub.create()
+                while time.time() < until:
+                    sub.run_string(i, "for k in range(300):\\n    a = [[j] for j in range(200)]; b = bytes(3000)")
+                sub.destroy(i)
+
+            threads = [threading.Thread(target=other) for _ in range(2)]
+            for t in threads:
+                t.start()
+            while time.time() < until:
+                winnow._native.start_snapshot()
+                gc.collect()
+            for t in threads:
+                t.join()
+            print(winnow.stats()["snapshots"] > 0)
+            """
+        p = run_python("-c", program)
+        self.assertEqual((p.returncode, p.stdout), (0, "True\n"), p.stderr)
 
     def test_collect_while_a_snapshot_goes_on_is_complete(self):
         on("concurrent")
@@ -1665,6 +1798,23 @@ class FromOutside(unittest.TestCase):
             self.assertNotEqual(p.returncode, 0)
             self.assertIn(message, p.stderr)
             self.assertNotIn("Traceback", p.stderr)
+
+    @unittest.skipIf(sys.version_info < (3, 11), "no -P")
+    def test_run_looks_for_modules_where_the_interpreter_would(self):
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "__main__.py")
+            with open(name, "w") as f:
+                f.write("import sys; print(sys.path[:3])")
+            for program in name, folder:
+                for flags in [], ["-P"]:
+                    plain = run_python(*flags, program)
+                    p = run_python(*flags, "-m", "winnow", "run", program)
+                    self.assertEqual(p.stdout, plain.stdout, p.stderr)
+
+    def test_without_stderr_nothing_is_said(self):
+        code = "import sys, winnow, winnow._start as s; sys.stderr = None; s.start('bogus'); winnow.install(); winnow.report()"
+        p = run_python("-c", code)
+        self.assertEqual((p.returncode, p.stdout, p.stderr), (0, "", ""))
 
     def test_a_program_that_is_run_is_main_to_its_end(self):
         code = (

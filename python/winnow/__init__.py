@@ -201,6 +201,8 @@ def report(file=None):
     """Prints the statistics for people."""
     s = stats()
     out = file or _sys.stderr
+    if out is None:  # the program has no stderr, and print would take stdout instead
+        return
     print(f"winnow {__version__}: mode {s['mode']}, {s['full_collections']} full collections", file=out)
     print(f"  garbage proposed {s['proposed']}, collected {s['collected']}, snapshots {s['snapshots']}", file=out)
     if not s["pauses_us"]:

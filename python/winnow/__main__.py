@@ -32,6 +32,12 @@ def _parser():
     return parser
 
 
+def _search_first(path):
+    """Where modules are looked for first. Nowhere else than always with -I and -P, which take away what would stand there."""
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0] = path
+
+
 def _from_spec(spec):
     names = {"__file__": spec.origin, "__spec__": spec, "__package__": spec.parent, "__loader__": spec.loader}
     return spec.loader.get_code(spec.name), names
@@ -43,17 +49,19 @@ def _script(path):
         sys.exit(f"python -m winnow run: there is no file {path!r}; for a module, put -m before its name")
     spec = PathFinder.find_spec("__main__", [path])  # a folder or an archive with a __main__.py
     if spec:
-        sys.path[0] = path
+        _search_first(path)
+        if sys.path[0] != path:
+            sys.path.insert(0, path)  # as the interpreter does even with -I
         return _from_spec(spec)
     if os.path.isdir(path):
         sys.exit(f"python -m winnow run: there is no __main__.py in {path!r}; name the script in it")
-    sys.path[0] = os.path.dirname(os.path.abspath(path))
+    _search_first(os.path.dirname(os.path.abspath(path)))
     with io.open_code(path) as f:
         return compile(f.read(), path, "exec"), {"__file__": path, "__spec__": None, "__package__": None, "__loader__": None}
 
 
 def _module(name):
-    sys.path[0] = os.getcwd()
+    _search_first(os.getcwd())
     try:
         spec = find_spec(name)
         if spec and spec.submodule_search_locations is not None:

@@ -70,7 +70,7 @@ def start(text):
     if _started:
         return
     _started = True
-    if try_install(text, lambda message: print(message, file=sys.stderr)):
+    if try_install(text, lambda message: sys.stderr and print(message, file=sys.stderr)):
         if os.environ.get("WINNOW_PYTHON_REPORT", "0") not in ("", "0"):
             import atexit
 
