@@ -332,14 +332,42 @@ void *wn_weak_self_died(wn_heap *heap, void *object) {
     return value;
 }
 
+/* Makes free places of the deleted ones of the table, in it: there may be no memory for another, and who moves objects
+ * cannot give up. Entries that are not yet where they belong are known by the lowest bit of their target meanwhile. */
+static void drop_deleted(wn_weak_table *t) {
+    enum { ASTRAY = 1 };
+    t->used = 0;
+    for (wn_weak_entry *e = t->entry; e < t->entry + t->size; e++)
+        if (e->target == WN_WEAK_GONE)
+            e->target = NULL;
+        else if (e->target)
+            e->target = (char *)e->target + ASTRAY, t->used++;
+    for (wn_weak_entry *e = t->entry; e < t->entry + t->size; e++)
+        while ((uintptr_t)e->target & ASTRAY) {
+            wn_weak_entry found = *e;
+            found.target = (char *)found.target - ASTRAY;
+            size_t i = hash(found.target) & (t->size - 1);
+            while (t->entry[i].target && !((uintptr_t)t->entry[i].target & ASTRAY)) i = (i + 1) & (t->size - 1);
+            *e = t->entry[i]; /* free, astray as well, or this one: then it stays */
+            t->entry[i] = found;
+        }
+    lose_walk(t);
+    t->order++;
+}
+
+/* The place that an entry leaves counts as used. After a table is filled to three quarters no look-up would come to an
+ * end any more if as many entries moved: the last free place is not to be taken. */
 static void moved(wn_heap *heap, void *from, void *to) {
+    wn_weak_table *t = &heap->weak;
+    if ((t->used + t->old_left + 1) * 8 > t->size * 7) drop_deleted(t);
     wn_weak_entry *e = wn_weak_find(heap, from);
     if (!e) return;
     wn_weak_entry moved = *e;
+    if (e < t->entry || e >= t->entry + t->size) t->old_left--; /* it comes over now */
     remove_entry(heap, e);
-    wn_weak_entry *there = place(&heap->weak, to); /* a deleted place or a free one: no growth */
-    if (!there->target) heap->weak.used++;
-    heap->weak.live++;
+    wn_weak_entry *there = place(t, to);
+    if (!there->target) t->used++;
+    t->live++;
     *there = moved;
     there->target = to;
     for (wn_weakref *r = moved.refs; r; r = r->next) r->target = to;

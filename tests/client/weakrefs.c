@@ -499,8 +499,41 @@ static void callbacks_precede_finalizers_within_a_callback(void **state) {
     }
 }
 
+/* All that weak references know moves at once, out of a table that is as full as it gets, and has to find room for it.
+ * Whether it would come to its end depends on addresses, so that it takes some heaps to meet that. */
+static void many_targets_move_at_once(void **state) {
+    (void)state;
+    size_t heaps = client_scaled(100);
+    uint32_t random = 1;
+    for (size_t h = 0; h < heaps; h++) {
+        client c = client_open(NULL);
+        wn_mutator *m = c.m;
+        size_t n = 44 + h % 5;
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, 2 * n));
+            for (size_t i = 0; i < n; i++) {
+                wn_move(m, all, items[2 * i], client_pair(m, (long)i, NULL, NULL));
+                random = random * 1664525 + 1013904223;
+                for (unsigned k = random >> 30; k; k--) wn_release(m, client_pair(m, 0, NULL, NULL));
+                wn_move(m, all, items[2 * i + 1], wn_weakref_new(m, all->items[2 * i], NULL, NULL));
+            }
+            for (int round = 0; round < 2; round++) {
+                assert_int_equal(wn_collect(m, round * 2, NULL), WN_OK);
+                for (size_t i = 0; i < n; i++) {
+                    wn_root(m, pair *, target, wn_weakref_get(m, all->items[2 * i + 1]));
+                    assert_ptr_equal(target, all->items[2 * i]);
+                    assert_int_equal(target->id, i);
+                    assert_int_equal(wn_weakref_count(m, all), 0);
+                }
+            }
+        }
+        client_close(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(many_targets_move_at_once),
         cmocka_unit_test(a_weak_reference_does_not_keep_alive),
         cmocka_unit_test(what_is_got_is_a_reference),
         cmocka_unit_test(callbacks_run_once_with_their_data),

@@ -236,8 +236,9 @@ static bool weakref_is_alive(void *inc, void *ref) { return !is_found_dead(inc, 
 static bool clear_weak(incremental *inc, mutator *m) {
     wn_weak_table *t = &inc->heap->weak;
     if (!wn_weak_settle(inc->heap, FEW)) return true;
-    if (t->entry != inc->weak_entries) { /* the table grew meanwhile: again from the start */
+    if (t->entry != inc->weak_entries || t->order != inc->weak_order) { /* changed meanwhile: again from the start */
         inc->weak_entries = t->entry;
+        inc->weak_order = t->order;
         inc->weak_at = 0;
     }
     wn_weak_fetch(inc->heap, inc->weak_at, inc->weak_at + FEW);
