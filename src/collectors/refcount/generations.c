@@ -119,24 +119,36 @@ static bool still_of(wn_heap *heap, const void *object, unsigned generation, con
     return meta[0] && (meta[1] & STATE_MASK) == (WN_STATE_TRACKED_ | generation);
 }
 
-/* Takes out of the log what is gone, and second entries for one object. */
+/* Takes out of a list what is gone, and second entries for one object; returns how many are left. */
+static size_t compact(wn_heap *heap, void **list, size_t n, unsigned generation) {
+    const wn_chunk *known = NULL;
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (still_of(heap, list[i], generation, &known)) {
+            wn_meta_(list[i])[1] |= WN_STATE_SCRATCH_;
+            list[kept++] = list[i];
+        }
+    for (size_t i = 0; i < kept; i++) wn_meta_(list[i])[1] &= (uint8_t)~WN_STATE_SCRATCH_;
+    return kept;
+}
+
 static void compact_log(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    const wn_chunk *known = NULL;
     size_t count = wn_rc_young_count(m);
     wn_rc_sum_tracked(m);
-    void **to = r->log;
-    for (void **from = r->log; from < m->fast.young; from++)
-        if (still_of(m->heap, *from, 0, &known)) {
-            wn_meta_(*from)[1] |= WN_STATE_SCRATCH_;
-            *to++ = *from;
-        }
-    for (void **at = r->log; at < to; at++) wn_meta_(*at)[1] &= (uint8_t)~WN_STATE_SCRATCH_;
+    r->compacted = compact(m->heap, r->log, (size_t)(m->fast.young - r->log), 0);
+    void **to = r->log + r->compacted;
     r->log_mark = to;
-    r->compacted = (size_t)(to - r->log);
     __atomic_store_n(&r->net, count, __ATOMIC_RELAXED);
     r->freed_tracked = 0;
     log_ends_at(m, to);
+}
+
+/* Where young collections are not followed by older ones, the list would grow for ever. The world is stopped. */
+static void compact_middle(wn_heap *heap) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    if (rc->middle.n < WN_RC_MIDDLE_MOST + 2 * rc->middle_compacted) return;
+    rc->middle.n = rc->middle_compacted = compact(heap, rc->middle.at, rc->middle.n, 1);
 }
 
 /* Garbage that holds much memory outside the heap: its objects are few, so no count would ever say so. A full search
@@ -727,7 +739,9 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         rc->middle = (wn_vector){0};
         age(heap, aged.at, middle, 2, false);
         rc->middle = aged;
-        rc->middle.n = 0;
+        rc->middle.n = rc->middle_compacted = 0;
+    } else {
+        compact_middle(heap);
     }
     for (mutator *each = heap->mutators; each; each = each->next) {
         wn_rc_mutator *r = wn_rc_of_mutator(each);

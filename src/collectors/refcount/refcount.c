@@ -102,7 +102,7 @@ static wn_status freeze(mutator *m) {
     wn_rc_heap *rc = wn_rc_of(m->heap);
     size_t n = change_generation(m->heap, true);
     __atomic_fetch_add(&rc->frozen, n, __ATOMIC_RELAXED);
-    rc->middle.n = 0;
+    rc->middle.n = rc->middle_compacted = 0;
     wn_rc_set_counts(rc, 0, 0);
     rc->long_lived_total = rc->long_lived_pending = 0;
     rc->young_lost = false;
