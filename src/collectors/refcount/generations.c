@@ -524,6 +524,12 @@ static void clear_weak(mutator *m, const wn_vector *garbage) {
             wn_weak_target_died(m, garbage->at[i], wn_rc_hold, m, &wn_rc_of_mutator(m)->values);
 }
 
+/* With the option save_all: the garbage goes on the list of the program's instead. The world is stopped. */
+static void save(mutator *m, const wn_vector *garbage) {
+    for (size_t i = 0; i < garbage->n && m->heap->options.save_all; i++)
+        if (wn_vector_push(&m->heap->garbage, garbage->at[i])) wn_rc_count_up(m, garbage->at[i]);
+}
+
 /* Finalizers and what must be asked again after them. The world runs on entry and on return; garbage that came back to
  * life is taken off the list and out of the result. Every object of the list carries one reference of ours meanwhile.
  */
@@ -561,6 +567,7 @@ static void finalize_all(mutator *m, wn_vector *garbage, wn_collect_result *resu
     set_scratch(garbage, false);
     for (size_t i = 0; i < n && !heap->options.save_all; i++) /* what they watch may die before they are taken apart */
         if (wn_type_of(garbage->at[i])->flags & WN_TYPE_WEAKREF) ((wn_weakref *)garbage->at[i])->callback = NULL;
+    save(m, garbage);
     wn_world_start(heap, m);
     wn_note_pause(heap, wn_os_now() - start);
     wn_rc_release_values(m);
@@ -609,12 +616,12 @@ static void dispose(mutator *m, wn_vector *garbage, bool care, bool at_once, wn_
         else
             wn_run_callbacks(m);
         finalize_all(m, garbage, result);
-        if (m->heap->options.save_all)
-            for (size_t i = 0; i < garbage->n; i++) wn_count_down_(&m->fast, garbage->at[i]);
-        else
-            clear_all(m, garbage);
+        if (!m->heap->options.save_all) clear_all(m, garbage);
     }
-    if (!m->heap->options.save_all) condemn(m, garbage, at_once);
+    if (m->heap->options.save_all)
+        for (size_t i = 0; i < garbage->n; i++) wn_count_down_(&m->fast, garbage->at[i]);
+    else
+        condemn(m, garbage, at_once);
 }
 
 /* The candidates of a full collection: every tracked object that is not frozen. */
@@ -768,9 +775,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
             set_scratch(&garbage, false);
             for (size_t i = 0; i < garbage.n; i++) wn_rc_count_up(m, garbage.at[i]); /* ours, until it is decided */
         }
-        if (heap->options.save_all)
-            for (size_t i = 0; i < garbage.n; i++)
-                if (wn_vector_push(&heap->garbage, garbage.at[i]) && care) wn_rc_count_up(m, garbage.at[i]);
+        if (!care) save(m, &garbage); /* else when it is known what finalizers leave */
     }
     wn_world_start(heap, m);
     wn_note_pause(heap, wn_os_now() - start);
