@@ -1228,6 +1228,59 @@ static void a_message_may_be_part_of_the_next(void **state) {
     assert_int_equal(strlen(wn_error_message()), 511);
 }
 
+typedef struct neighbour {
+    wn_heap *heap;
+    _Atomic bool stop;
+} neighbour;
+static void *use_one_object(void *data) {
+    neighbour *n = data;
+    wn_mutator *m;
+    if (wn_attach(n->heap, &m)) abort();
+    {
+        wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+        while (!n->stop) {
+            wn_hold(m, pair *, again, p);
+            wn_set(m, p, a, again);
+            wn_set(m, p, a, NULL);
+            wn_poll(m);
+        }
+    }
+    wn_detach(m);
+    return data;
+}
+static _Atomic unsigned untrue;
+static void note_untrue(const char *rule, const char *message, void *data) {
+    (void)rule, (void)message, (void)data;
+    untrue++;
+}
+
+/* Which addresses are the heap's changes with each huge object of another thread's. */
+static void keeping_the_rules_beside_huge_objects_is_silent(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.check = true;
+    client c = client_open(&o);
+    neighbour n = {.heap = c.heap};
+    pthread_t thread;
+    untrue = 0;
+    wn_set_misuse_handler(note_untrue, NULL);
+    assert_int_equal(pthread_create(&thread, NULL, use_one_object, &n), 0);
+    {
+        wn_root(c.m, vector *, all, client_new_array(c.m, &vector_type, 32));
+        for (size_t i = 0; i < client_scaled(4000); i++) {
+            wn_move(c.m, all, items[i % all->length], wn_new_array(c.m, &blob_type, (size_t)9 << 20));
+            if (!client_counts(&c) && i % all->length == 0) client_collect(c.m);
+        }
+    }
+    n.stop = true;
+    wn_block_begin(c.m);
+    pthread_join(thread, NULL);
+    wn_block_end(c.m);
+    wn_set_misuse_handler(NULL, NULL);
+    assert_int_equal(untrue, 0);
+    client_close(&c);
+}
+
 static void messages_are_each_threads_own(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -1274,6 +1327,7 @@ int main(void) {
         cmocka_unit_test(the_default_handler_prints_and_aborts),
         cmocka_unit_test(keeping_the_rules_is_silent),
         cmocka_unit_test(a_message_may_be_part_of_the_next),
+        cmocka_unit_test(keeping_the_rules_beside_huge_objects_is_silent),
         cmocka_unit_test(messages_are_each_threads_own),
     };
     return CLIENT_MAIN("misuse", tests);

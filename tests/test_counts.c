@@ -133,10 +133,48 @@ static void immortal_is_for_ever(void **state) {
     assert_int_equal(wn_heap_free(heap), WN_OK);
 }
 
+/* ---- what lists of objects take ---------------------------------------------------------------------------------- */
+
+typedef struct holder {
+    wn_object head;
+    void *other;
+} holder;
+static const wn_type holder_type = WN_TYPE(holder, WN_REFS(holder, other));
+
+/* Young collections that no older one follows note each survivor, which may die the next moment. */
+static void young_collections_alone_take_no_memory(void **state) {
+    (void)state;
+    enum { ALIVE = 2000, TIMES = 400 };
+    static void *alive[ALIVE];
+    wn_heap *heap;
+    wn_mutator *m = open_heap(&heap);
+    wn_disable(heap);
+    for (size_t i = 0; i < ALIVE; i++) assert_int_equal(wn_global(heap, &alive[i]), WN_OK);
+    size_t most = 0;
+    for (int round = 0; round < TIMES; round++) {
+        for (size_t i = 0; i < ALIVE; i++) wn_take(m, alive[i], wn_new(m, &holder_type));
+        if (round == TIMES / 2) /* garbage among them, to be found later */
+            for (size_t i = 1; i < ALIVE; i++) wn_set(m, (holder *)alive[i], other, alive[i]);
+        assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
+        if (wn_rc_of(heap)->middle.n > most) most = wn_rc_of(heap)->middle.n;
+    }
+    assert_true(most < (size_t)ALIVE * TIMES / 4);
+    wn_collect_result result;
+    for (size_t i = 0; i < ALIVE; i++) assert_int_equal(wn_generation(m, alive[i]), 1);
+    assert_int_equal(wn_collect(m, 1, &result), WN_OK); /* the list is complete all the same */
+    assert_int_equal(result.collected, ALIVE - 1);
+    for (size_t i = 0; i < ALIVE; i++) assert_int_equal(wn_generation(m, alive[i]), 2);
+    assert_int_equal(wn_verify(m, stderr), 0);
+    for (size_t i = 0; i < ALIVE; i++) wn_forget_global(m, &alive[i]);
+    assert_int_equal(wn_detach(m), WN_OK);
+    assert_int_equal(wn_heap_free(heap), WN_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_weak_read_does_not_raise_the_dead),
         cmocka_unit_test(immortal_is_for_ever),
+        cmocka_unit_test(young_collections_alone_take_no_memory),
     };
     return cmocka_run_group_tests_name("counts", tests, NULL, NULL);
 }

@@ -101,6 +101,17 @@ static void test_many_arrows_to_one_object_are_one(void **state) {
     free(text);
 }
 
+/* A type needs no name. */
+static void test_an_object_without_a_name(void **state) {
+    (void)state;
+    static const wn_type nameless = {.size = sizeof(wn_object)};
+    wn_root(m, wn_object *, o, wn_new(m, &nameless));
+    void *objects[] = {o};
+    char *text = graph_of(objects, 1, 0);
+    assert_int_equal(occurrences(text, "label=\"{(unnamed)"), 1);
+    free(text);
+}
+
 static void test_nothing_and_nonsense(void **state) {
     (void)state;
     char *text = graph_of(NULL, 0, 0);
@@ -123,7 +134,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_cycle_of_two_dicts), cmocka_unit_test(test_any_text_is_escaped),
         cmocka_unit_test(test_the_limit_is_kept),      cmocka_unit_test(test_many_arrows_to_one_object_are_one),
-        cmocka_unit_test(test_nothing_and_nonsense),
+        cmocka_unit_test(test_nothing_and_nonsense),   cmocka_unit_test(test_an_object_without_a_name),
     };
     return cmocka_run_group_tests_name("graph", tests, setup, teardown);
 }

@@ -94,8 +94,8 @@ WN_API bool wn_collector_available(wn_collector_id id);
 /* ---- collecting -------------------------------------------------------------------------------------------------- */
 
 typedef struct wn_collect_result {
-    size_t collected;     /* unreachable objects that were freed (counting: those in cycles; concurrent: by a collection
-                             that     was under way, too) */
+    size_t collected;     /* unreachable objects that were freed (counting: those in cycles, with save_all those that
+                             went on the list instead; concurrent: by a collection that was under way, too) */
     size_t uncollectable; /* unreachable objects that could not be freed (WN_TYPE_NO_CLEAR) */
     size_t freed_bytes;
     uint64_t duration_ns;

@@ -89,7 +89,7 @@ static void write_node(graph *g, size_t i, bool given) {
     label[sizeof label - 1] = 0;
 
     fprintf(g->out, "  n%zu [fillcolor=\"%s\"%s, label=\"{", i, fills[color_of(g, type)], given ? ", penwidth=2" : "");
-    write_escaped(g->out, type->name);
+    write_escaped(g->out, type->name ? type->name : "(unnamed)");
     if (*label) {
         fputs("|", g->out);
         write_escaped(g->out, label);

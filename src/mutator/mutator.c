@@ -274,7 +274,11 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
         m->until_stress = heap->options.stress;
         if (wn_may_collect(m)) heap->collector->collect(m, 0, NULL);
     }
-    return heap->collector->allocate(m, type, bytes);
+    void *o = heap->collector->allocate(m, type, bytes);
+    /* As by wn_pin: but nobody else knows the address of a weak reference. */
+    uint32_t pinned = type->flags & (WN_TYPE_PINNED | WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON);
+    if (pinned == WN_TYPE_PINNED && o) __atomic_store_n(&wn_block_of(o)->pinned, 1, __ATOMIC_RELAXED);
+    return o;
 }
 
 void *wn_new_slow_(wn_mutator *fast, const wn_type *type) {

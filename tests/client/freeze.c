@@ -36,6 +36,30 @@ static void frozen_objects_are_left_alone(void **state) {
     client_close(&c);
 }
 
+/* What is frozen and has died is taken apart sooner or later; what is counted does not hang on when. */
+static void unfreezing_while_the_dead_wait(void **state) {
+    (void)state;
+    wn_options options = wn_options_default();
+    options.reclaim_slice = 100;
+    client c = client_open(&options);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, 500));
+        for (size_t i = 0; i < all->length; i++) wn_move(m, all, items[i], client_relic(m, (long)i, NULL, NULL));
+        assert_int_equal(wn_freeze(m), WN_OK);
+    }
+    assert_true(wn_frozen_count(c.heap) <= 501);
+    assert_int_equal(wn_unfreeze(m), WN_OK);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(wn_frozen_count(c.heap), 0);
+        wn_poll(m);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 500);
+    assert_int_equal(wn_frozen_count(c.heap), 0);
+    client_close(&c);
+}
+
 static void references_from_frozen_objects_are_roots(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -232,6 +256,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(freezing_over_and_over_lets_others_collect),
         cmocka_unit_test(frozen_objects_are_left_alone),
+        cmocka_unit_test(unfreezing_while_the_dead_wait),
         cmocka_unit_test(references_from_frozen_objects_are_roots),
         cmocka_unit_test(counting_goes_on_in_frozen_objects),
         cmocka_unit_test(weak_references_and_finalizers_over_a_freeze),

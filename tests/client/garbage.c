@@ -127,9 +127,58 @@ static void the_tracing_collectors_free_them(void **state) {
     client_close(&c);
 }
 
+static void come_back(wn_mutator *m, mortal *self) {
+    if (self->id == 3) wn_set(m, (pair *)self->b, a, self);
+}
+
+/* What has a finalizer is kept as well, and counted as well; but not what its finalizer brought back. */
+static void save_all_beside_finalizers(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.save_all = true;
+    client c;
+    if (!counting(&c, &o)) skip();
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, pair *, place, client_pair(m, 0, NULL, NULL));
+        for (long i = 0; i < 10; i++) {
+            wn_root(m, mortal *, p, client_mortal(m, i, NULL, place));
+            p->will = come_back;
+            wn_set(m, p, a, p);
+        }
+        size_t collected = 0;
+        for (int i = 0; i < 3; i++) {
+            if (!client_stressed()) assert_int_equal(wn_garbage_count(m), i ? 9 : 0);
+            collected += client_collect(m).collected;
+        }
+        assert_int_equal(wn_garbage_count(m), 9);
+        if (!client_stressed()) assert_int_equal(collected, 9);
+        for (size_t i = 0; i < 9; i++) {
+            mortal *p = wn_garbage_get(m, i);
+            assert_int_not_equal(p->id, 3);
+            assert_int_equal(wn_refcount(m, p), 2); /* its own and the list's */
+        }
+        for (long i = 0; i < 10; i++) assert_int_equal(client_finalized[i], 1);
+        assert_int_equal(wn_refcount(m, place->a), 2);
+        assert_int_equal(((mortal *)place->a)->id, 3);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        for (size_t i = 0; i < 9; i++) {
+            wn_hold(m, mortal *, p, wn_garbage_get(m, i));
+            wn_set(m, p, a, NULL);
+        }
+        wn_garbage_clear(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 9);
+        wn_set(m, (mortal *)place->a, a, NULL);
+        wn_set(m, (mortal *)place->a, b, NULL);
+    }
+    assert_int_equal(client_total(EVENT_RELEASE), 10);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(save_all_keeps_what_was_found),
+        cmocka_unit_test(save_all_beside_finalizers),
         cmocka_unit_test(cycles_not_to_be_broken_are_reported),
         cmocka_unit_test(stubborn_objects_outside_cycles_are_freed),
         cmocka_unit_test(the_tracing_collectors_free_them),

@@ -202,6 +202,35 @@ static void empty_memory_goes_back_to_the_system(void **state) {
     client_close(&c);
 }
 
+/* Where the last slots that were freed are kept for what is made next. */
+static void a_trim_leaves_no_empty_block(void **state) {
+    (void)state;
+    if (client_stressed()) skip(); /* it takes whole blocks of objects */
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    for (size_t bytes = 32; bytes <= 4096; bytes *= 2)
+        for (int order = 0; order < 3; order++) {
+            wn_type type = {.name = "bytes", .size = (uint32_t)bytes};
+            size_t n = 4 * 32768 / bytes; /* whole blocks, so that there is nothing left for the first that are freed */
+            void *all[4096];
+            for (size_t i = 0; i < n; i++) all[i] = NULL;
+            for (size_t i = 0; i < n; i++) {
+                assert_int_equal(wn_global(c.heap, &all[i]), WN_OK);
+                wn_take(m, all[i], client_new(m, &type));
+            }
+            for (size_t i = 0; i < n; i++)
+                wn_forget_global(m, &all[order == 0 ? i : order == 1 ? n - 1 - i : (i * 5 + n / 2) % n]);
+            for (int i = 0; i < 3; i++) client_collect(m);
+            wn_trim(m);
+            wn_stats s;
+            wn_get_stats(c.heap, &s);
+            assert_int_equal(s.live_bytes, 0);
+            if (client_counts(&c)) assert_int_equal(s.heap_bytes, 0);
+            if (client_counts(&c) && bytes == 32) assert_int_equal(s.allocated_objects, (size_t)(order + 1) * n);
+        }
+    client_close(&c);
+}
+
 static void external_bytes_count(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -582,6 +611,7 @@ int main(void) {
         cmocka_unit_test(garbage_does_not_fill_a_heap_while_collections_are_disabled),
         cmocka_unit_test(a_full_heap_still_makes_every_kind_of_object_or_says_no),
         cmocka_unit_test(empty_memory_goes_back_to_the_system),
+        cmocka_unit_test(a_trim_leaves_no_empty_block),
         cmocka_unit_test(external_bytes_count),
         cmocka_unit_test(external_bytes_start_collections),
         cmocka_unit_test(a_few_objects_with_much_outside_are_enough),

@@ -137,6 +137,52 @@ static uint64_t seconds(void) {
     return (uint64_t)t.tv_sec;
 }
 
+/* Objects of a type whose addresses may be given away, written to by who knows nothing of the heap. */
+static const wn_type shared_type = WN_TYPE(pair, WN_REFS(pair, a, b), .flags = WN_TYPE_PINNED);
+enum { SHARED = 512 };
+typedef struct foreign {
+    pair *object[SHARED];
+    _Atomic bool stop;
+    _Atomic long rounds;
+} foreign;
+static void *write_to_all(void *arg) {
+    foreign *f = arg;
+    while (!f->stop) {
+        for (size_t i = 0; i < SHARED; i++) ++*(volatile long *)&f->object[i]->id;
+        f->rounds++;
+    }
+    return NULL;
+}
+
+static void pinned_types_are_left_alone(void **state) {
+    (void)state;
+    if (client_stressed()) skip(); /* it takes some thousand objects to have blocks that fit together */
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    static foreign f;
+    {
+        wn_root(m, vector *, kept, client_new_array(m, &vector_type, SHARED));
+        {
+            wn_root(m, vector *, all, client_new_array(m, &vector_type, SHARED * ONE_IN));
+            for (size_t i = 0; i < all->length; i++) wn_move(m, all, items[i], client_new(m, &shared_type));
+            for (size_t i = 0; i < SHARED; i++) wn_set(m, kept, items[i], all->items[chosen(i)]);
+        }
+        for (int i = 0; i < 2; i++) client_collect(m);
+        for (size_t i = 0; i < SHARED; i++) f.object[i] = kept->items[i];
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, write_to_all, &f), 0);
+        for (uint64_t patience = seconds() + 60, i = 0; i < 20 || (f.rounds < 20 && seconds() < patience); i++) {
+            wn_trim(m);
+            usleep(500);
+        }
+        assert_int_equal(stats_of(&c).meshed_bytes, 0);
+        f.stop = true;
+        pthread_join(thread, NULL);
+        for (size_t i = 0; i < SHARED; i++) assert_int_equal(f.object[i]->id, f.rounds);
+    }
+    client_close(&c);
+}
+
 /* The concurrent collector does it by itself, the others when they are told to. */
 static void beside_a_running_program(void **state) {
     (void)state;
@@ -217,9 +263,8 @@ static void parent_and_child_have_their_own(void **state) {
 int main(void) {
     possible = is_possible();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nearly_empty_blocks_share_memory),
-        cmocka_unit_test(not_when_it_is_not_wanted),
-        cmocka_unit_test(beside_a_running_program),
+        cmocka_unit_test(nearly_empty_blocks_share_memory), cmocka_unit_test(not_when_it_is_not_wanted),
+        cmocka_unit_test(beside_a_running_program),         cmocka_unit_test(pinned_types_are_left_alone),
         cmocka_unit_test(parent_and_child_have_their_own),
     };
     return CLIENT_MAIN("meshing", tests);

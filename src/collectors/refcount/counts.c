@@ -142,7 +142,7 @@ static void count_down_big(mutator *m, void *object) {
 static bool check_alive(mutator *m, const void *object, const char *what) {
     if (!m->heap->options.check) return true;
     if (!wn_check_running(m, what)) return false;
-    if (wn_space_object_at(&m->heap->space, object, true) && __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED))
+    if (wn_space_object_at_locked(m->heap, object, true) && __atomic_load_n(wn_meta_(object), __ATOMIC_RELAXED))
         return true;
     wn_misuse("use-after-free",
               "%s: the object at %p was freed: its last reference is gone. A reference that is kept must be counted: "

@@ -119,24 +119,36 @@ static bool still_of(wn_heap *heap, const void *object, unsigned generation, con
     return meta[0] && (meta[1] & STATE_MASK) == (WN_STATE_TRACKED_ | generation);
 }
 
-/* Takes out of the log what is gone, and second entries for one object. */
+/* Takes out of a list what is gone, and second entries for one object; returns how many are left. */
+static size_t compact(wn_heap *heap, void **list, size_t n, unsigned generation) {
+    const wn_chunk *known = NULL;
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (still_of(heap, list[i], generation, &known)) {
+            wn_meta_(list[i])[1] |= WN_STATE_SCRATCH_;
+            list[kept++] = list[i];
+        }
+    for (size_t i = 0; i < kept; i++) wn_meta_(list[i])[1] &= (uint8_t)~WN_STATE_SCRATCH_;
+    return kept;
+}
+
 static void compact_log(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    const wn_chunk *known = NULL;
     size_t count = wn_rc_young_count(m);
     wn_rc_sum_tracked(m);
-    void **to = r->log;
-    for (void **from = r->log; from < m->fast.young; from++)
-        if (still_of(m->heap, *from, 0, &known)) {
-            wn_meta_(*from)[1] |= WN_STATE_SCRATCH_;
-            *to++ = *from;
-        }
-    for (void **at = r->log; at < to; at++) wn_meta_(*at)[1] &= (uint8_t)~WN_STATE_SCRATCH_;
+    r->compacted = compact(m->heap, r->log, (size_t)(m->fast.young - r->log), 0);
+    void **to = r->log + r->compacted;
     r->log_mark = to;
-    r->compacted = (size_t)(to - r->log);
     __atomic_store_n(&r->net, count, __ATOMIC_RELAXED);
     r->freed_tracked = 0;
     log_ends_at(m, to);
+}
+
+/* Where young collections are not followed by older ones, the list would grow for ever. The world is stopped. */
+static void compact_middle(wn_heap *heap) {
+    wn_rc_heap *rc = wn_rc_of(heap);
+    if (rc->middle.n < WN_RC_MIDDLE_MOST + 2 * rc->middle_compacted) return;
+    rc->middle.n = rc->middle_compacted = compact(heap, rc->middle.at, rc->middle.n, 1);
 }
 
 /* Garbage that holds much memory outside the heap: its objects are few, so no count would ever say so. A full search
@@ -512,6 +524,12 @@ static void clear_weak(mutator *m, const wn_vector *garbage) {
             wn_weak_target_died(m, garbage->at[i], wn_rc_hold, m, &wn_rc_of_mutator(m)->values);
 }
 
+/* With the option save_all: the garbage goes on the list of the program's instead. The world is stopped. */
+static void save(mutator *m, const wn_vector *garbage) {
+    for (size_t i = 0; i < garbage->n && m->heap->options.save_all; i++)
+        if (wn_vector_push(&m->heap->garbage, garbage->at[i])) wn_rc_count_up(m, garbage->at[i]);
+}
+
 /* Finalizers and what must be asked again after them. The world runs on entry and on return; garbage that came back to
  * life is taken off the list and out of the result. Every object of the list carries one reference of ours meanwhile.
  */
@@ -549,6 +567,7 @@ static void finalize_all(mutator *m, wn_vector *garbage, wn_collect_result *resu
     set_scratch(garbage, false);
     for (size_t i = 0; i < n && !heap->options.save_all; i++) /* what they watch may die before they are taken apart */
         if (wn_type_of(garbage->at[i])->flags & WN_TYPE_WEAKREF) ((wn_weakref *)garbage->at[i])->callback = NULL;
+    save(m, garbage);
     wn_world_start(heap, m);
     wn_note_pause(heap, wn_os_now() - start);
     wn_rc_release_values(m);
@@ -597,12 +616,12 @@ static void dispose(mutator *m, wn_vector *garbage, bool care, bool at_once, wn_
         else
             wn_run_callbacks(m);
         finalize_all(m, garbage, result);
-        if (m->heap->options.save_all)
-            for (size_t i = 0; i < garbage->n; i++) wn_count_down_(&m->fast, garbage->at[i]);
-        else
-            clear_all(m, garbage);
+        if (!m->heap->options.save_all) clear_all(m, garbage);
     }
-    if (!m->heap->options.save_all) condemn(m, garbage, at_once);
+    if (m->heap->options.save_all)
+        for (size_t i = 0; i < garbage->n; i++) wn_count_down_(&m->fast, garbage->at[i]);
+    else
+        condemn(m, garbage, at_once);
 }
 
 /* The candidates of a full collection: every tracked object that is not frozen. */
@@ -727,7 +746,9 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
         rc->middle = (wn_vector){0};
         age(heap, aged.at, middle, 2, false);
         rc->middle = aged;
-        rc->middle.n = 0;
+        rc->middle.n = rc->middle_compacted = 0;
+    } else {
+        compact_middle(heap);
     }
     for (mutator *each = heap->mutators; each; each = each->next) {
         wn_rc_mutator *r = wn_rc_of_mutator(each);
@@ -754,9 +775,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
             set_scratch(&garbage, false);
             for (size_t i = 0; i < garbage.n; i++) wn_rc_count_up(m, garbage.at[i]); /* ours, until it is decided */
         }
-        if (heap->options.save_all)
-            for (size_t i = 0; i < garbage.n; i++)
-                if (wn_vector_push(&heap->garbage, garbage.at[i]) && care) wn_rc_count_up(m, garbage.at[i]);
+        if (!care) save(m, &garbage); /* else when it is known what finalizers leave */
     }
     wn_world_start(heap, m);
     wn_note_pause(heap, wn_os_now() - start);

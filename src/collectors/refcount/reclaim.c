@@ -14,11 +14,11 @@
 
 /* ---- freed slots ------------------------------------------------------------------------------------------------- */
 
-static void count_reuse(mutator *m, size_t slot) {
+static void count_reuse(mutator *m, size_t objects, size_t bytes) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     /* Only this thread adds; others may read. */
-    __atomic_store_n(&m->fast.pending_objects, m->fast.pending_objects + 1, __ATOMIC_RELAXED);
-    __atomic_store_n(&r->reused_bytes, r->reused_bytes + slot, __ATOMIC_RELAXED);
+    __atomic_store_n(&m->fast.pending_objects, m->fast.pending_objects + objects, __ATOMIC_RELAXED);
+    __atomic_store_n(&r->reused_bytes, r->reused_bytes + bytes, __ATOMIC_RELAXED);
 }
 
 /* Makes a freed slot the buffer of its class, so that the next allocation finds it on the fast path. */
@@ -27,7 +27,19 @@ static void reuse_as_buffer(mutator *m, unsigned cls, void *slot, size_t size) {
     memset(slot, 0, size);
     m->buffers[cls].cursor = slot;
     m->buffers[cls].limit = (char *)slot + size;
-    count_reuse(m, size);
+    count_reuse(m, 1, size);
+}
+
+/* Such a slot's block need not be the thread's own: if its last slot is free, it goes back. */
+static void give_buffer_back(mutator *m, unsigned cls) {
+    wn_buffer_ *b = &m->buffers[cls];
+    if (b->cursor != b->limit && wn_block_of(b->cursor) != m->block[0][cls]) {
+        void *slot = b->cursor;
+        count_reuse(m, (size_t)-1, (size_t)0 - (size_t)(b->limit - b->cursor));
+        wn_space_free(&m->heap->space, &slot, 1);
+        b->cursor = b->limit;
+    }
+    wn_space_retire(&m->heap->space, cls, b);
 }
 
 static void free_large_or_cache(mutator *m, void *object, wn_block *b) {
@@ -88,7 +100,7 @@ void wn_rc_flush(mutator *m) {
     for (unsigned c = 0; c < WN_CLASSES_; c++) {
         if (r->cached[c]) wn_space_free(&m->heap->space, r->cache[c], r->cached[c]);
         r->cached[c] = 0;
-        wn_space_retire(&m->heap->space, c, &m->buffers[c]);
+        give_buffer_back(m, c);
     }
 }
 
@@ -373,7 +385,7 @@ static void *try_allocate(mutator *m, size_t bytes, size_t slot, unsigned cls) {
         void *p = r->cache[cls][--r->cached[cls]];
         WN_ALLOW(p, slot);
         memset(p, 0, slot);
-        count_reuse(m, slot);
+        count_reuse(m, 1, slot);
         if (r->cached[cls] && b->cursor == b->limit) reuse_as_buffer(m, cls, r->cache[cls][--r->cached[cls]], slot);
         return p;
     }

@@ -81,6 +81,7 @@ static void poll(mutator *m) {
 
 /* ---- freezing ---------------------------------------------------------------------------------------------------- */
 
+/* What waits to be taken apart counts as frozen until then, and must not any more when nothing is frozen. */
 static size_t change_generation(wn_heap *heap, bool freeze) {
     size_t n = 0;
     WN_EACH_BLOCK(&heap->space, c, b) {
@@ -88,7 +89,7 @@ static size_t change_generation(wn_heap *heap, bool freeze) {
         for (void *o; (o = wn_block_next(b, &g));) {
             uint8_t *meta = wn_meta_(o);
             bool tracked = meta[1] & WN_STATE_TRACKED_, frozen = (meta[1] & WN_STATE_GENERATION_) == 3;
-            if (!meta[0] || !(meta[1] & (WN_STATE_TRACKED_ | WN_STATE_GENERATION_))) continue;
+            if ((freeze && !meta[0]) || !(meta[1] & (WN_STATE_TRACKED_ | WN_STATE_GENERATION_))) continue;
             if ((meta[1] & WN_STATE_SCRATCH_) || freeze == frozen) continue;
             meta[1] = (uint8_t)((meta[1] & ~WN_STATE_GENERATION_) | (freeze ? 3 : 2));
             n += tracked;
@@ -101,7 +102,7 @@ static wn_status freeze(mutator *m) {
     wn_rc_heap *rc = wn_rc_of(m->heap);
     size_t n = change_generation(m->heap, true);
     __atomic_fetch_add(&rc->frozen, n, __ATOMIC_RELAXED);
-    rc->middle.n = 0;
+    rc->middle.n = rc->middle_compacted = 0;
     wn_rc_set_counts(rc, 0, 0);
     rc->long_lived_total = rc->long_lived_pending = 0;
     rc->young_lost = false;

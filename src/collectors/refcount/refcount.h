@@ -29,9 +29,10 @@ enum {
     WN_RC_CACHE = 64,           /* freed slots a mutator keeps per size class, for its next allocations of that size */
     WN_RC_LOG_MOST = 1 << 20,   /* young objects a log holds before it gives up and leaves them to a walk of the heap */
     WN_RC_LOG_SHARED = 1 << 16, /* entries of a log that is compacted while other threads run */
-    WN_RC_FINALIZERS = 32,      /* run one within the other at most: as deep as any C stack bears */
-    WN_RC_LONG = 1024,          /* items of an array that are dropped in one go */
-    WN_RC_QUARANTINE = 8192     /* freed slots kept from reuse in checked mode */
+    WN_RC_MIDDLE_MOST = 1 << 16, /* and of `middle`, before it is worth a look */
+    WN_RC_FINALIZERS = 32,       /* run one within the other at most: as deep as any C stack bears */
+    WN_RC_LONG = 1024,           /* items of an array that are dropped in one go */
+    WN_RC_QUARANTINE = 8192      /* freed slots kept from reuse in checked mode */
 };
 
 /* Counts above WN_COUNT_MAX_, by object. */
@@ -85,7 +86,8 @@ typedef struct wn_rc_mutator {
 
 typedef struct wn_rc_heap {
     wn_rc_overflow overflow;
-    wn_vector middle; /* generation 1 */
+    wn_vector middle;        /* generation 1 */
+    size_t middle_compacted; /* entries that its last compaction left */
     bool young_lost;
     unsigned count1, count2; /* young collections since a middle one, middle ones since a full one; atomic */
     size_t long_lived_total, long_lived_pending;
