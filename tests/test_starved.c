@@ -296,7 +296,8 @@ static void what_was_lost_is_remembered_as_before(void **state) {
             wn_move(m, frozen, items[i % 8], client_pair(m, i, NULL, NULL));
         }
         wn_get_stats(c.heap, &after);
-        assert_true(after.barrier_slow - before.barrier_slow < STORES / 10);
+        if (!c.heap->options.check) /* else all stores are slow */
+            assert_true(after.barrier_slow - before.barrier_slow < STORES / 10);
         client_collect(m);
         assert_int_equal(((pair *)((pair *)all->items[0])->a)->id, -2);
         assert_int_equal(((pair *)frozen->items[LONG - 1])->id, -1);

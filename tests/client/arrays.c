@@ -251,6 +251,87 @@ static void an_array_may_have_any_order(void **state) {
     client_close(&c);
 }
 
+/* Long arrays of records of many sizes, behind a fixed part that is long itself, are written at random while some of
+ * what they refer to is pinned for a while: a model knows which object each slot has to lead to. */
+enum { FIXED = 30, MOST_WORDS = 9, PINS = 8 };
+typedef struct wide {
+    wn_object head;
+    void *fixed[FIXED];
+    size_t length;
+    void *words[];
+} wide;
+
+static uint64_t chance;
+static size_t below(size_t n) {
+    chance = chance * 6364136223846793005u + 1442695040888963407u;
+    return (size_t)(chance >> 33) % n;
+}
+
+static void check_slots(void **slots, const long *ids, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0) continue;
+        assert_ptr_equal(((wn_object *)slots[i])->type, &pair_type);
+        assert_int_equal(((pair *)slots[i])->id, ids[i]);
+    }
+}
+
+static void write_at_random(unsigned words, uint64_t mask, size_t length, size_t stores) {
+    const wn_type type = {.name = "wide",
+                          .size = sizeof(wide),
+                          .refs = (((uint64_t)1 << FIXED) - 1) << 1,
+                          .item_size = words * (unsigned)sizeof(void *),
+                          .length_at = offsetof(wide, length),
+                          .item_refs = mask};
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = length * words;
+    long fixed_ids[FIXED], *ids = malloc(n * sizeof *ids);
+    void *pinned[PINS] = {0};
+    assert_non_null(ids);
+    for (size_t i = 0; i < n; i++) ids[i] = -1;
+    for (size_t i = 0; i < FIXED; i++) fixed_ids[i] = -1;
+    {
+        wn_root(m, wide *, w, client_new_array(m, &type, length));
+        for (size_t k = 0; k < stores; k++) {
+            bool fixed = below(8) == 0;
+            size_t i = fixed ? below(FIXED) : below(n);
+            if (!fixed && !(mask >> i % words & 1)) continue;
+            wn_root(m, pair *, p, client_pair(m, (long)k, NULL, NULL));
+            wn_store(m, w, fixed ? &w->fixed[i] : &w->words[i], p);
+            *(fixed ? &fixed_ids[i] : &ids[i]) = (long)k;
+            if (below(4) == 0) {
+                void **place = &pinned[below(PINS)];
+                if (*place) wn_unpin(m, *place);
+                assert_int_equal(wn_pin(m, p), WN_OK);
+                *place = p;
+            }
+            if (below(20) == 0) wn_collect(m, 0, NULL);
+            if (below(60) == 0) wn_collect_step(m, NULL);
+            if (below(200)) continue;
+            check_slots(w->fixed, fixed_ids, FIXED);
+            check_slots(w->words, ids, n);
+        }
+        for (size_t i = 0; i < PINS; i++)
+            if (pinned[i]) wn_unpin(m, pinned[i]);
+        client_collect(m);
+        check_slots(w->fixed, fixed_ids, FIXED);
+        check_slots(w->words, ids, n);
+    }
+    free(ids);
+    client_close(&c);
+}
+
+static void records_are_written_at_random(void **state) {
+    (void)state;
+    static const struct {
+        unsigned words;
+        uint64_t mask;
+    } shapes[] = {{1, 1}, {2, 2}, {3, 6}, {3, 5}, {5, 17}, {7, 65}, {MOST_WORDS, 0x181}};
+    chance = 1;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        write_at_random(shapes[i].words, shapes[i].mask, 3000 / shapes[i].words, client_scaled(6000));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_array_may_have_any_order),
@@ -260,6 +341,7 @@ int main(void) {
         cmocka_unit_test(copy_stores_every_reference),
         cmocka_unit_test(copy_may_overlap),
         cmocka_unit_test(a_long_array_is_traced_to_its_end),
+        cmocka_unit_test(records_are_written_at_random),
     };
     return CLIENT_MAIN("arrays", tests);
 }
