@@ -298,6 +298,8 @@ void wn_cc_mesh(wn_cc *cc);
 
 /* ---- final.c ---- */
 bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w);
+/* Dead objects with finalizers are on the list of what is due. The caller notes that something is, and tells somebody;
+ * so with wn_cc_end_clearing. */
 void wn_cc_make_finals_due(wn_cc *cc);
 /* Runs callbacks and finalizers that are due, until about `budget_ns` have passed; true: some were run. */
 bool wn_cc_run_due(mutator *m, uint64_t budget_ns);

@@ -347,6 +347,7 @@ static void *conduct(void *arg) {
     wn_cc *cc = arg;
     wn_heap *heap = cc->heap;
     wn_cc_worker *w = conductor_of(cc);
+    w->me.thread = pthread_self(); /* the mutator that a listener is handed is this thread's */
     begin_thread("winnow");
     for (;;) {
         pthread_mutex_lock(&heap->world);

@@ -113,7 +113,6 @@ void wn_cc_end_clearing(wn_cc *cc) {
     }
     wn_weak_walk_reset(cc->heap);
     give_back_found(cc, w);
-    if (cc->due_callbacks) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
     set_clearing(cc, false);
 }
 
@@ -170,7 +169,6 @@ void wn_cc_make_finals_due(wn_cc *cc) {
     for (; cc->examined_next < cc->examined.n; cc->examined_next++)
         wn_vector_push(&cc->finalizable, cc->examined.at[cc->examined_next]);
     cc->examined.n = cc->examined_next = cc->dead_finals = 0;
-    if (cc->due_finals.n) __atomic_store_n(&cc->due, 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&cc->lists);
 }
 
