@@ -170,11 +170,61 @@ static void young_collections_alone_take_no_memory(void **state) {
     assert_int_equal(wn_heap_free(heap), WN_OK);
 }
 
+typedef struct holders {
+    wn_object head;
+    size_t length;
+    void *item[];
+} holders;
+static const wn_type holders_type = WN_TYPE(holders, WN_ITEMS(holders, length, item));
+
+/* Garbage that refers to itself so often that its count is in the table. */
+static void large_counts_end_with_garbage(void **state) {
+    (void)state;
+    enum { TIMES = 100, REFERENCES = 300 };
+    wn_heap *heap;
+    wn_mutator *m = open_heap(&heap);
+    wn_disable(heap);
+    for (int i = 0; i < TIMES; i++) {
+        wn_root(m, holders *, all, wn_new_array(m, &holders_type, REFERENCES));
+        for (size_t k = 0; k < REFERENCES; k++) wn_set(m, all, item[k], all);
+        assert_int_equal(wn_refcount(m, all), REFERENCES + 1);
+    }
+    assert_int_equal(wn_rc_of(heap)->overflow.live, TIMES);
+    wn_collect_result result;
+    assert_int_equal(wn_collect(m, 2, &result), WN_OK);
+    assert_int_equal(result.collected, TIMES);
+    assert_int_equal(wn_rc_of(heap)->overflow.live, 0);
+    assert_int_equal(wn_detach(m), WN_OK);
+    assert_int_equal(wn_heap_free(heap), WN_OK);
+}
+
+/* However much garbage there was. */
+static void what_lists_garbage_is_given_back(void **state) {
+    (void)state;
+    wn_heap *heap;
+    wn_mutator *m = open_heap(&heap);
+    wn_disable(heap);
+    for (int generation = 0; generation < 3; generation += 2) {
+        for (int i = 0; i < 50000; i++) {
+            wn_root(m, holder *, h, wn_new(m, &holder_type));
+            wn_set(m, h, other, h);
+        }
+        wn_collect_result result;
+        assert_int_equal(wn_collect(m, generation, &result), WN_OK);
+        assert_int_equal(result.collected, 50000);
+        assert_int_equal(wn_rc_of_mutator(wn_mutator_of(m))->condemned.objects.room, 0);
+    }
+    assert_int_equal(wn_rc_of(heap)->candidates.room, 0);
+    assert_int_equal(wn_rc_of(heap)->reached.room, 0);
+    assert_int_equal(wn_detach(m), WN_OK);
+    assert_int_equal(wn_heap_free(heap), WN_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_weak_read_does_not_raise_the_dead),
-        cmocka_unit_test(immortal_is_for_ever),
-        cmocka_unit_test(young_collections_alone_take_no_memory),
+        cmocka_unit_test(a_weak_read_does_not_raise_the_dead),    cmocka_unit_test(immortal_is_for_ever),
+        cmocka_unit_test(young_collections_alone_take_no_memory), cmocka_unit_test(large_counts_end_with_garbage),
+        cmocka_unit_test(what_lists_garbage_is_given_back),
     };
     return cmocka_run_group_tests_name("counts", tests, NULL, NULL);
 }

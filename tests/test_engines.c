@@ -241,10 +241,18 @@ static void bits_are_the_same_from_near_and_far(void **state) {
     }
     assert_false(wn_bits_take(&b, PLANE, 0)); /* no such region */
     assert_int_equal(wn_bits_count(&b, PLANE), members);
-    for (int round = 0; round < 300; round++) {
-        size_t k = random_below(3 * PER_REGION), n = random_below(round % 10 ? 300 : PER_REGION), had = 0;
+    for (int round = 0; round < 3000; round++) {
+        size_t k = random_below(3 * PER_REGION), n = random_below(round % 100 ? 300 : PER_REGION), had = 0;
         if (k % PER_REGION + n > PER_REGION) n = PER_REGION - k % PER_REGION;
         uintptr_t start = (region[k / PER_REGION] << WN_BITS_REGION) + (k % PER_REGION << WN_BITS_GRANULE);
+        /* Members are few, but not here: in the range and just beside it. */
+        for (size_t i = k < 70 ? 0 : k - 70; round % 100 && i < k + n + 70 && i < 3 * (size_t)PER_REGION; i++) {
+            if (member[i] || random_below(3) == 0) continue;
+            uintptr_t at = (region[i / PER_REGION] << WN_BITS_REGION) + (i % PER_REGION << WN_BITS_GRANULE);
+            assert_true(wn_bits_put(&b, PLANE, at));
+            member[i] = true;
+            members++;
+        }
         for (size_t i = k; i < k + n; i++) {
             had += member[i];
             member[i] = false;

@@ -240,6 +240,28 @@ static void tuples_made_before_the_ephemeron(void **state) {
     client_close(&c);
 }
 
+/* A tuple that holds nothing tracked can be part of a cycle all the same, through what it is the key of. */
+static void a_tuple_as_key_stays_tracked(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_ephemeron *e = NULL;
+    assert_int_equal(wn_global(c.heap, &e), WN_OK);
+    {
+        wn_root(m, leaf *, number, client_new(m, &leaf_type));
+        wn_root(m, vector *, key, client_new_array(m, &tuple_type, 1));
+        wn_root(m, mortal *, value, client_relic(m, 1, key, NULL));
+        wn_set(m, key, items[0], number);
+        wn_take(m, e, wn_ephemeron_new(m, key, value));
+        for (int i = 0; i < 3; i++) wn_collect(m, i, NULL);
+        if (client_counts(&c)) assert_true(wn_is_tracked(m, key));
+    }
+    for (int i = 0; i < 3; i++) client_collect(m);
+    assert_int_equal(client_released[1], 1);
+    assert_int_equal(wn_forget_global(m, &e), WN_OK);
+    client_close(&c);
+}
+
 /* Two keys, either of which holds the other's value's key: alive together, dead together. */
 static void several_ephemerons_for_one_key(void **state) {
     (void)state;
@@ -326,6 +348,7 @@ int main(void) {
         cmocka_unit_test(a_key_in_a_cycle_with_its_value),
         cmocka_unit_test(keys_without_references),
         cmocka_unit_test(tuples_made_before_the_ephemeron),
+        cmocka_unit_test(a_tuple_as_key_stays_tracked),
         cmocka_unit_test(several_ephemerons_for_one_key),
         cmocka_unit_test(a_value_held_elsewhere_survives),
         cmocka_unit_test(setting_a_value_while_the_key_dies),

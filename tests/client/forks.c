@@ -535,6 +535,99 @@ static void who_forks_need_not_be_attached(void **state) {
     assert_int_equal(wn_heap_free(of_writer), WN_OK);
 }
 
+/* What a child makes does not lie beside what it shares with its parent, not even where something was freed. */
+static void a_childs_objects_have_pages_of_their_own(void **state) {
+    (void)state;
+    enum { MANY = 3000 };
+    client c = client_open(NULL);
+    if (!client_counts(&c)) {
+        client_close(&c);
+        skip();
+    }
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, MANY));
+        for (size_t i = 0; i < MANY; i++) wn_move(m, all, items[i], client_pair(m, (long)i, NULL, NULL));
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            static uintptr_t block[MANY];
+            for (size_t i = 0; i < MANY; i++) {
+                block[i] = (uintptr_t)all->items[i] >> 15;
+                if (i % 2 == 0) wn_set(m, all, items[i], NULL);
+            }
+            for (size_t i = 0; i < MANY; i += 2) {
+                wn_move(m, all, items[i], wn_new(m, &pair_type));
+                for (size_t k = 1; k < MANY; k += 100)
+                    if ((uintptr_t)all->items[i] >> 15 == block[k])
+                        exit_child("a new object on a page of the parent's");
+            }
+            exit_child(NULL);
+        }
+        assert_true(child > 0);
+        wait_for(child);
+    }
+    client_close(&c);
+}
+
+/* A callback that is due for a thread that cannot run it yet, and that a child does not have. */
+static _Atomic int stage;
+static _Atomic unsigned called_back;
+static void call_back(wn_mutator *m, wn_weakref *ref, void *data) {
+    (void)m, (void)ref, (void)data;
+    called_back++;
+}
+static void *let_go_in_a_scope(void *data) {
+    wn_mutator *m;
+    if (wn_attach(data, &m)) abort();
+    {
+        wn_root(m, pair *, target, client_pair(m, 1, NULL, NULL));
+        wn_root(m, wn_weakref *, w, wn_weakref_new(m, target, call_back, NULL));
+        wn_no_collect_begin(m);
+        wn_assign(m, target, NULL);
+        wn_block_begin(m);
+        stage = 1;
+        while (stage != 2) usleep(1000);
+        wn_block_end(m);
+        wn_no_collect_end(m);
+        wn_poll(m);
+        (void)w;
+    }
+    wn_detach(m);
+    return NULL;
+}
+
+static void a_child_runs_callbacks_that_were_due(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    if (!client_counts(&c)) {
+        client_close(&c);
+        skip();
+    }
+    stage = 0;
+    called_back = 0;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, let_go_in_a_scope, c.heap), 0);
+    wn_block_begin(c.m);
+    while (stage != 1) usleep(1000);
+    wn_block_end(c.m);
+    assert_int_equal(called_back, 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        wn_poll(c.m);
+        exit_child(called_back == 1 ? NULL : "the callback was lost");
+    }
+    assert_true(child > 0);
+    wait_for(child);
+    stage = 2;
+    wn_block_begin(c.m);
+    pthread_join(thread, NULL);
+    wn_block_end(c.m);
+    assert_int_equal(called_back, 1);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parent_and_child_go_on),
@@ -547,6 +640,8 @@ int main(void) {
         cmocka_unit_test(a_child_attaches_whoever_was_attaching),
         cmocka_unit_test(a_listener_may_fork),
         cmocka_unit_test(a_listener_that_is_removed_may_fork),
+        cmocka_unit_test(a_childs_objects_have_pages_of_their_own),
+        cmocka_unit_test(a_child_runs_callbacks_that_were_due),
     };
     return CLIENT_MAIN("forks", tests);
 }

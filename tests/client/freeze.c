@@ -60,6 +60,65 @@ static void unfreezing_while_the_dead_wait(void **state) {
     client_close(&c);
 }
 
+static void counts_begin_anew(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    if (!client_counts(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    wn_mutator *m = c.m;
+    unsigned count[3];
+    {
+        wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+        for (int i = 0; i < 3; i++) wn_collect(m, 0, NULL);
+        wn_collect(m, 1, NULL);
+        wn_collect(m, 0, NULL);
+        wn_root(m, pair *, q, client_pair(m, 1, NULL, NULL));
+        wn_get_count(c.heap, count);
+        for (int i = 0; i < 3; i++) assert_int_equal(count[i], 1);
+        assert_int_equal(wn_freeze(m), WN_OK);
+        wn_get_count(c.heap, count);
+        for (int i = 0; i < 3; i++) assert_int_equal(count[i], 0);
+        assert_int_equal(wn_frozen_count(c.heap), 2);
+        wn_untrack(m, p); /* then nobody looks at it for another reason */
+        assert_int_equal(wn_frozen_count(c.heap), 1);
+        assert_false(wn_is_frozen(m, p));
+        wn_track(m, p);
+        assert_int_equal(wn_generation(m, p), 0);
+        assert_int_equal(wn_frozen_count(c.heap), 1);
+        (void)q;
+    }
+    assert_int_equal(wn_frozen_count(c.heap), 0);
+    client_close(&c);
+}
+
+/* A tuple that is untracked, for holding nothing that is, and what it holds becomes part of a cycle, all while they are
+ * frozen: no collection sees it before they no longer are. */
+static void what_changed_while_frozen_is_seen_later(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_ephemeron *e = NULL;
+    assert_int_equal(wn_global(c.heap, &e), WN_OK);
+    {
+        wn_root(m, leaf *, key, client_new(m, &leaf_type));
+        wn_root(m, vector *, t, client_new_array(m, &tuple_type, 1));
+        wn_set(m, t, items[0], key);
+        for (int i = 0; i < 3; i++) wn_collect(m, i, NULL);
+        assert_int_equal(wn_freeze(m), WN_OK);
+        wn_root(m, mortal *, value, client_relic(m, 1, t, NULL));
+        wn_take(m, e, wn_ephemeron_new(m, key, value));
+        client_collect(m);
+        client_collect(m);
+        assert_int_equal(wn_unfreeze(m), WN_OK);
+    }
+    for (int i = 0; i < 3; i++) client_collect(m);
+    assert_int_equal(client_released[1], 1);
+    assert_int_equal(wn_forget_global(m, &e), WN_OK);
+    client_close(&c);
+}
+
 static void references_from_frozen_objects_are_roots(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -256,6 +315,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(freezing_over_and_over_lets_others_collect),
         cmocka_unit_test(frozen_objects_are_left_alone),
+        cmocka_unit_test(counts_begin_anew),
+        cmocka_unit_test(what_changed_while_frozen_is_seen_later),
         cmocka_unit_test(unfreezing_while_the_dead_wait),
         cmocka_unit_test(references_from_frozen_objects_are_roots),
         cmocka_unit_test(counting_goes_on_in_frozen_objects),

@@ -387,6 +387,36 @@ static void *enable_too(void *unused) {
     return NULL;
 }
 
+/* What a thread leaves behind is as young as it was. */
+static void *make_garbage(void *data) {
+    wn_mutator *m;
+    if (wn_attach(data, &m)) abort();
+    for (long i = 0; i < 10; i++) {
+        wn_root(m, mortal *, p, client_relic(m, i, NULL, NULL));
+        wn_set(m, p, a, p);
+    }
+    wn_detach(m);
+    return NULL;
+}
+static void the_young_of_a_thread_that_is_gone(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    if (!client_counts(&c) || client_stressed()) {
+        client_close(&c);
+        skip();
+    }
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, make_garbage, c.heap), 0);
+    wn_block_begin(c.m);
+    pthread_join(thread, NULL);
+    wn_block_end(c.m);
+    wn_collect_result result;
+    assert_int_equal(wn_collect(c.m, 1, &result), WN_OK);
+    assert_int_equal(result.collected, 10);
+    assert_int_equal(client_total(EVENT_RELEASE), 10);
+    client_close(&c);
+}
+
 static void two_threads_may_enable_at_once(void **state) {
     (void)state;
     if (client_stressed()) skip();
@@ -411,6 +441,7 @@ static void two_threads_may_enable_at_once(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_threads_may_enable_at_once),
+        cmocka_unit_test(the_young_of_a_thread_that_is_gone),
         cmocka_unit_test(a_limit_leaves_room_for_a_major),
         cmocka_unit_test(the_defaults_are_cpythons),
         cmocka_unit_test(counts_follow_tracked_objects),

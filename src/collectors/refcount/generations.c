@@ -680,6 +680,8 @@ static void find_lost_young(wn_heap *heap) {
 static void trim_search(wn_rc_heap *rc) {
     if (__atomic_exchange_n(&rc->trimming, true, __ATOMIC_ACQUIRE)) return; /* another thread does it */
     wn_cycles_trim(&rc->cycles);
+    wn_vector_free(&rc->candidates);
+    wn_vector_free(&rc->reached);
     __atomic_store_n(&rc->trimming, false, __ATOMIC_RELEASE);
 }
 

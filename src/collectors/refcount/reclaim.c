@@ -255,7 +255,10 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
         if (*wn_meta_(o) == WN_COUNT_BIG_) wn_rc_overflow_forget(m->heap, o);
         wn_rc_free_slot(m, o);
     }
-    if (c->freed == n) c->objects.n = c->dropped = c->freed = 0;
+    if (c->freed == n) { /* eight bytes for each are not kept for the next batch, which brings its own list */
+        wn_vector_free(&c->objects);
+        c->dropped = c->freed = 0;
+    }
     return done;
 }
 

@@ -6,6 +6,7 @@
 static wn_status init(wn_heap *heap) {
     wn_rc_heap *rc = calloc(1, sizeof *rc);
     if (!rc || !wn_rc_overflow_init(&rc->overflow) || !wn_cycles_make(&rc->cycles)) {
+        if (rc) wn_rc_overflow_fini(&rc->overflow);
         free(rc);
         return wn_fail(WN_ERR_MEMORY, "no memory for the reference counting collector");
     }
