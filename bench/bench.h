@@ -76,10 +76,11 @@ typedef struct bench_workload {
     const char *name, *summary;
     void (*run)(bench *b);
     bench_param params[BENCH_PARAMS];
-    bool requests;   /* fills bench.request */
-    bool one_thread; /* --threads makes no sense */
-    bool timed;      /* --seconds is how long it runs, not how often */
-    bool on_request; /* runs only when named, not as part of "everything" */
+    bool requests;    /* fills bench.request */
+    bool reads_files; /* documents, those of --file */
+    bool one_thread;  /* --threads makes no sense */
+    bool timed;       /* --seconds is how long it runs, not how often */
+    bool on_request;  /* runs only when named, not as part of "everything" */
 } bench_workload;
 
 /* All workloads, the last entry NULL. */

@@ -25,6 +25,13 @@ static bench_spread spread(const bench_set *set, figure f) {
     return bench_spread_of(values, set->n);
 }
 
+/* The v-th value of the k-th note. */
+static double note_median(const bench_set *set, unsigned k, unsigned v) {
+    double values[set->n];
+    for (unsigned i = 0; i < set->n; i++) values[i] = set->run[i]->note[k].value[v];
+    return bench_spread_of(values, set->n).median;
+}
+
 static double mmu(const bench_set *set, unsigned window) {
     double least = 1;
     for (unsigned i = 0; i < set->n; i++)
@@ -107,9 +114,7 @@ void bench_write_json(FILE *out, const bench_set *set, bool raw) {
         const bench_note *note = &first->note[k];
         fprintf(out, ",\"%s\":%s", note->name, note->n == 1 ? "" : "[");
         for (unsigned v = 0; v < note->n; v++) {
-            double values[set->n];
-            for (unsigned i = 0; i < set->n; i++) values[i] = set->run[i]->note[k].value[v];
-            fprintf(out, "%s%.10g", v ? "," : "", bench_spread_of(values, set->n).median);
+            fprintf(out, "%s%.10g", v ? "," : "", note_median(set, k, v));
         }
         if (note->n != 1) fprintf(out, "]");
     }
@@ -135,11 +140,19 @@ static const char *show_us(char buf[16], double t) {
     return buf;
 }
 
+/* Seconds from the least to the greatest, with as many decimals for both as the larger has room for. */
+static const char *show_range(char buf[32], bench_spread s) {
+    int decimals = s.greatest < 10 ? 3 : s.greatest < 100 ? 2 : 1;
+    snprintf(buf, 32, "%.*f-%.*f", decimals, s.least, decimals, s.greatest);
+    return buf;
+}
+
+/* The table is at most 120 columns wide, what a terminal and a mail show unbroken; further figures have lines of their
+ * own below a row. */
 void bench_write_heading(FILE *out, const bench_workload *workload) {
     fprintf(out, "\n%s: %s\n", workload->name, workload->summary);
-    fprintf(out, "  %-12s %8s %13s %8s %7s %8s %9s %9s %9s %9s %6s %6s", "collector", "wall s", "spread", "cpu s",
-            "gc %", "peak MB", "pause p50", "p99.9", "longest", "stall max", "mmu1", "mmu10");
-    fprintf(out, "%s  %s\n", workload->requests ? " request p50     p99.9   longest" : "", "checksum");
+    fprintf(out, "  %-11s %7s %12s %7s %6s %8s %9s %8s %8s %9s %5s %5s %9s\n", "collector", "wall s", "spread", "cpu s",
+            "gc %", "peak MiB", "pause p50", "p99.9", "longest", "stall max", "mmu1", "mmu10", "checksum");
 }
 
 void bench_write_row(FILE *out, const bench_set *set) {
@@ -149,20 +162,22 @@ void bench_write_row(FILE *out, const bench_set *set) {
     double cpu_s = spread(set, cpu).median;
     wn_histogram *pause = merged(set, PAUSE), *stall = merged(set, STALL), *request = merged(set, REQUEST);
     if (!pause || !stall || !request) return;
-    snprintf(range, sizeof range, "%.2f-%.2f", w.least, w.greatest);
-    fprintf(out, "  %-12s %8.3f %13s %8.3f %6.1f%% %8.1f %9s %9s %9s %9s %6.3f %6.3f",
-            wn_collector_name(job->options.collector), w.median, range, cpu_s,
+    fprintf(out, "  %-11s %7.3f %12s %7.3f %5.1f%% %8.1f %9s %8s %8s %9s %5.3f %5.3f  %08llx\n",
+            wn_collector_name(job->options.collector), w.median, show_range(range, w), cpu_s,
             cpu_s > 0 ? 100 * spread(set, gc_cpu).median / cpu_s : 0, spread(set, peak_rss).median / 1048576,
             show_us(a, quantile_us(pause, .5)), show_us(b, quantile_us(pause, .999)), show_us(c, us(pause->max)),
-            show_us(d, us(stall->max)), mmu(set, BENCH_WINDOW_1MS), mmu(set, BENCH_WINDOW_10MS));
+            show_us(d, us(stall->max)), mmu(set, BENCH_WINDOW_1MS), mmu(set, BENCH_WINDOW_10MS),
+            (unsigned long long)set->run[0]->checksum);
     if (job->workload->requests)
-        fprintf(out, " %11s %9s %9s", show_us(a, quantile_us(request, .5)), show_us(b, quantile_us(request, .999)),
-                show_us(c, us(request->max)));
-    fprintf(out, "  %08llx\n", (unsigned long long)set->run[0]->checksum);
+        fprintf(out, "    request: p50 %s, p99.9 %s, longest %s\n", show_us(a, quantile_us(request, .5)),
+                show_us(b, quantile_us(request, .999)), show_us(c, us(request->max)));
     const bench_result *first = set->run[0];
     for (unsigned k = 0; k < first->notes; k++) {
         fprintf(out, "    %s:", first->note[k].name);
-        for (unsigned v = 0; v < first->note[k].n; v++) fprintf(out, " %.6g", first->note[k].value[v]);
+        for (unsigned v = 0; v < first->note[k].n; v++) {
+            double x = note_median(set, k, v);
+            fprintf(out, fabs(x) < 1e15 && x == floor(x) ? " %.0f" : " %.4g", x);
+        }
         fprintf(out, "\n");
     }
     free(pause), free(stall), free(request);

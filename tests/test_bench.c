@@ -119,17 +119,48 @@ static void misuse_is_explained(void **state) {
     expect("cycles --seconds nan", 2, "above 0");
     expect("cycles --threads 100000", 2, "whole number from 1 to 256");
     expect("collect --threads 2", 2, "one thread");
-    expect("cycles --heap-limit potato", 2, "--heap-limit potato");
+    expect("cycles --heap-limit potato", 2, "heap_limit: 'potato'");
     expect("cycles --option nursery", 2, "NAME=VALUE");
-    expect("cycles --option nosuch=1", 2, "--option nosuch");
+    expect("cycles --option nosuch=1", 2, "no option 'nosuch'");
     expect("cycles --param nosuch=1", 2, "no chosen workload has such a parameter");
-    expect("cycles --param cycles=-5", 2, "whole number of at least");
+    expect("cycles --param cycles=-5", 2, "whole number from");
     expect("cycles --json /nonexistent/file", 2, "name a file that can be written");
+    expect("cycles --nosuch", 2, "winnow bench: unrecognized option");
     expect("cycles --nosuch", 2, "--help");
+    expect("cycles --param cycles=99999999999999", 2, "whole number from 1 to 1099511627776");
+    expect("cycles --option collector=refcount", 2, "--collector LIST");
+    expect("cycles --file orders.json", 2, "no chosen workload reads documents");
+    expect("-h", 0, "--collector LIST");
     expect("--in-process", 2, "one run");
     expect("cycles --raw", 2, "--json");
     expect("--help", 0, "--collector LIST");
     expect("--list", 0, "binarytrees");
+}
+
+/* The length in characters of the longest line that a command prints. */
+static unsigned longest_line(const char *arguments) {
+    char line[1024];
+    snprintf(line, sizeof line, "'%s' %s", command, arguments);
+    FILE *p = popen(line, "r");
+    assert_non_null(p);
+    unsigned length = 0, longest = 0;
+    for (int c; (c = getc(p)) != EOF;) {
+        length = c == '\n' ? 0 : length + ((c & 0xC0) != 0x80);
+        if (length > longest) longest = length;
+    }
+    assert_int_equal(pclose(p), 0);
+    assert_true(longest > 0);
+    return longest;
+}
+
+static void tables_fit_a_terminal(void **state) {
+    (void)state;
+    assert_in_range(longest_line("options"), 1, 100);
+    assert_in_range(longest_line("--help"), 1, 120);
+    assert_in_range(longest_line("bench --help"), 1, 120);
+    assert_in_range(longest_line("bench --list"), 1, 120);
+    assert_in_range(longest_line("tour --help"), 1, 120);
+    assert_in_range(longest_line("bench cycles store fork --scale 0.002 --repetitions 2 --quiet"), 1, 120);
 }
 
 static void wrong_input_is_explained(void **state) {
@@ -198,7 +229,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(utilisation),           cmocka_unit_test(log_keeps_the_longest),
         cmocka_unit_test(misuse_is_explained),   cmocka_unit_test(wrong_input_is_explained),
-        cmocka_unit_test(every_workload_agrees),
+        cmocka_unit_test(tables_fit_a_terminal), cmocka_unit_test(every_workload_agrees),
     };
     return cmocka_run_group_tests_name("bench", tests, NULL, NULL);
 }

@@ -344,6 +344,66 @@ static void test_fork(void **state) {
     assert_int_equal(wn_unfreeze(m), WN_OK);
 }
 
+/* ---- a program that is there already
+ * --------------------------------------------------------------------------------- */
+
+/* A graph as malloc left it: its vertices refer to each other in cycles. */
+typedef struct vertex {
+    wn_object head; /* new, and a type for each struct */
+    struct vertex *next, *other;
+    long id;
+} vertex;
+static const wn_type vertex_type = WN_TYPE(vertex, WN_REFS(vertex, next, other));
+
+static vertex *ring(wn_mutator *m, long n) {
+    vertex *first = NULL, *last = NULL; /* plain locals, found on the stack */
+    for (long i = 0; i < n; i++) {
+        vertex *v = wn_new(m, &vertex_type); /* was malloc */
+        if (!v) return NULL;
+        v->id = i;
+        if (last) wn_set(m, last, next, v); /* was last->next = v */
+        wn_set(m, v, other, first);
+        last = v;
+        if (!first) first = v;
+    }
+    if (last) wn_set(m, last, next, first);
+    return first; /* nothing is freed, nothing released */
+}
+
+static void test_conservative_stacks(void **state) {
+    (void)state;
+    wn_options options = wn_options_default();
+    if (wn_heap_collector(heap) == WN_COLLECTOR_REFCOUNT) {
+        options.collector = WN_COLLECTOR_REFCOUNT;
+        options.conservative_stacks = true;
+        wn_heap *refused;
+        assert_int_equal(wn_heap_new(&options, &refused), WN_ERR_UNSUPPORTED);
+        options.collector = WN_COLLECTOR_INCREMENTAL;
+        if (!wn_collector_available(options.collector)) return;
+    }
+
+    options.conservative_stacks = true; /* with the collector incremental or concurrent */
+
+    wn_heap *own;
+    wn_mutator *m;
+    assert_int_equal(wn_heap_new(&options, &own), WN_OK);
+    assert_int_equal(wn_attach(own, &m), WN_OK);
+    vertex *kept = ring(m, 100);
+    assert_non_null(kept);
+    for (int i = 0; i < 100; i++) assert_non_null(ring(m, 100));
+    wn_collect(m, 2, NULL);
+    long sum = 0;
+    vertex *v = kept;
+    do sum += v->id, v = v->next;
+    while (v != kept);
+    assert_int_equal(sum, 4950);
+    wn_stats stats;
+    wn_get_stats(own, &stats);
+    assert_true(stats.live_bytes < 5000 * sizeof *v); /* most of the rings are gone */
+    assert_int_equal(wn_detach(m), WN_OK);
+    assert_int_equal(wn_heap_free(own), WN_OK);
+}
+
 /* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static void test_out_of_memory(void **state) {
@@ -390,6 +450,7 @@ int main(int argc, char **argv) {
         ON_A_HEAP(test_the_end_of_objects),
         ON_A_HEAP(test_control),
         ON_A_HEAP(test_fork),
+        ON_A_HEAP(test_conservative_stacks),
         cmocka_unit_test(test_out_of_memory),
     };
     int failed = cmocka_run_group_tests_name("embedding", tests, NULL, NULL);

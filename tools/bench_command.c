@@ -17,6 +17,7 @@
 #include "commands.h"
 
 enum { MAX_RUNS = 1000, MAX_NAMED = 64, MAX_OVERRIDES = 64, COLLECTORS = 3 };
+static const uint64_t MAX_PARAM = (uint64_t)1 << 40;
 
 typedef struct arguments {
     bench_settings settings;
@@ -32,15 +33,20 @@ typedef struct arguments {
     bool raw, quiet, in_process, repetitions_named, single_thread_named;
 } arguments;
 
+static int point_to_help(void) {
+    fprintf(stderr, "`winnow bench --help` explains, `winnow bench --list` lists workloads and their parameters\n");
+    return WINNOW_EXIT_USAGE;
+}
+
 static int misuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static int misuse(const char *format, ...) {
     va_list args;
     va_start(args, format);
     fprintf(stderr, "winnow bench: ");
     vfprintf(stderr, format, args);
-    fprintf(stderr, "\n`winnow bench --help` explains, `winnow bench --list` lists workloads and their parameters\n");
+    fprintf(stderr, "\n");
     va_end(args);
-    return WINNOW_EXIT_USAGE;
+    return point_to_help();
 }
 
 static void help(FILE *out) {
@@ -65,7 +71,7 @@ static void help(FILE *out) {
         "  --in-process         run in this process, for a debugger or a profiler\n"
         "  --quiet              no progress on standard error\n"
         "  --list               list the workloads and their parameters\n"
-        "  --help               this text\n\n"
+        "  -h, --help           this text\n\n"
         "Exit status: 0; 1 when a run failed or checksums differ; 2 when the command line is wrong.\n");
 }
 
@@ -127,8 +133,9 @@ static int parse_option(arguments *a, char *text) {
     char *equals = strchr(text, '=');
     if (!equals) return misuse("--option %s: write it as NAME=VALUE; `winnow options` lists the names", text);
     *equals = 0;
+    if (strcmp(text, "collector") == 0) return misuse("--option collector: name collectors by --collector LIST");
     a->single_thread_named |= strcmp(text, "single_thread") == 0;
-    if (wn_options_set(&a->options, text, equals + 1)) return misuse("--option %s: %s", text, wn_error_message());
+    if (wn_options_set(&a->options, text, equals + 1)) return misuse("--option: %s", wn_error_message());
     return 0;
 }
 
@@ -198,8 +205,7 @@ static int parse_one(arguments *a, int option, char *value) {
             return misuse("--threads %s: give a whole number from 1 to 256", value);
         return GO_ON;
     case OPT_HEAP_LIMIT:
-        if (wn_options_set(&a->options, "heap_limit", value))
-            return misuse("--heap-limit %s: %s", value, wn_error_message());
+        if (wn_options_set(&a->options, "heap_limit", value)) return misuse("--heap-limit: %s", wn_error_message());
         return GO_ON;
     case OPT_OPTION: {
         int status = parse_option(a, value);
@@ -214,8 +220,9 @@ static int parse_one(arguments *a, int option, char *value) {
     case OPT_IN_PROCESS: a->in_process = true; return GO_ON;
     case OPT_QUIET: a->quiet = true; return GO_ON;
     case OPT_LIST: list(); return EXIT_SUCCESS;
+    case 'h':
     case OPT_HELP: help(stdout); return EXIT_SUCCESS;
-    default: return misuse("the command line is not understood");
+    default: return point_to_help(); /* getopt_long has said what is wrong */
     }
 }
 
@@ -224,7 +231,7 @@ static int parse(arguments *a, int argc, char **argv) {
     *a = (arguments){.settings = {.scale = 1, .threads = 1, .repetitions = 3}, .options = wn_options_default()};
     a->settings.files = a->file;
     optind = 1;
-    for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, "h", long_options, NULL)) != -1;) {
         int status = parse_one(a, option, optarg);
         if (status != GO_ON) return status;
     }
@@ -240,6 +247,11 @@ static int parse(arguments *a, int argc, char **argv) {
         for (unsigned i = 0; bench_workloads[i]; i++)
             if (!bench_workloads[i]->on_request && !(bench_workloads[i]->one_thread && a->settings.threads > 1))
                 a->workload[a->workloads++] = bench_workloads[i];
+    bool reads = false;
+    for (unsigned i = 0; i < a->workloads; i++) reads |= a->workload[i]->reads_files;
+    if (a->settings.n_files && !reads)
+        return misuse("--file %s: no chosen workload reads documents; `store`, `fork` and `fork-freeze` do",
+                      a->file[0]);
     char all[] = "all";
     if (!a->collectors && parse_collectors(a, all)) return WINNOW_EXIT_USAGE;
     if (a->settings.seconds > 0 && !a->repetitions_named) a->settings.repetitions = 1;
@@ -269,9 +281,9 @@ static int choose_params(const arguments *a, const bench_workload *w, uint64_t p
             char *end;
             errno = 0;
             unsigned long long x = strtoull(equals + 1, &end, 10);
-            if (errno || end == equals + 1 || *end || equals[1] == '-' || x < p->least || x > (uint64_t)1 << 40)
-                return misuse("--param %s: give a whole number of at least %llu", a->override[k],
-                              (unsigned long long)p->least);
+            if (errno || end == equals + 1 || *end || equals[1] == '-' || x < p->least || x > MAX_PARAM)
+                return misuse("--param %s: give a whole number from %llu to %llu", a->override[k],
+                              (unsigned long long)p->least, (unsigned long long)MAX_PARAM);
             param[i] = x;
         }
     }

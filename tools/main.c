@@ -42,6 +42,14 @@ static const struct command *find(const char *name) {
     return NULL;
 }
 
+/* argv[0] is the subcommand's name. */
+static int run_command(const struct command *command, int argc, char **argv) {
+    static char name[32];
+    snprintf(name, sizeof name, "winnow %s", command->name);
+    argv[0] = name;
+    return command->run(argc, argv);
+}
+
 static void usage(FILE *out) {
     fprintf(out, "Usage: winnow COMMAND [OPTION...]\n"
                  "       winnow --help | --version\n\n"
@@ -80,11 +88,11 @@ static int run(int argc, char **argv) {
     if (help) { /* `winnow help tour` is `winnow tour --help` */
         const struct command *command = find(argv[2]);
         char *arguments[] = {argv[2], (char *)"--help", NULL};
-        if (command) return command->run(2, arguments);
+        if (command) return run_command(command, 2, arguments);
         name = argv[2];
     }
     const struct command *command = find(name);
-    if (command) return command->run(argc - 1, argv + 1);
+    if (command) return run_command(command, argc - 1, argv + 1);
     fprintf(stderr, "winnow: there is no command '%s'; `winnow --help` lists what there is\n", name);
     return WINNOW_EXIT_USAGE;
 }

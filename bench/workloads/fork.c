@@ -182,9 +182,11 @@ const bench_workload bench_fork = {.name = "fork",
                                    .summary = "private memory of forked workers that read and collect",
                                    .run = run,
                                    .params = PARAMS(0),
+                                   .reads_files = true,
                                    .one_thread = true};
 const bench_workload bench_fork_freeze = {.name = "fork-freeze",
                                           .summary = "the same, frozen before fork() and with immortal documents",
                                           .run = run,
                                           .params = PARAMS(1),
+                                          .reads_files = true,
                                           .one_thread = true};

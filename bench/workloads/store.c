@@ -100,5 +100,6 @@ const bench_workload bench_store = {
                {"rate", 50000, 1, BENCH_FIXED, "requests offered per second"},
                {"requests", 150000, 1, BENCH_LINEAR, "requests in all; --seconds N: N times the rate"}},
     .requests = true,
+    .reads_files = true,
     .timed = true,
 };

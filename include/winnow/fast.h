@@ -137,7 +137,7 @@ static inline void *wn_new_inline_(wn_mutator *m, const wn_type *type) {
     if (WN_UNLIKELY((size_t)(b->limit - p) < slot || __atomic_load_n(&m->poll, __ATOMIC_RELAXED)))
         return wn_new_slow_(m, type);
     b->cursor = p + slot;
-    ((wn_object *)p)->type = type;
+    ((wn_object *)(void *)p)->type = type;
     if (wn_counting_(m)) {
         uint8_t *meta = wn_meta_(p);
         meta[0] = 1;

@@ -53,6 +53,11 @@ typedef enum wn_kind {
 } wn_kind;
 WN_API wn_kind wn_kind_of(const void *object);
 
+/* ISO C++ has no flexible array members; the compilers do. */
+#ifdef __cplusplus
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
+#endif
 /* The fields below are for reading only; change objects through the functions. */
 typedef struct wn_none_object {
     wn_object head;
@@ -82,6 +87,9 @@ typedef struct wn_tuple {
     size_t length;
     wn_object *items[];
 } wn_tuple;
+#ifdef __cplusplus
+#pragma GCC diagnostic pop
+#endif
 struct wn_list_items_;
 typedef struct wn_list {
     wn_object head;

@@ -43,7 +43,7 @@ static const option options[] = {
     {"pause_budget", TIME, AT(pause_budget_ns), 1e4, 1e10, "none", "incremental: steps and minors stay below (99.9 %)"},
     {"pin_limit", COUNT, AT(pin_limit), 1, 1e7, "1000", "incremental: objects pinned in the nursery at most"},
     {"pretenure", COUNT_OR_NEVER, AT(pretenure), 1, 100, "85; stress: never",
-     "incremental: percent of a size that outlives the nursery for it to be born old"},
+     "incremental: percent of a size outliving the nursery for it to be born old"},
     {"heap_growth", COUNT_OR_NEVER, AT(heap_growth), 5, 10000, "100",
      "concurrent: percent of growth between cycles, as GOGC"},
     {"workers", COUNT, AT(workers), 1, 256, "by cpu_share", "concurrent: marking threads"},
@@ -55,7 +55,7 @@ static const option options[] = {
      "pages of 2 MiB: faster in a large heap, longer stalls as it grows"},
     {"meshing", SWITCH, AT(meshing), 0, 1, "on", "lay sparse blocks together on the same memory: wn_trim, concurrent"},
     {"stress", COUNT, AT(stress), 0, 1e9, "0", "collect at every Nth allocation"},
-    {"check", SWITCH, AT(check), 0, 1, "off", "check the client's rules"},
+    {"check", SWITCH, AT(check), 0, 1, WINNOW_CHECK ? "on" : "off", "check the client's rules"},
     {"verify", SWITCH, AT(verify), 0, 1, "off", "verify the heap after every collection"},
     {"trace", SWITCH, AT(trace), 0, 1, "off", "a line per collection on stderr; also WINNOW_TRACE=gc"},
     {"save_all", SWITCH, AT(save_all), 0, 1, "off", "refcount: keep cyclic garbage on the garbage list"},
@@ -153,15 +153,26 @@ static bool parse_switch(const char *text, bool *value) {
     return false;
 }
 
+/* A bound of a size, never more than it is: in the largest unit that divides it, or of which it has a hundred. */
+static void show_size(char text[32], double bytes) {
+    static const char units[] = "TGMK";
+    double unit = 1099511627776.0;
+    int i = 0;
+    while (units[i] && bytes < 100 * unit && bytes / unit != (double)(uint64_t)(bytes / unit)) unit /= 1024, i++;
+    snprintf(text, 32, "%llu%.1s", (unsigned long long)(bytes / unit), units + i);
+}
+
 static const char *allowed(const option *o) {
     static _Thread_local char text[160];
+    char low[32], high[32];
     switch (o->kind) {
     case COLLECTOR: return "refcount, incremental or concurrent";
     case SWITCH: return "on or off";
     case SIZE:
-        snprintf(text, sizeof text, "a size from %.0f to %.0f bytes, as 65536, 64K, 4M, 2G", o->low, o->high);
+        show_size(low, o->low), show_size(high, o->high);
+        snprintf(text, sizeof text, "a size from %s to %s", low, high);
         break;
-    case TIME: snprintf(text, sizeof text, "a time from %.0f ns to %.0f ns, as 500us, 2ms, 1s", o->low, o->high); break;
+    case TIME: snprintf(text, sizeof text, "a time from %.0fus to %.0fs", o->low / 1e3, o->high / 1e9); break;
     case FACTOR: snprintf(text, sizeof text, "a factor from %g to %g", o->low, o->high); break;
     default:
         snprintf(text, sizeof text, "a whole number from %.0f to %.0f%s", o->low, o->high,
@@ -173,7 +184,8 @@ static const char *allowed(const option *o) {
 }
 
 static wn_status bad_value(const option *o, const char *value) {
-    return wn_fail(WN_ERR_ARGUMENT, "option %s: '%s' is not %s", o->name, value, allowed(o));
+    const char *as = o->kind == SIZE ? ", as 65536, 64K, 4M, 2G" : o->kind == TIME ? ", as 500us, 2ms, 1s" : "";
+    return wn_fail(WN_ERR_ARGUMENT, "option %s: '%s' is not %s%s", o->name, value, allowed(o), as);
 }
 
 static bool in_range(const option *o, double v) { return v >= o->low && v <= o->high; }
@@ -236,10 +248,11 @@ wn_status wn_options_set(wn_options *opts, const char *name, const char *value) 
 }
 
 void wn_options_print(FILE *out) {
-    fprintf(out, "%-20s %-16s %s\n", "option", "default", "meaning; allowed");
+    fprintf(out, "%-19s %-17s %s\n    %s\n\n", "option", "default", "allowed", "meaning");
     for (unsigned i = 0; i < OPTION_COUNT; i++)
-        fprintf(out, "%-20s %-16s %s; %s\n", options[i].name, options[i].usual, options[i].meaning,
-                allowed(&options[i]));
+        fprintf(out, "%-19s %-17s %s\n    %s\n", options[i].name, options[i].usual, allowed(&options[i]),
+                options[i].meaning);
+    fprintf(out, "\nSizes: bytes, or with K, M, G, T (times 1024). Times: ns, or with us, ms, s.\n");
 }
 
 /* The number an option holds, for the check of a struct that was filled by hand. 0 where 0 means the default. */

@@ -17,14 +17,15 @@ for header in include/winnow.h include/winnow/*.h; do
         command -v $cc >/dev/null || continue
         for choice in "" -DWN_COLLECTOR=1 -DWN_COLLECTOR=2 -DWN_COLLECTOR=3; do
             echo "#include <$name>" | try "$name, $cc $choice" \
-                $cc -std=gnu11 -Wall -Wextra -Wstrict-prototypes -Wshadow -Werror -fsyntax-only -Iinclude $choice -x c -
+                $cc -std=c11 -Wall -Wextra -Wpedantic -Wstrict-prototypes -Wshadow -Wcast-align -Werror -fsyntax-only \
+                    -Iinclude $choice -x c -
         done
     done
     for cxx in g++ clang++; do
         command -v $cxx >/dev/null || continue
         for standard in gnu++11 gnu++20; do
             echo "#include <$name>" | try "$name, $cxx $standard" \
-                $cxx -std=$standard -Wall -Wextra -Werror -fsyntax-only -Iinclude -x c++ -
+                $cxx -std=$standard -Wall -Wextra -Wpedantic -Werror -fsyntax-only -Iinclude -x c++ -
         done
     done
 done
@@ -32,7 +33,8 @@ program=$(mktemp)
 trap 'rm -f "$program"' EXIT
 for cxx in g++ clang++; do
     command -v $cxx >/dev/null || continue
-    for standard in gnu++14 gnu++17 c++20; do
+    for standard in gnu++14 gnu++17 "c++20 -Wpedantic"; do
+        # shellcheck disable=SC2086
         try "tests/source/headers.cc, $cxx $standard" $cxx -std=$standard -Wall -Wextra -Werror -Iinclude \
             tests/source/headers.cc "$library" -pthread -lm -o "$program" && try "and run" "$program"
     done

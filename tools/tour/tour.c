@@ -151,7 +151,7 @@ int winnow_tour_main(int argc, char **argv) {
         case SVG: t.svg = optarg; break;
         case JSON: t.json = true; break;
         case 'h': usage(stdout); return EXIT_SUCCESS;
-        default: return usage_error("it takes none but these options");
+        default: fprintf(stderr, "Try `winnow tour --help`.\n"); return WINNOW_EXIT_USAGE;
         }
     }
     if (optind < argc) return usage_error("it takes options only");
