@@ -160,12 +160,20 @@ void census_open(gc_state *gc, wn_cycles *cycles) {
     begin_anew();
 }
 
-void census_close(void) {
+static void give_back(void) {
     leave_arenas();
-    take_out(&census.mark[FIRST].gc);
-    take_out(&census.mark[KNOWN].gc);
     wn_cycles_trim(census.cycles);
     wn_bits_trim(&census.pools);
+}
+void census_close(void) {
+    take_out(&census.mark[FIRST].gc);
+    take_out(&census.mark[KNOWN].gc);
+    give_back();
+}
+void census_forget(void) {
+    memset(&census.mark[FIRST].gc, 0, sizeof census.mark[FIRST].gc);
+    memset(&census.mark[KNOWN].gc, 0, sizeof census.mark[KNOWN].gc);
+    give_back();
 }
 
 static bool all_known(void) { return gc_prev(oldest()) == &census.mark[KNOWN].gc; }

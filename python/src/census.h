@@ -33,6 +33,8 @@ bool census_setup(PyTypeObject *bookmark_type); /* once; false: no memory */
 /* At installation and its end. The members are `cycles`' candidates. */
 void census_open(gc_state *gc, wn_cycles *cycles);
 void census_close(void);
+/* Instead of that, when the interpreter has ended, with its lists. */
+void census_forget(void);
 /* The head on which the collector parks. */
 PyGC_Head *census_parked(void);
 

@@ -20,7 +20,8 @@ static struct {
     PyObject *module, *callbacks, *callback, *s_generation, *s_collected;
     PyObject *collect, *original_collect; /* gc.collect: ours, and the interpreter's */
     young young_search;
-    bool ready;         /* the search's memory has been made */
+    bool ready; /* the search's memory has been made */
+    bool hears_of_forks;
     bool in_full;       /* between start and stop of a full collection */
     int searched;       /* 1 + the younger generation whose collection, between start and stop, was searched here */
     bool nested;        /* a batch before the last */
@@ -527,6 +528,22 @@ static PyTypeObject bookmark_type = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "w
                                      .tp_dealloc = bookmark_dealloc,
                                      .tp_doc = "A mark in the collector's list of old objects; holds nothing."};
 
+/* A program may make another interpreter in the place of this one, which knows nothing of us. Whatever belonged to the
+ * old one may be gone, and is not looked at. */
+static void interpreter_ended(void) {
+    if (W.installed) {
+        snapshots_forget();
+        census_forget();
+    }
+    trace_lose_types();
+    parking_forget();
+    C.module = C.callbacks = C.callback = C.s_generation = C.s_collected = C.collect = C.original_collect = NULL;
+    C.in_full = W.installed = W.in_slice = W.between = false;
+    C.searched = 0;
+    W.gc = NULL;
+    collector_clear_numbers();
+}
+
 bool collector_setup(PyObject *module) {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
         PyErr_SetString(PyExc_ImportError, "winnow works in the main interpreter only, not in subinterpreters");
@@ -542,10 +559,16 @@ bool collector_setup(PyObject *module) {
     C.s_collected = PyUnicode_InternFromString("collected");
     C.callback = PyCFunction_New(&callback_method, NULL);
     if (!C.s_generation || !C.s_collected || !C.callback) return false;
-    if (pthread_atfork(pages_stop, NULL, forked_child) != 0) {
+    if (Py_AtExit(interpreter_ended) < 0) {
+        PyErr_SetString(PyExc_ImportError,
+                        "winnow cannot be told when the interpreter ends: others have asked for that");
+        return false;
+    }
+    if (!C.hears_of_forks && pthread_atfork(pages_stop, NULL, forked_child) != 0) {
         PyErr_NoMemory();
         return false;
     }
+    C.hears_of_forks = true;
     Py_INCREF(module);
     C.module = module;
     return true;

@@ -61,14 +61,18 @@ bool notes_begin(void) {
     return true;
 }
 
-bool notes_end(void) {
-    if (!notes.on) return true;
+void notes_forget(void) {
+    if (!notes.on) return;
     notes.on = false;
     wn_bits_trim(&notes_addresses);
-    if (on_top())
-        leave();
-    else
-        notes.covered = is_beneath();
+    notes.covered = !on_top();
+    if (!notes.covered) leave();
+}
+
+bool notes_end(void) {
+    if (!notes.on) return true;
+    notes_forget();
+    if (notes.covered) notes.covered = is_beneath();
     return !notes.covered;
 }
 

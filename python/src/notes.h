@@ -23,6 +23,8 @@ bool notes_begin(void);
 /* Ends it, and forgets everything. False: another allocator has come over ours, which stays beneath it and does
  * nothing: no notes can be taken while it is there. */
 bool notes_end(void);
+/* Ends it when the interpreter has ended. */
+void notes_forget(void);
 bool notes_complete(void);
 
 extern wn_bits notes_addresses; /* notes_freed's alone */

@@ -3,6 +3,8 @@
 
 #include "census.h"
 
+#include <string.h>
+
 static struct {
     gc_state *gc;
     int level;    /* the oldest generation that was parked last; what was searched has survived and grows older */
@@ -95,4 +97,9 @@ bool parking_setup(void) {
     Py_SET_REFCNT((PyObject *)&canary.ob, 1);
     canary_call = PyCFunction_New(&canary_method, NULL);
     return canary_call != NULL;
+}
+
+void parking_forget(void) {
+    canary.ob.weak = canary_watch = canary_call = NULL;
+    memset(&canary.gc, 0, sizeof canary.gc);
 }

@@ -19,6 +19,7 @@
 
 bool parking_setup(void); /* once per process; false with an exception set */
 void parking_open(gc_state *gc);
+void parking_forget(void); /* when the interpreter has ended */
 
 /* Generations 0 to `level`. `counted`: the census knows all that is parked, or is about to be, and all that is older.
  */

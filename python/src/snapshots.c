@@ -425,3 +425,13 @@ void snapshots_forked(void) {
     S.answer = NULL;
     W.phase = IDLE;
 }
+
+void snapshots_forget(void) {
+    pages_stop();
+    wn_snapshot_drop(&S.snapshot);
+    notes_forget();
+    S.answer = NULL;
+    S.borrowed = 0;
+    S.due = false;
+    W.phase = IDLE;
+}

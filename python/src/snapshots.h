@@ -21,6 +21,8 @@ void snapshot_poll(void);
 bool snapshot_is_ready(void);
 void snapshot_drop(void);
 void snapshots_forked(void);
+/* When the interpreter has ended. */
+void snapshots_forget(void);
 
 /* At the start and the stop of a collection of a younger generation, when a snapshot is about or was at the start. */
 void slice_start(int level);

@@ -78,6 +78,7 @@ void trace_find_types(void) {
     find_types_from(&PyBaseObject_Type);
 }
 void trace_forget_types(void) { Py_CLEAR(of_types); }
+void trace_lose_types(void) { of_types = NULL; }
 
 void trace_push_roots(tracer *t) {
     root(t, of_types);

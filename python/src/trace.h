@@ -45,6 +45,7 @@ typedef struct tracer {
  * trial deletion. Best effort; no exception is left. */
 void trace_find_types(void);
 void trace_forget_types(void);
+void trace_lose_types(void); /* they have ended with the interpreter */
 /* Before each search. `helper`: for a thread that does not hold the interpreter's lock. */
 void trace_make(tracer *t, wn_cycles *c, wn_marker *m, object_list *untrackable, object_list *gone, bool helper);
 /* Claims and pushes what is known to be alive: modules, and what the threads are working on. Anything missing is found

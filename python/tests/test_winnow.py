@@ -9,10 +9,12 @@ import itertools
 import operator
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -1921,6 +1923,51 @@ class FromOutside(unittest.TestCase):
         p = run_python("-c", f"import {sub.__name__} as s; i = s.create(); s.run_string(i, {inner!r})")
         self.assertIn("refused winnow: it works in the main interpreter only", p.stdout, p.stderr)
         self.assertNotIn("winnow", p.stderr)  # the hook speaks to the program, not to each of its interpreters
+
+    def test_one_interpreter_after_the_other(self):
+        names = "INCLUDEPY", "LIBDIR", "LDLIBRARY"
+        headers, folder_of_library, library = map(sysconfig.get_config_var, names)
+        if not shutil.which("cc") or not library or not os.path.exists(os.path.join(folder_of_library, library)):
+            self.skipTest("no C compiler, or no library of the interpreter")
+        story = """if 1:
+            import gc, os, sys
+            sys.path[:0] = os.environ["FOLDERS"].split(os.pathsep)
+            import winnow
+            winnow.install(os.environ["MODE"], budget_ms=0)
+            gc.disable()
+            l = []
+            l.append(l)
+            del l
+            winnow._native.start_snapshot()
+            print(gc.collect() > 0, winnow.stats()["full_collections"], len(gc.callbacks))
+            winnow._native.start_snapshot()
+            if "END" in os.environ:
+                winnow.uninstall()
+                gc.collect()
+            """
+        program = """
+            #include <Python.h>
+            int main(int n, char **arguments) {
+                for (int i = 0; i < 4; i++) {
+                    Py_Initialize();
+                    if (PyRun_SimpleString(arguments[1])) return 1;
+                    if (Py_FinalizeEx()) return 2;
+                }
+            }"""
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "program")
+            with open(name + ".c", "w") as f:
+                f.write(program)
+            made = subprocess.run(["cc", name + ".c", "-o", name, "-I" + headers, os.path.join(folder_of_library, library),
+                                   "-Wl,-rpath," + folder_of_library], capture_output=True, text=True)
+            if made.returncode:
+                self.skipTest("no C program with the interpreter in it can be made: " + made.stderr)
+            for mode in MODES:
+                for end in {}, {"END": "1"}:
+                    env = dict(os.environ, PYTHONHOME=sys.base_prefix, MODE=mode, **end)
+                    env["FOLDERS"] = os.pathsep.join(p for p in sys.path if p)
+                    p = subprocess.run([name, story], env=env, capture_output=True, text=True, timeout=60)
+                    self.assertEqual((p.returncode, p.stdout), (0, "True 1 1\n" * 4), (mode, end, p.stderr))
 
     def test_the_program_ends_while_a_snapshot_runs(self):
         code = (
