@@ -1124,6 +1124,8 @@ class Concurrent(Case):
             gc.collect(1)
         gc.enable()
         rows.sort(key=operator.itemgetter(0, 1))  # has made as many tuples, and they are gone
+        for _ in range(10):
+            pass  # where 3.14 comes to it
         gc.disable()
         self.assertEqual(winnow.stats()["snapshots"], 1)
         del alive
