@@ -344,8 +344,7 @@ static void test_fork(void **state) {
     assert_int_equal(wn_unfreeze(m), WN_OK);
 }
 
-/* ---- a program that is there already
- * --------------------------------------------------------------------------------- */
+/* ---- a program that is there already ---------------------------------------------------------------------------- */
 
 /* A graph as malloc left it: its vertices refer to each other in cycles. */
 typedef struct vertex {

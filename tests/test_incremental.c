@@ -5,20 +5,12 @@
 
 #include <winnow/inspect.h>
 
-/* A heap in which nothing is born old and no major begins by itself. */
-static client open_quiet(void) {
-    wn_options o = wn_options_default();
-    o.collector = WN_COLLECTOR_INCREMENTAL;
-    o.pretenure = WN_NEVER;
-    o.min_heap = (size_t)1 << 40;
-    return client_open(&o);
-}
-
 /* What lies outside the heap when a major begins has brought it about; only what comes to it later is allocation. */
 static void a_major_owes_nothing_for_what_was_before(void **state) {
     (void)state;
     enum { LIVING = 100000, MUCH = 1 << 30 };
-    client c = open_quiet();
+    wn_options o = client_quiet_options();
+    client c = client_open(&o);
     wn_mutator *m = c.m;
     const incremental *inc = inc_of(c.heap);
     {

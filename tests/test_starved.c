@@ -9,12 +9,8 @@
 
 #include <winnow/inspect.h>
 
-/* A heap in which nothing is born old and no major begins by itself. */
 static client open_quiet(void) {
-    wn_options o = wn_options_default();
-    o.collector = WN_COLLECTOR_INCREMENTAL;
-    o.pretenure = WN_NEVER;
-    o.min_heap = (size_t)1 << 40;
+    wn_options o = client_quiet_options();
     return client_open(&o);
 }
 
@@ -316,10 +312,7 @@ static __attribute__((noinline)) void make_and_forget(wn_mutator *m, pair **kept
 static void what_a_stack_refers_to_is_known(void **state) {
     (void)state;
     enum { N = 500 };
-    wn_options o = wn_options_default();
-    o.collector = WN_COLLECTOR_INCREMENTAL;
-    o.pretenure = WN_NEVER;
-    o.min_heap = (size_t)1 << 40;
+    wn_options o = client_quiet_options();
     o.conservative_stacks = true;
     client c = client_open(&o);
     pair *volatile kept[N];

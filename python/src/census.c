@@ -181,10 +181,7 @@ bool census_in_place(void) { return gc_next(oldest()) == &census.mark[FIRST].gc;
 void census_all_known(void) { put_before(KNOWN, oldest()); }
 
 /* Whether somebody has frozen objects or given them back: those in the set might be among them. */
-static bool frozen_changed(void) {
-    const PyGC_Head *now = &census.gc->permanent_generation.head;
-    return now->_gc_next != census.frozen._gc_next || now->_gc_prev != census.frozen._gc_prev;
-}
+static bool frozen_changed(void) { return gc_frozen_since(census.gc, &census.frozen); }
 
 bool census_check(void) {
     bool passing = !lasts();

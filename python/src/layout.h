@@ -64,6 +64,11 @@ static inline int gc_tracked(PyObject *o) { return gc_of(o)->_gc_next != 0; }
 
 static inline void gc_list_init(PyGC_Head *l) { l->_gc_next = l->_gc_prev = (uintptr_t)l; }
 static inline int gc_list_empty(PyGC_Head *l) { return gc_next(l) == l; }
+/* Whether the list of frozen objects is another than when its head was `then`. */
+static inline int gc_frozen_since(const gc_state *gc, const PyGC_Head *then) {
+    const PyGC_Head *now = &gc->permanent_generation.head;
+    return now->_gc_next != then->_gc_next || now->_gc_prev != then->_gc_prev;
+}
 static inline void gc_unlink(PyGC_Head *g) {
     PyGC_Head *p = gc_prev(g), *n = gc_next(g);
     gc_set_next(p, n);

@@ -250,7 +250,7 @@ static void reclaim_slice(size_t slice) {
         snapshot_drop();
         return;
     }
-    if (memcmp(&S.frozen, &W.gc->permanent_generation.head, sizeof S.frozen) != 0) {
+    if (gc_frozen_since(W.gc, &S.frozen)) {
         W.n.rejected_stale += a->entries - S.next; /* any of it may have been frozen */
         snapshot_drop();
         return;

@@ -35,6 +35,15 @@ class Node:
         self.refs = []
 
 
+def old_garbage(n):
+    """So many nodes that refer to themselves and have survived a collection; nobody else knows them any more."""
+    nodes = [Node() for _ in range(n)]
+    for node in nodes:
+        node.refs.append(node)
+    gc.collect()
+    return weakref.WeakSet(nodes)
+
+
 class Slotted:
     __slots__ = ("refs", "__weakref__")
 
@@ -821,13 +830,7 @@ class Census(Case):
         on("fast")
         gc.disable()
         alive = [[i] for i in range(5000)]
-        nodes = [Node() for _ in range(100)]
-        for n in nodes:
-            n.refs.append(n)
-        died = weakref.WeakSet(nodes)
-        gc.collect()
-        nodes.clear()
-        del n
+        died = old_garbage(100)
         for act in gc.freeze, gc.unfreeze:
 
             def once(phase, info):
@@ -1133,13 +1136,7 @@ class Concurrent(Case):
     def test_what_was_frozen_since_a_snapshot_stays(self):
         on("concurrent")
         gc.disable()
-        nodes = [Node() for _ in range(100)]
-        for n in nodes:
-            n.refs.append(n)
-        weak = weakref.WeakSet(nodes)
-        gc.collect()
-        nodes.clear()
-        del n
+        weak = old_garbage(100)
         self.assertTrue(_native.start_snapshot())
         gc.freeze()
         try:

@@ -106,6 +106,14 @@ client client_open(const wn_options *options) {
     return c;
 }
 
+wn_options client_quiet_options(void) {
+    wn_options o = wn_options_default();
+    o.collector = WN_COLLECTOR_INCREMENTAL;
+    o.pretenure = WN_NEVER;
+    o.min_heap = (size_t)1 << 40;
+    return o;
+}
+
 void client_close(client *c) {
     assert_int_equal(wn_verify(c->m, stderr), 0);
     if (wn_detach(c->m)) fail_msg("cannot detach: %s", wn_error_message());

@@ -25,6 +25,8 @@ typedef struct client {
 
 /* A heap with these options (NULL: the defaults) and the calling thread attached to it. */
 client client_open(const wn_options *options);
+/* Of a heap of the incremental collector in which nothing is born old and no major begins by itself. */
+wn_options client_quiet_options(void);
 /* Verifies, detaches and frees; fails the test when any of it complains. */
 void client_close(client *c);
 
