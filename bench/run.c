@@ -6,6 +6,7 @@
  */
 #include "run.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -156,6 +157,16 @@ static int await(const bench_job *job, pid_t child, int fd) {
     return status;
 }
 
+/* Has the system end this process, by SIGIO, when the pipe's other end is closed: when the parent is gone, even killed,
+ * nobody is left who would wait for what may take many minutes and gigabytes. */
+static void end_with(int fd) {
+    signal(SIGIO, SIG_DFL);
+    fcntl(fd, F_SETOWN, getpid());
+    fcntl(fd, F_SETFL, O_ASYNC);
+    struct pollfd p = {.fd = fd};
+    if (poll(&p, 1, 0)) _exit(1); /* it went before that was said */
+}
+
 void bench_run(const bench_job *job, bench_result *result) {
     memset(result, 0, sizeof *result);
     if (job->in_process) {
@@ -163,19 +174,24 @@ void bench_run(const bench_job *job, bench_result *result) {
         run_here(job, result);
         return;
     }
-    int fd[2];
-    if (pipe(fd)) {
+    int fd[2] = {-1, -1}, life[2];
+    if (pipe(fd) || pipe(life)) {
         snprintf(result->error, sizeof result->error, "no pipe: %s", strerror(errno));
+        close(fd[0]);
+        close(fd[1]);
         return;
     }
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
         close(fd[0]);
+        close(life[1]);
+        end_with(life[0]);
         run_here(job, result);
         _exit(0);
     }
     close(fd[1]);
+    close(life[0]);
     if (child < 0) {
         snprintf(result->error, sizeof result->error, "no process for the run: %s", strerror(errno));
     } else {
@@ -191,6 +207,7 @@ void bench_run(const bench_job *job, bench_result *result) {
         }
     }
     close(fd[0]);
+    close(life[1]);
 }
 
 static int by_value(const void *a, const void *b) {

@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -220,6 +222,30 @@ static void log_keeps_the_longest(void **state) {
     free(c);
 }
 
+/* Whoever kills the command has killed the run, too: it holds the pipe open no longer. */
+static void a_run_ends_with_its_parent(void **state) {
+    (void)state;
+    int fd[2];
+    char nothing;
+    assert_int_equal(pipe(fd), 0);
+    pid_t bench = fork();
+    if (bench == 0) {
+        dup2(fd[1], STDOUT_FILENO);
+        close(fd[0]);
+        close(fd[1]);
+        execl(command, command, "bench", "gcbench", "--collector", "incremental", "--seconds", "60", "--quiet", NULL);
+        _exit(127);
+    }
+    close(fd[1]);
+    usleep(500000);
+    assert_int_equal(kill(bench, SIGKILL), 0);
+    assert_int_equal(waitpid(bench, NULL, 0), bench);
+    struct pollfd p = {.fd = fd[0], .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 20000), 1);
+    assert_int_equal(read(fd[0], &nothing, 1), 0);
+    close(fd[0]);
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) {
         fprintf(stderr, "usage: test_bench PATH-OF-WINNOW\n");
@@ -227,9 +253,13 @@ int main(int argc, char **argv) {
     }
     command = argv[1];
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(utilisation),           cmocka_unit_test(log_keeps_the_longest),
-        cmocka_unit_test(misuse_is_explained),   cmocka_unit_test(wrong_input_is_explained),
-        cmocka_unit_test(tables_fit_a_terminal), cmocka_unit_test(every_workload_agrees),
+        cmocka_unit_test(utilisation),
+        cmocka_unit_test(log_keeps_the_longest),
+        cmocka_unit_test(misuse_is_explained),
+        cmocka_unit_test(wrong_input_is_explained),
+        cmocka_unit_test(a_run_ends_with_its_parent),
+        cmocka_unit_test(tables_fit_a_terminal),
+        cmocka_unit_test(every_workload_agrees),
     };
     return cmocka_run_group_tests_name("bench", tests, NULL, NULL);
 }

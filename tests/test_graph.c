@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <pthread.h>
+#include <unistd.h>
 
 #include <winnow.h>
 #include <winnow/objects.h>
@@ -122,6 +124,9 @@ static void test_nothing_and_nonsense(void **state) {
     assert_int_equal(wn_heap_graph(m, NULL, objects, 1, 0), WN_ERR_ARGUMENT);
     assert_int_equal(wn_heap_graph(m, stdout, NULL, 1, 0), WN_ERR_ARGUMENT);
     assert_int_equal(wn_heap_graph(m, stdout, objects, 1, SIZE_MAX), WN_ERR_ARGUMENT);
+    void *two[] = {wn_none(m), wn_none(m)};
+    assert_int_equal(wn_heap_graph(m, stdout, two, 2, 1), WN_ERR_ARGUMENT);
+    assert_non_null(strstr(wn_error_message(), "max_objects"));
     FILE *full = fopen("/dev/full", "w");
     if (!full) return;
     setvbuf(full, NULL, _IONBF, 0);
@@ -130,11 +135,54 @@ static void test_nothing_and_nonsense(void **state) {
     fclose(full);
 }
 
+enum { WIDE = 4000 }; /* objects whose graph fills a pipe several times over */
+
+/* A reader that, like any thread of a program, is attached, and waits in blocking sections. */
+static void *read_to_the_end(void *arg) {
+    static size_t length;
+    FILE *in = arg;
+    char part[4096];
+    wn_mutator *mine;
+    if (wn_attach(heap, &mine)) return NULL;
+    length = 0;
+    for (size_t n = 1; n; length += n) {
+        wn_block_begin(mine);
+        n = fread(part, 1, sizeof part, in);
+        wn_block_end(mine);
+    }
+    return wn_detach(mine) ? NULL : &length;
+}
+
+static void test_a_reader_that_is_attached(void **state) {
+    (void)state;
+    wn_root(m, wn_list *, list, wn_list_new(m, WIDE));
+    for (int i = 0; i < WIDE; i++) assert_int_equal(wn_list_push(m, list, wn_int_new(m, i)), WN_OK);
+    int fd[2];
+    assert_int_equal(pipe(fd), 0);
+    FILE *in = fdopen(fd[0], "r"), *out = fdopen(fd[1], "w");
+    pthread_t reader;
+    assert_int_equal(pthread_create(&reader, NULL, read_to_the_end, in), 0);
+    void *objects[] = {list}, *length;
+    wn_status status = wn_heap_graph(m, out, objects, 1, 2 * WIDE);
+    wn_block_begin(m);
+    fclose(out);
+    pthread_join(reader, &length);
+    wn_block_end(m);
+    fclose(in);
+    assert_int_equal(status, WN_OK);
+    assert_non_null(length);
+    assert_in_range(*(size_t *)length, 200000, SIZE_MAX);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_cycle_of_two_dicts), cmocka_unit_test(test_any_text_is_escaped),
-        cmocka_unit_test(test_the_limit_is_kept),      cmocka_unit_test(test_many_arrows_to_one_object_are_one),
-        cmocka_unit_test(test_nothing_and_nonsense),   cmocka_unit_test(test_an_object_without_a_name),
+        cmocka_unit_test(test_the_cycle_of_two_dicts),
+        cmocka_unit_test(test_any_text_is_escaped),
+        cmocka_unit_test(test_a_reader_that_is_attached),
+        cmocka_unit_test(test_the_limit_is_kept),
+        cmocka_unit_test(test_many_arrows_to_one_object_are_one),
+        cmocka_unit_test(test_nothing_and_nonsense),
+        cmocka_unit_test(test_an_object_without_a_name),
     };
     return cmocka_run_group_tests_name("graph", tests, setup, teardown);
 }

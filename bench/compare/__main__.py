@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 
 import measure
@@ -171,7 +172,12 @@ def choose(parser, systems, names):
 def main():
     parser, arguments = parse()
     progress = Progress()
-    os.makedirs(arguments.output, exist_ok=True)
+    try:
+        os.makedirs(arguments.output, exist_ok=True)
+        with tempfile.TemporaryFile(dir=arguments.output):
+            pass  # now, and not after the minutes or hours that the runs take
+    except OSError as error:
+        parser.error("nothing can be written to %s: %s; choose another folder by --output" % (arguments.output, error.strerror))
     try:
         if arguments.revision:
             built = [systems_.build_revision(revision, arguments.output) for revision in arguments.revision]

@@ -84,7 +84,7 @@ def utilisation(lines, workload):
 
 
 def memory(lines, workload):
-    figure = _figure("Memory over time", "s", "resident MB")
+    figure = _figure("Memory over time", "s", "resident MiB")
     for line in _measured(lines, workload):
         if "memory" in line:
             _line(figure, line, [t for t, _ in line["memory"]], [rss / 2**20 for _, rss in line["memory"]])
@@ -134,7 +134,7 @@ def _table(head, rows):
 
 
 def figures_table(lines, workload):
-    head = "system, wall s, spread, CPU s, collector CPU s, peak MB, stall p99.9, longest stall, MMU 1 ms, MMU 10 ms, runs"
+    head = "system, wall s, spread, CPU s, collector CPU s, peak MiB, stall p99.9, longest stall, MMU 1 ms, MMU 10 ms, runs"
     rows = []
     for line in (line for line in lines if line["workload"] == workload):
         if "wall_s" not in line:

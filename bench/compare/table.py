@@ -23,7 +23,7 @@ def write(out, lines, workloads):
         print("\n%s: %s" % (workload.name, workload.why), file=out)
         print(
             "  %-28s %8s %15s %8s %8s %9s %9s %10s %6s %6s  %s"
-            % ("system", "wall s", "spread", "cpu s", "gc cpu s", "peak MB", "stall99.9", "longest", "mmu1", "mmu10", "runs"),
+            % ("system", "wall s", "spread", "cpu s", "gc cpu s", "peak MiB", "stall99.9", "longest", "mmu1", "mmu10", "runs"),
             file=out,
         )
         for line in mine:
@@ -89,7 +89,7 @@ def write_goals(out, lines):
 def markdown(lines, workloads, machine, note):
     """The same for a document: a row per workload and system, and the goals."""
     text = ["%s %s" % (note, machine + "."), ""]
-    text.append("| workload | system | wall s | spread | CPU s | collector s | peak MB | stall p99.9 | longest stall | MMU 10 ms | runs |")
+    text.append("| workload | system | wall s | spread | CPU s | collector s | peak MiB | stall p99.9 | longest stall | MMU 10 ms | runs |")
     text.append("| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |")
     for workload in workloads:
         for line in rows(lines, workload.name):

@@ -42,7 +42,7 @@ typedef struct wn_options {
 
     /* concurrent */
     unsigned heap_growth;  /* percent, as GOGC; 100. WN_NEVER: only near the limit */
-    unsigned workers;      /* marking threads; 0: by cpu_share and the processors there are */
+    unsigned workers;      /* marking threads, 1..64; 0: by cpu_share and the processors there are */
     unsigned cpu_share;    /* percent of the processors that collection may use; 25 */
     bool finalizer_thread; /* finalizers and callbacks run on a thread of their own; no call waits for them. If the
                               system grants no thread, at safepoints as without the option */
@@ -194,7 +194,8 @@ typedef struct wn_histogram {
 } wn_histogram;
 WN_API void wn_histogram_add(wn_histogram *h, uint64_t ns);
 WN_API void wn_histogram_merge(wn_histogram *into, const wn_histogram *from);
-/* The least upper bound of the fraction q (0..1) of the values; 0 when empty. */
+/* The least upper bound of the fraction q of the values: the least for q of 0 and what is no fraction, the largest from
+ * 1 on; 0 when empty. */
 WN_API uint64_t wn_histogram_quantile(const wn_histogram *h, double q);
 
 typedef struct wn_generation_stats {

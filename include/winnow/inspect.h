@@ -40,7 +40,9 @@ WN_API void *wn_garbage_get(wn_mutator *m, size_t index); /* borrowed */
 WN_API void wn_garbage_clear(wn_mutator *m);
 
 /* Draws the part of the heap that is reachable from `objects` as a Graphviz DOT graph; at most `max_objects` (0: 200)
- * nodes, the rest is shown as "…". Labels: type, wn_type.describe, and the count where there is one. */
+ * nodes, the rest is shown as "…". Labels: type, wn_type.describe, and the count where there is one. A safepoint; the
+ * world stands still while the text is made, in memory, and `out` is written as in a blocking section. WN_ERR_ARGUMENT
+ * when more objects are given than may be drawn, WN_ERR_MEMORY, WN_ERR_IO. */
 WN_API wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n, size_t max_objects);
 
 /* Re-derives what is reachable by a second, simple method (a recursive-free search over a hash set, callbacks instead

@@ -42,6 +42,7 @@ wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
     if (!h) return wn_fail(WN_ERR_MEMORY, "no memory for a heap's descriptor");
     h->options = options;
     h->collector = collector_of(options.collector);
+    h->made_at = wn_os_now();
     memcpy(h->threshold, options.threshold, sizeof h->threshold);
     pthread_mutex_init(&h->world, NULL);
     wn_os_cond_make(&h->world_changed);

@@ -39,11 +39,12 @@ void wn_histogram_merge(wn_histogram *into, const wn_histogram *from) {
 
 uint64_t wn_histogram_quantile(const wn_histogram *h, double q) {
     if (!h->count) return 0;
+    if (!(q > 0)) return h->min; /* not a number, too */
     if (q >= 1) return h->max;
     uint64_t rank = (uint64_t)ceil(q * (double)h->count), seen = 0;
     for (unsigned i = 0; i < WN_HISTOGRAM_BUCKETS; i++) {
         seen += h->bucket[i];
-        if (seen && seen >= rank) {
+        if (seen >= rank) {
             uint64_t top = bucket_top(i);
             return top < h->max ? top : h->max;
         }

@@ -4,7 +4,8 @@
  * Breadth first from the given objects, so that what is near is drawn when there is too much; the rest is one "…" per
  * object that refers to something not drawn. The order, and so the text, depends on nothing but the objects' contents.
  *
- * Invariant: the world stands still from the first look at an object to the last; nothing in the heap is written.
+ * Invariant: the world stands still from the first look at an object to the last; nothing in the heap is written. The
+ * text goes to memory meanwhile, because whoever reads the client's file may be a thread that stands still.
  */
 #include "../mutator/heap.h"
 #include "../events/events.h"
@@ -29,7 +30,7 @@ typedef struct node {
 
 typedef struct graph {
     wn_mutator *m;
-    FILE *out;
+    FILE *out; /* in memory */
     node *nodes;
     size_t n, max;
     size_t *slots, mask;   /* object -> node number plus 1 */
@@ -174,6 +175,19 @@ static void draw(graph *g, wn_root_link_ *links, size_t n) {
     fputs("}\n", g->out);
 }
 
+static wn_status no_room(size_t max_objects) {
+    return wn_fail(WN_ERR_MEMORY, "no memory to draw %zu objects; ask for fewer", max_objects);
+}
+
+/* In a blocking section, where one may be: whoever reads a pipe may have to attach, or to collect, before. */
+static wn_status write_out(mutator *self, const char *text, size_t length, FILE *out) {
+    bool blocks = !self->fast.nested && !wn_helper_that_tells();
+    if (blocks) wn_block_begin(&self->fast);
+    bool ok = fwrite(text, 1, length, out) == length && fflush(out) == 0;
+    if (blocks) wn_block_end(&self->fast);
+    return ok ? WN_OK : wn_fail(WN_ERR_IO, "the graph could not be written; is the disk full?");
+}
+
 wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n, size_t max_objects) {
     if (!wn_is_attached(wn_mutator_of(m), "wn_heap_graph")) return WN_ERR_STATE;
     if (!out || (n && !objects))
@@ -182,9 +196,14 @@ wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n
     if (max_objects > UINT32_MAX)
         return wn_fail(WN_ERR_ARGUMENT,
                        "wn_heap_graph: max_objects is %zu; nobody can look at more than some thousands", max_objects);
+    if (n > max_objects)
+        return wn_fail(WN_ERR_ARGUMENT, "wn_heap_graph: %zu objects are given, but max_objects lets only %zu be drawn",
+                       n, max_objects);
     size_t slots = 16;
     while (slots < 2 * max_objects) slots *= 2;
-    graph g = {.m = m, .out = out, .max = max_objects, .mask = slots - 1};
+    char *text = NULL;
+    size_t length;
+    graph g = {.m = m, .out = open_memstream(&text, &length), .max = max_objects, .mask = slots - 1};
     g.nodes = malloc(max_objects * sizeof *g.nodes);
     g.slots = calloc(slots, sizeof *g.slots);
     g.types = malloc(max_objects * sizeof *g.types);
@@ -194,7 +213,7 @@ wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n
     wn_root_link_ *links = malloc((n ? n : 1) * sizeof *links);
 
     wn_status status = WN_OK;
-    if (g.nodes && g.slots && g.types && g.targets && held && links) {
+    if (g.out && g.nodes && g.slots && g.types && g.targets && held && links) {
         wn_root_link_ *roots = m->roots;
         for (size_t i = 0; i < n; i++) {
             held[i] = objects[i];
@@ -205,11 +224,15 @@ wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n
         draw(&g, links, n);
         wn_world_start(self->heap, self);
         m->roots = roots;
-        if (fflush(out) || ferror(out))
-            status = wn_fail(WN_ERR_IO, "the graph could not be written; is the disk full?");
+        if (fflush(g.out) || ferror(g.out))
+            status = no_room(max_objects);
+        else
+            status = write_out(self, text, length, out);
     } else {
-        status = wn_fail(WN_ERR_MEMORY, "no memory to draw %zu objects; ask for fewer", max_objects);
+        status = no_room(max_objects);
     }
+    if (g.out) fclose(g.out);
+    free(text);
     free(g.nodes);
     free(g.slots);
     free(g.types);

@@ -119,7 +119,8 @@ struct wn_heap {
     pthread_mutex_t tell_lock; /* held by a thread of the collector's while it calls listeners; before roots_lock */
 
     pthread_mutex_t stats_lock;
-    wn_stats stats; /* what events add up to; the rest is computed when asked for */
+    wn_stats stats;   /* what events add up to; the rest is computed when asked for */
+    uint64_t made_at; /* by the monotonic clock */
 
     wn_heap *next; /* all heaps of the process, for fork */
 };
@@ -305,6 +306,9 @@ void wn_each_root(wn_heap *heap, void (*visit)(void **slot, void *context), void
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
+/* Marking threads of one heap at most: they are a part of its collector's state. */
+enum { WN_MOST_WORKERS = 64 };
+
 /* Resolves what a client gave (may be NULL) against the environment, checks it and fills the defaults. */
 wn_status wn_options_resolve(const wn_options *given, wn_options *out);
 
@@ -319,6 +323,11 @@ mutator *wn_helper_that_tells(void);
 void wn_note_pause(wn_heap *heap, uint64_t ns);
 /* The same of one that waited for a thread of the collector's, whose processor time is counted there. */
 void wn_note_wait(wn_heap *heap, uint64_t ns);
+
+/* Option trace: the line on stderr about a collection that is over, the heap's `number`th, which ended `at`; what all
+ * collectors' lines begin with, and then what this one has to say. */
+void wn_trace_collection(const wn_heap *heap, uint64_t number, uint64_t at, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 
 /* To be called by a collector when a collection is over and the world runs: verifies the heap if the option says so. */
 void wn_after_collection(mutator *m);

@@ -46,7 +46,7 @@ static const option options[] = {
      "incremental: percent of a size outliving the nursery for it to be born old"},
     {"heap_growth", COUNT_OR_NEVER, AT(heap_growth), 5, 10000, "100",
      "concurrent: percent of growth between cycles, as GOGC"},
-    {"workers", COUNT, AT(workers), 1, 256, "by cpu_share", "concurrent: marking threads"},
+    {"workers", COUNT, AT(workers), 1, WN_MOST_WORKERS, "by cpu_share", "concurrent: marking threads"},
     {"cpu_share", COUNT, AT(cpu_share), 1, 100, "25", "concurrent: percent of the processors for collection"},
     {"finalizer_thread", SWITCH, AT(finalizer_thread), 0, 1, "off", "concurrent: finalizers on a thread of their own"},
     {"conservative_stacks", SWITCH, AT(conservative_stacks), 0, 1, "off",

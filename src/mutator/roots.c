@@ -1,6 +1,8 @@
 /* roots.c - global roots, root scanners, immortals; visiting them all; and the small growable array they live in. */
 #include "mutator/heap.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,6 +164,17 @@ void wn_tell(mutator *m, const wn_event *event) {
         helper_that_tells = NULL;
         pthread_mutex_unlock(&heap->tell_lock);
     }
+}
+
+void wn_trace_collection(const wn_heap *heap, uint64_t number, uint64_t at, const char *format, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    /* In one call, so that threads do not write into each other's lines. */
+    fprintf(stderr, "gc %llu %s @%.3fs: %s\n", (unsigned long long)number, heap->collector->name,
+            (double)(at - heap->made_at) / 1e9, text);
 }
 
 void wn_note_pause(wn_heap *heap, uint64_t ns) {

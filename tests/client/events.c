@@ -1,6 +1,7 @@
 /* events.c - results of collections, listeners, statistics, histograms, steps. */
 #include "client.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>
@@ -898,6 +899,9 @@ static void histograms_answer_within_six_percent(void **state) {
             fail_msg("quantile %g: %g, exactly %g", quantiles[i], got, exact);
     }
     assert_int_equal(wn_histogram_quantile(&h, 1.0), 3700000);
+    assert_int_equal(wn_histogram_quantile(&h, 7), 3700000);
+    const double least[] = {0, -1, NAN};
+    for (size_t i = 0; i < 3; i++) assert_int_equal(wn_histogram_quantile(&h, least[i]), h.min);
     static wn_histogram far;
     memset(&far, 0, sizeof far);
     wn_histogram_add(&far, 0);

@@ -8,7 +8,7 @@
 /* As many markers as the share of the processors allows, at least one. */
 static unsigned workers_for(const wn_options *o, unsigned processors) {
     unsigned n = o->workers ? o->workers : processors * o->cpu_share / 100;
-    return n < 1 ? 1 : n > WN_CC_WORKERS ? WN_CC_WORKERS : n;
+    return n < 1 ? 1 : n > WN_MOST_WORKERS ? WN_MOST_WORKERS : n;
 }
 
 static void init_locks(wn_cc *cc) {
@@ -31,7 +31,6 @@ static wn_status init(wn_heap *heap) {
     cc->heap = heap;
     cc->processors = wn_os_processors();
     cc->workers = workers_for(&heap->options, cc->processors);
-    cc->start_ns = wn_os_now();
     init_locks(cc);
     init_markers(cc);
     heap->state = cc;
@@ -56,7 +55,7 @@ static void fini(wn_heap *heap) {
     wn_vector_free(&cc->finalizable);
     wn_vector_free(&cc->examined);
     wn_vector_free(&cc->due_finals);
-    for (unsigned i = 0; i < WN_CC_WORKERS; i++) wn_vector_free(&cc->worker[i].me.callbacks);
+    for (unsigned i = 0; i < WN_MOST_WORKERS; i++) wn_vector_free(&cc->worker[i].me.callbacks);
     if (cc->slices) wn_os_release(cc->slices, cc->slice_room * sizeof *cc->slices);
     wn_mark_pool_drop(&cc->pool);
     pthread_cond_destroy(&cc->wake);

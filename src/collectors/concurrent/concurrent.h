@@ -52,8 +52,7 @@ enum {
     WN_CC_SLICE = 512,       /* references of a long array scanned at a time */
     WN_CC_LONG = 1024,       /* arrays with more of them are scanned in slices, by whoever has time */
     WN_CC_ASSIST_NS = 15000, /* what one assist may take */
-    WN_CC_ASSIST_UNIT = 64,  /* objects between two looks at the clock */
-    WN_CC_WORKERS = 64       /* most marking threads */
+    WN_CC_ASSIST_UNIT = 64   /* objects between two looks at the clock */
 };
 
 typedef struct wn_cc_mutator {
@@ -121,7 +120,7 @@ typedef struct wn_cc {
     unsigned processors;                /* of the machine */
     unsigned workers;                   /* marking threads, the conductor included */
     bool marking_together;              /* the other workers should look for work */
-    wn_cc_worker worker[WN_CC_WORKERS];
+    wn_cc_worker worker[WN_MOST_WORKERS];
 
     /* work that has no owner */
     pthread_mutex_t lock;
@@ -192,7 +191,7 @@ typedef struct wn_cc {
     uint64_t futile_until; /* so long requests fail at once if no more was allocated; atomic */
     unsigned futile_times; /* requests for which cycles were run in vain since something was handed out; atomic */
     wn_cc_cycle now;
-    uint64_t cpu_total_ns, start_ns; /* atomic */
+    uint64_t cpu_total_ns; /* atomic */
 } wn_cc;
 
 static inline wn_cc *wn_cc_of(const wn_heap *heap) { return heap->state; }

@@ -183,19 +183,17 @@ void wn_cc_external(mutator *m) {
 }
 
 static double ms(uint64_t from, uint64_t to) { return to > from ? (double)(to - from) / 1e6 : 0; }
-static double mb(size_t bytes) { return (double)bytes / 1048576.0; }
+static double mib(size_t bytes) { return (double)bytes / (1 << 20); }
 
 void wn_cc_trace(wn_cc *cc) {
     const wn_cc_cycle *c = &cc->now;
-    uint64_t total = __atomic_load_n(&cc->cpu_total_ns, __ATOMIC_RELAXED), life = c->end - cc->start_ns;
-    fprintf(stderr,
-            "gc %llu @%.3fs %.1f%%: barrier %.3f + mark %.2f + dead %.2f + sweep %.2f ms, cpu %.2f + assist %.2f ms, "
-            "heap %.1f -> %.1f -> %.1f MB, goal %.1f MB, freed %zu objects, %u worker%s, longest handshake %.3f ms, %u "
-            "round%s\n",
-            (unsigned long long)cc->started, (double)(c->end - cc->start_ns) / 1e9,
-            100.0 * (double)total / ((double)life * cc->processors), ms(c->start, c->scan), ms(c->scan, c->closed),
-            ms(c->closed, c->sweep), ms(c->sweep, c->end), (double)c->cpu_ns / 1e6, (double)c->assist_ns / 1e6,
-            mb(cc->used_at_start), mb(c->used_at_close), mb(c->live), mb(__atomic_load_n(&cc->goal, __ATOMIC_RELAXED)),
-            c->freed_objects, cc->workers, cc->workers > 1 ? "s" : "", (double)c->longest_wait_ns / 1e6, c->rounds,
-            c->rounds > 1 ? "s" : "");
+    uint64_t total = __atomic_load_n(&cc->cpu_total_ns, __ATOMIC_RELAXED), life = c->end - cc->heap->made_at;
+    wn_trace_collection(
+        cc->heap, cc->started, c->end,
+        "heap %.1f -> %.1f -> %.1f MiB, goal %.1f, freed %zu; barrier %.3f + mark %.2f + dead %.2f + sweep %.2f ms; "
+        "cpu %.2f + assist %.2f ms, %.1f%% so far; %u worker%s, %u round%s, handshake %.3f ms",
+        mib(cc->used_at_start), mib(c->used_at_close), mib(c->live), mib(__atomic_load_n(&cc->goal, __ATOMIC_RELAXED)),
+        c->freed_objects, ms(c->start, c->scan), ms(c->scan, c->closed), ms(c->closed, c->sweep), ms(c->sweep, c->end),
+        (double)c->cpu_ns / 1e6, (double)c->assist_ns / 1e6, 100.0 * (double)total / ((double)life * cc->processors),
+        cc->workers, cc->workers > 1 ? "s" : "", c->rounds, c->rounds > 1 ? "s" : "", (double)c->longest_wait_ns / 1e6);
 }

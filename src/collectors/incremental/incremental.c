@@ -73,12 +73,12 @@ static void tell_turn(mutator *m, bool start) {
         uint64_t number = s->majors;
         pthread_mutex_unlock(&m->heap->stats_lock);
         if (m->heap->options.trace)
-            fprintf(stderr,
-                    "gc %llu incremental: %.1f -> %.1f MB in use, next at %.1f MB, %zu objects freed, %.1f ms from "
-                    "start to end, %llu minors so far\n",
-                    (unsigned long long)number, (double)e.bytes_before / 1e6, (double)e.bytes_after / 1e6,
-                    (double)inc->threshold / 1e6, e.result.collected, (double)e.result.duration_ns / 1e6,
-                    (unsigned long long)inc->minors);
+            wn_trace_collection(m->heap, number, inc->started_at + e.result.duration_ns,
+                                "heap %.1f -> %.1f MiB, next at %.1f, freed %zu; %.1f ms from start to end; "
+                                "%llu minors so far",
+                                (double)e.bytes_before / (1 << 20), (double)e.bytes_after / (1 << 20),
+                                (double)inc->threshold / (1 << 20), e.result.collected,
+                                (double)e.result.duration_ns / 1e6, (unsigned long long)inc->minors);
         wn_tell(m, &e);
         wn_after_collection(m);
     }

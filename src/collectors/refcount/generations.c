@@ -802,15 +802,16 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     g->collections++;
     g->collected += result->collected;
     g->uncollectable += result->uncollectable;
-    heap->stats.collections++;
+    uint64_t number = ++heap->stats.collections;
     pthread_mutex_unlock(&heap->stats_lock);
-    if (heap->options.trace)
-        fprintf(stderr, "winnow gc: refcount generation %d: %zu collected, %zu uncollectable, %.3f ms, %.1f MB live\n",
-                generation, result->collected, result->uncollectable, (double)result->duration_ns / 1e6,
-                (double)live_bytes(heap) / 1e6);
     event.kind = WN_EVENT_COLLECT_STOP;
     event.result = *result;
     event.bytes_after = live_bytes(heap);
+    if (heap->options.trace)
+        wn_trace_collection(heap, number, start + result->duration_ns,
+                            "heap %.1f -> %.1f MiB, generation %d, freed %zu, uncollectable %zu; %.3f ms",
+                            (double)event.bytes_before / (1 << 20), (double)event.bytes_after / (1 << 20), generation,
+                            result->collected, result->uncollectable, (double)result->duration_ns / 1e6);
     m->fast.nested++;
     wn_tell(m, &event);
     m->fast.nested--;
