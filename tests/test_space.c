@@ -4,7 +4,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sched.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "heap/space.h"
@@ -25,6 +28,40 @@ static void a_range_is_discarded_and_no_more(void **state) {
             for (size_t i = 0; i < all; i += page / 4) assert_int_equal(p[i], i < start || i >= start + size);
         }
     wn_os_release(p, all);
+}
+
+static double quota_of(const char *text) {
+    char path[] = "/tmp/winnow-quota-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    double quota = wn_os_quota_in(path);
+    unlink(path);
+    return quota;
+}
+
+static void processors_are_those_that_may_be_used(void **state) {
+    (void)state;
+    assert_true(quota_of("max 100000\n") == 0);
+    assert_true(quota_of("50000 100000\n") == .5);
+    assert_true(quota_of("400000 100000\n") == 4);
+    assert_true(quota_of("") == 0);
+    assert_true(wn_os_quota_in("/nowhere/cpu.max") == 0);
+    double all = wn_os_processors();
+    assert_true(all > 0);
+#ifdef __linux__
+    cpu_set_t before, one;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    int first = 0;
+    while (!CPU_ISSET(first, &before)) first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    assert_true(wn_os_processors() <= 1);
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+    assert_true(wn_os_processors() == all);
+#endif
 }
 
 /* Blocks are taken from the lowest address up and given back from the highest down, so that what is used again next is
@@ -139,7 +176,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_range_is_discarded_and_no_more),  cmocka_unit_test(memory_goes_back_from_the_top_down),
         cmocka_unit_test(a_fresh_block_is_handed_out_whole), cmocka_unit_test(huge_memory_goes_back_a_little_at_a_time),
-        cmocka_unit_test(blocks_are_swept_together),
+        cmocka_unit_test(blocks_are_swept_together),         cmocka_unit_test(processors_are_those_that_may_be_used),
     };
     return cmocka_run_group_tests_name("space", tests, NULL, NULL);
 }

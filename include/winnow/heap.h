@@ -43,7 +43,9 @@ typedef struct wn_options {
     /* concurrent */
     unsigned heap_growth;  /* percent, as GOGC; 100. WN_NEVER: only near the limit */
     unsigned workers;      /* marking threads, 1..64; 0: by cpu_share and the processors there are */
-    unsigned cpu_share;    /* percent of the processors that collection may use; 25 */
+    unsigned cpu_share;    /* percent of the processors that marking beside the program may use; 25. Of those that the
+                              process may run on and its container grants; one that the program leaves idle is not
+                              spared, and when the heap has reached its goal nothing is */
     bool finalizer_thread; /* finalizers and callbacks run on a thread of their own; no call waits for them. If the
                               system grants no thread, at safepoints as without the option */
 

@@ -1,13 +1,10 @@
-/* memory.c - reserving, committing and giving back address ranges; what the machine and the container have. */
+/* memory.c - reserving, committing and giving back address ranges. */
 #define _GNU_SOURCE
 #include "platform/platform.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #ifdef __linux__
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -138,63 +135,3 @@ bool wn_os_peek(void *to, const void *const *from, size_t size, size_t n, bool *
 #endif
 
 size_t wn_os_page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
-
-unsigned wn_os_processors(void) {
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (unsigned)n : 1;
-}
-
-size_t wn_os_physical_memory(void) {
-    long pages = sysconf(_SC_PHYS_PAGES);
-    return pages > 0 ? (size_t)pages * wn_os_page_size() : (size_t)1 << 30;
-}
-
-size_t wn_os_cache_size(void) {
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    long n = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    if (n > 0) return (size_t)n;
-    n = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    if (n > 0) return (size_t)n;
-#endif
-    return (size_t)4 << 20;
-}
-
-size_t wn_os_number_in(const char *path) {
-    FILE *f = fopen(path, "re");
-    if (!f) return 0;
-    unsigned long long n = 0;
-    if (fscanf(f, "%llu", &n) != 1) n = 0;
-    fclose(f);
-    return (size_t)n;
-}
-
-/* The least memory.max of this process's cgroup and its parents. */
-static size_t cgroup_limit(void) {
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    if (!f) return 0;
-    char line[1024], path[1200];
-    size_t limit = 0;
-    while (fgets(line, sizeof line, f)) {
-        if (strncmp(line, "0::", 3) != 0) continue; /* version 2 only */
-        line[strcspn(line, "\n")] = 0;
-        char *group = line + 3;
-        for (;;) {
-            snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group[0] && group[1] ? group : "");
-            size_t n = wn_os_number_in(path);
-            if (n && (!limit || n < limit)) limit = n;
-            char *slash = strrchr(group, '/');
-            if (!slash || !group[1]) break;
-            slash[slash == group] = 0;
-        }
-    }
-    fclose(f);
-    return limit;
-}
-
-size_t wn_os_memory_limit(void) {
-    size_t limit = cgroup_limit();
-    struct rlimit r;
-    if (getrlimit(RLIMIT_AS, &r) == 0 && r.rlim_cur != RLIM_INFINITY && (!limit || r.rlim_cur < limit))
-        limit = (size_t)r.rlim_cur;
-    return limit;
-}

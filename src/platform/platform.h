@@ -73,7 +73,11 @@ size_t wn_os_memory_limit(void);
 size_t wn_os_cache_size(void);
 /* The number that a one-line file of the kernel's holds; 0 when it is absent or says "max". */
 size_t wn_os_number_in(const char *path);
-unsigned wn_os_processors(void);
+/* How many processors' time this process may use: of those that are there and that it may run on, no more than the
+ * container grants (cpu.max, cgroup v2), which may be a part of one. */
+double wn_os_processors(void);
+/* What a cpu.max grants, in processors; 0: all. */
+double wn_os_quota_in(const char *path);
 /* The one the calling thread runs on, for a moment at least; always 0 where that cannot be known. */
 unsigned wn_os_processor(void);
 /* Moves the calling thread to another of those it may use, if there is one and it is on this one. */

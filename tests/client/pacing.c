@@ -4,6 +4,8 @@
  */
 #include "client.h"
 
+#include <sched.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MIB = 1 << 20, PIECE = 4064 };
@@ -174,6 +176,57 @@ static void memory_goes_back_in_the_background(void **state) {
     client_close(&c);
 }
 
+#ifdef __linux__
+/* On a single processor that the program does not leave idle. What else the machine does takes from the collector's
+ * part as from the program's. */
+static _Atomic uint64_t cycle_cpu, cycle_ns;
+static uint64_t ns_by(clockid_t id) {
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+static void time_cycle(wn_mutator *m, const wn_event *event, void *data) {
+    bool start = event->kind == WN_EVENT_COLLECT_START;
+    if (!start && event->kind != WN_EVENT_COLLECT_STOP) return;
+    /* On the collector's thread. */
+    atomic_store(&cycle_cpu, ns_by(CLOCK_THREAD_CPUTIME_ID) - (start ? 0 : atomic_load(&cycle_cpu)));
+    atomic_store(&cycle_ns, ns_by(CLOCK_MONOTONIC) - (start ? 0 : atomic_load(&cycle_ns)));
+    hear(m, event, data);
+}
+static void the_collector_keeps_to_its_share(void **state) {
+    (void)state;
+    cpu_set_t before, one;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    int first = 0;
+    while (!CPU_ISSET(first, &before)) first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    size_t n = client_scaled(1000000);
+    wn_options o = concurrent();
+    o.cpu_share = 5;
+    client c = client_open(&o);
+    {
+        wn_root(c.m, vector *, all, client_new_array(c.m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) wn_move(c.m, all, items[i], client_pair(c.m, (long)i, NULL, NULL));
+        client_collect(c.m);
+        starts = stops = 0;
+        assert_int_equal(wn_add_listener(c.heap, time_cycle, NULL), WN_OK);
+        while (!atomic_load(&starts)) {
+            make_garbage(c.m, 1);
+            sched_yield();
+        }
+        while (!atomic_load(&stops)) wn_poll(c.m); /* it allocates nothing: no threshold comes nearer */
+        double share = (double)cycle_cpu / (double)cycle_ns;
+        if (share > .25)
+            fail_msg("a cycle took %.0f%% of the processor for %llu us", 100 * share,
+                     (unsigned long long)cycle_ns / 1000);
+    }
+    client_close(&c);
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+}
+#endif
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heap_growth_says_how_often),
@@ -181,6 +234,9 @@ int main(void) {
         cmocka_unit_test(a_disabled_collector_neither_starts_nor_waits),
         cmocka_unit_test(the_heap_does_not_outgrow_its_goal),
         cmocka_unit_test(memory_goes_back_in_the_background),
+#ifdef __linux__
+        cmocka_unit_test(the_collector_keeps_to_its_share),
+#endif
     };
     return CLIENT_MAIN("pacing", tests);
 }

@@ -5,10 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* As many markers as the share of the processors allows, at least one. */
-static unsigned workers_for(const wn_options *o, unsigned processors) {
-    unsigned n = o->workers ? o->workers : processors * o->cpu_share / 100;
-    return n < 1 ? 1 : n > WN_MOST_WORKERS ? WN_MOST_WORKERS : n;
+/* As many markers as the share of the processors allows, and at least one, which then may not work all the time. */
+static void set_workers(wn_cc *cc, const wn_options *o) {
+    double share = cc->processors * o->cpu_share / 100;
+    unsigned n = o->workers ? o->workers : share < WN_MOST_WORKERS ? (unsigned)share : WN_MOST_WORKERS;
+    cc->workers = n ? n : 1;
+    cc->share = n ? 1 : share;
 }
 
 static void init_locks(wn_cc *cc) {
@@ -30,7 +32,7 @@ static wn_status init(wn_heap *heap) {
     if (!cc) return wn_fail(WN_ERR_MEMORY, "no memory for the concurrent collector");
     cc->heap = heap;
     cc->processors = wn_os_processors();
-    cc->workers = workers_for(&heap->options, cc->processors);
+    set_workers(cc, &heap->options);
     init_locks(cc);
     init_markers(cc);
     heap->state = cc;

@@ -117,8 +117,10 @@ typedef struct wn_cc {
     unsigned wanted_on;                 /* the processor of the thread that asked last */
     size_t total_objects, total_bytes;  /* what all finished ones have freed */
     bool last_failed;                   /* the last one had no memory for its work, and freed nothing */
-    unsigned processors;                /* of the machine */
+    double processors;                  /* that the process may use */
     unsigned workers;                   /* marking threads, the conductor included */
+    double share;                       /* of one processor, for the conductor where few are; 1: all of it */
+    uint64_t share_from, share_cpu;     /* since when that is counted: by the clock, and of the conductor's time */
     bool marking_together;              /* the other workers should look for work */
     wn_cc_worker worker[WN_MOST_WORKERS];
 

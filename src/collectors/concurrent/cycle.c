@@ -26,7 +26,52 @@ bool wn_cc_pause(wn_cc *cc, wn_cc_worker *w) {
 
 static wn_cc_worker *conductor_of(wn_cc *cc) { return &cc->worker[0]; }
 
-static bool mark_meanwhile(wn_cc *cc) { return wn_cc_mark_unit(cc, conductor_of(cc)); }
+/* Whether the program's threads leave a processor idle. With heap->world. */
+static bool leaves_a_processor(const wn_cc *cc) {
+    unsigned running = 0;
+    for (const mutator *m = cc->heap->mutators; m; m = m->next) running += m->state == MUTATOR_RUNNING;
+    return running + 1 <= cc->processors;
+}
+
+/* ---- the share ------------------------------------------------------------------------------------------------------
+ *
+ * Where processors are few, cpu_share of them is less than one: half of one, of two. One that the program leaves idle
+ * the conductor may have nevertheless. Where there is none, it rests between units of marking, in which time the
+ * program's threads are on the processor and help with what it has laid down; so the share is kept over any few
+ * milliseconds. Not when the heap has grown to its goal: then marking is late, and whatever makes it end is welcome. */
+
+enum { SHARE_LOOK_NS = 200000, SHARE_REST_NS = 1000000 };
+
+static void begin_share(wn_cc *cc) {
+    cc->share_from = wn_os_now();
+    cc->share_cpu = wn_os_thread_cpu();
+}
+
+/* `ns` have gone by since the share began to be counted. A long rest comes in parts, with a unit of marking in between:
+ * there may be an idle processor by then. */
+static WN_NOINLINE void keep_to_share(wn_cc *cc, uint64_t ns) {
+    wn_cc_worker *w = conductor_of(cc);
+    uint64_t due = (uint64_t)((double)(wn_os_thread_cpu() - cc->share_cpu) / cc->share), rest = due > ns ? due - ns : 0;
+    pthread_mutex_lock(&cc->heap->world);
+    bool idle = leaves_a_processor(cc);
+    pthread_mutex_unlock(&cc->heap->world);
+    if (!rest || idle || wn_cc_used(cc) >= __atomic_load_n(&cc->goal, __ATOMIC_RELAXED)) {
+        begin_share(cc);
+        return;
+    }
+    wn_cc_lay_down(cc, &w->marker, &w->busy);
+    wn_helper_end(&w->me); /* whoever stops the world need not wait for it */
+    wn_os_nap(rest < SHARE_REST_NS ? rest : SHARE_REST_NS);
+    wn_helper_begin(&w->me);
+}
+
+static bool mark_meanwhile(wn_cc *cc) {
+    if (WN_UNLIKELY(cc->share < 1)) {
+        uint64_t ns = wn_os_now() - cc->share_from;
+        if (ns > SHARE_LOOK_NS) keep_to_share(cc, ns);
+    }
+    return wn_cc_mark_unit(cc, conductor_of(cc));
+}
 
 /* ---- marking ----------------------------------------------------------------------------------------------------- */
 
@@ -126,6 +171,7 @@ static bool close_marking(wn_cc *cc, uint64_t reads_before, size_t scanners) {
 static bool mark(wn_cc *cc) {
     size_t scanners;
     cc->now.barrier = wn_os_now();
+    begin_share(cc);
     if (!wn_cc_handshake(cc, WN_CC_ASK_BARRIER, NULL)) return false;
     cc->now.scan = wn_os_now();
     mark_tables(cc);
@@ -311,15 +357,6 @@ static void begin_thread(const char *name) {
     wn_os_nap_exactly();
 }
 
-/* Whether the program's threads leave one idle. The kernel may put who is woken, and who has just come into being, on
- * the processor of whoever woke it, and on a machine whose processors share no cache leave it there for tens of
- * milliseconds: then the two take turns, a few milliseconds each. With heap->world. */
-static bool leaves_a_processor(const wn_cc *cc) {
-    unsigned running = 0;
-    for (const mutator *m = cc->heap->mutators; m; m = m->next) running += m->state == MUTATOR_RUNNING;
-    return running < cc->processors;
-}
-
 /* Until there is a cycle to run: lays blocks together and gives memory back, a little at a time, or sleeps. With
  * heap->world. */
 static void wait_for_work(wn_cc *cc) {
@@ -359,6 +396,9 @@ static void *conduct(void *arg) {
         __atomic_store_n(&cc->aborted, false, __ATOMIC_RELEASE);
         pthread_mutex_unlock(&heap->world);
         if (quit) return NULL;
+        /* The kernel may put who is woken, and who has just come into being, on the processor of whoever woke it, and
+         * on a machine whose processors share no cache leave it there for tens of milliseconds: then the two take
+         * turns, a few milliseconds each. */
         if (alone) wn_os_leave_processor(wanted_on);
         wn_helper_begin(&w->me);
         if (wn_cc_phase_of(cc) == WN_CC_SWEEPING) {
