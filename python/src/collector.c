@@ -610,7 +610,7 @@ static bool hook(void) { return hooked() >= 0 || PyList_Insert(C.callbacks, 0, C
 bool collector_install(const collector_options *o) {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) return refuse("it works in the main interpreter only");
     if (W.installed) {
-        snapshot_drop();
+        snapshots_close();
         W.o = *o;
         return hook();
     }
@@ -653,7 +653,7 @@ void collector_uninstall(void) {
     if (!W.installed) return;
     PyObject *type, *value, *trace;
     PyErr_Fetch(&type, &value, &trace);
-    snapshot_drop();
+    snapshots_close();
     pages_stop();
     repair();
     census_close();
