@@ -1349,7 +1349,7 @@ class Concurrent(Case):
         gc.collect()
         gc.disable()
         seen = 0
-        for n in range(20):
+        for n in range(12):
             self.assertTrue(_native.start_snapshot())
             if n % 2:
                 while _native.phase() == "searching":
@@ -1357,7 +1357,7 @@ class Concurrent(Case):
                 gc.collect(0)  # makes them writable, as soon as the child has ended
             else:
                 gc.collect(), gc.collect(1)  # puts them together
-            seen += bool(page_maps_soon())
+                seen += bool(page_maps_soon())
             pid = os.fork()
             if pid == 0:
                 ok = _native.phase() == "idle" and page_maps() == [] and len(os.listdir("/proc/self/task")) == 1
