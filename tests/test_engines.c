@@ -412,6 +412,13 @@ static bool give_up(void *context, void *result, size_t bytes) {
     return false;
 }
 
+static bool beat(void *context, void *result, size_t bytes) {
+    (void)result, (void)bytes;
+    do __atomic_fetch_add((unsigned *)context, 1, __ATOMIC_RELAXED);
+    while (usleep(1000) == 0 || errno == EINTR);
+    return false;
+}
+
 static wn_snapshot_state outcome(wn_snapshot *s) {
     for (int i = 0; i < 20000; i++) {
         wn_snapshot_state state = wn_snapshot_poll(s);
@@ -445,11 +452,18 @@ static void a_snapshot_answers_crashes_or_gives_up(void **state) {
     }
 }
 
-static bool beat(void *context, void *result, size_t bytes) {
-    (void)result, (void)bytes;
-    do __atomic_fetch_add((unsigned *)context, 1, __ATOMIC_RELAXED);
-    while (usleep(1000) == 0 || errno == EINTR);
-    return false;
+static void dropped_snapshots_leave_no_zombie(void **state) {
+    (void)state;
+    unsigned *beats = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    wn_snapshot s = {0};
+    for (int n = 0; n < 3; n++) {
+        assert_true(wn_snapshot_start(&s, 100, beat, beats));
+        wn_snapshot_drop(&s);
+    }
+    wn_snapshot_reap(&s);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG | __WALL), -1);
+    assert_int_equal(errno, ECHILD);
+    munmap(beats, 4096);
 }
 
 static void a_snapshots_child_ends_soon_after_the_program(void **state) {
@@ -485,6 +499,7 @@ int main(void) {
         cmocka_unit_test(threads_share_the_work),
         cmocka_unit_test(marking_stops_at_its_budget_and_goes_on),
         cmocka_unit_test(a_snapshot_answers_crashes_or_gives_up),
+        cmocka_unit_test(dropped_snapshots_leave_no_zombie),
         cmocka_unit_test(a_snapshots_child_ends_soon_after_the_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

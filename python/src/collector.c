@@ -240,8 +240,8 @@ static bool automatic(void) {
 /* For all that grow old without having been searched. False: the census could not be told. */
 static bool count_young(void) { return census_check() && census_add_young(1); }
 
+/* `counted`: the census has been told of the young. */
 static void nothing_this_time(bool counted) {
-    counted = counted || count_young();
     C.survivors = (size_t)(W.gc->long_lived_total + W.gc->long_lived_pending);
     C.in_full = true;
     C.extra = 0;
@@ -249,12 +249,15 @@ static void nothing_this_time(bool counted) {
 }
 
 /* As if it had not been asked for: it will be again. The interpreter forgets how many objects have grown old, so that
- * is put back when it has stopped. */
+ * is put back when it has stopped, with those that grow old now. */
 static void put_off(void) {
-    C.pending = W.gc->long_lived_pending;
+    bool known = census_check();
+    size_t walked = census_walked();
+    bool counted = census_add_young(1) && known;
+    C.pending = W.gc->long_lived_pending + (Py_ssize_t)(census_walked() - walked);
     W.n.deferred++;
     W.how = "full collection put off";
-    nothing_this_time(false);
+    nothing_this_time(counted);
     C.survivors = (size_t)W.gc->long_lived_total;
 }
 
@@ -272,7 +275,7 @@ static void full_start(void) {
         if (by_itself && W.phase != IDLE) {
             W.n.skipped++;
             W.how = "full collection while one goes on";
-            nothing_this_time(false);
+            nothing_this_time(count_young());
             return;
         }
         /* The fork will be much shorter once the huge pages are there; but garbage does not wait for ever. */
@@ -610,7 +613,7 @@ static bool hook(void) { return hooked() >= 0 || PyList_Insert(C.callbacks, 0, C
 bool collector_install(const collector_options *o) {
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) return refuse("it works in the main interpreter only");
     if (W.installed) {
-        snapshot_drop();
+        snapshots_close();
         W.o = *o;
         return hook();
     }
@@ -653,7 +656,7 @@ void collector_uninstall(void) {
     if (!W.installed) return;
     PyObject *type, *value, *trace;
     PyErr_Fetch(&type, &value, &trace);
-    snapshot_drop();
+    snapshots_close();
     pages_stop();
     repair();
     census_close();

@@ -36,7 +36,8 @@ enum {
 #define EXCLUSIVE ((uint64_t)1 << 56)
 
 /* A file that the program may close behind our back, and use the number again: so it is only read at a place (which a
- * pipe or a socket refuses), and closed only if it is still ours. */
+ * pipe or a socket refuses), and closed only if it is still ours. Its number is none of the standard ones, which a
+ * program that has closed them expects to be free. */
 typedef struct file {
     int fd;
     struct stat is;
@@ -59,13 +60,18 @@ size_t pages_huge_ranges(void) { return __atomic_load_n(&pages.ranges, __ATOMIC_
 bool pages_at_work(void) { return __atomic_load_n(&pages.running, __ATOMIC_ACQUIRE) != 0; }
 static bool stopped(void) { return __atomic_load_n(&pages.stop, __ATOMIC_RELAXED) != 0; }
 
-static bool file_open(file *f, const char *name) {
-    f->fd = open(name, O_RDONLY | O_CLOEXEC);
-    return f->fd >= 0 && fstat(f->fd, &f->is) == 0;
-}
-static void file_close(file *f) {
+static void file_close(const file *f) {
     struct stat now;
     if (f->fd >= 0 && fstat(f->fd, &now) == 0 && now.st_dev == f->is.st_dev && now.st_ino == f->is.st_ino) close(f->fd);
+}
+static bool file_open(file *f, const char *name) {
+    f->fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (f->fd < 0 || fstat(f->fd, &f->is) != 0) return false;
+    if (f->fd > STDERR_FILENO) return true;
+    file standard = *f;
+    f->fd = fcntl(standard.fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    file_close(&standard);
+    return f->fd >= 0;
 }
 
 /* Reads the entries of [from, to), at most a range; false: that cannot be done. */

@@ -113,6 +113,11 @@ void snapshot_drop(void) {
     W.phase = IDLE;
 }
 
+void snapshots_close(void) {
+    snapshot_drop();
+    wn_snapshot_reap(&S.snapshot);
+}
+
 bool snapshot_start(void) {
     uint64_t start = wn_os_now();
     size_t room = expected_objects() + expected_objects() / 4;
@@ -429,6 +434,7 @@ void snapshots_forked(void) {
 void snapshots_forget(void) {
     pages_stop();
     wn_snapshot_drop(&S.snapshot);
+    wn_snapshot_reap(&S.snapshot);
     notes_forget();
     S.answer = NULL;
     S.borrowed = 0;

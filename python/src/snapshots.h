@@ -20,6 +20,8 @@ void snapshot_poll(void);
 /* Whether there is garbage to be reclaimed, and pages to do it in: see pages.h. */
 bool snapshot_is_ready(void);
 void snapshot_drop(void);
+/* When no other may come: drops it, and its child has gone when this returns. */
+void snapshots_close(void);
 void snapshots_forked(void);
 /* When the interpreter has ended. */
 void snapshots_forget(void);

@@ -124,6 +124,11 @@ void wn_snapshot_drop(wn_snapshot *s) {
     forget_result(s);
 }
 
+void wn_snapshot_reap(wn_snapshot *s) {
+    for (size_t i = 0; i < sizeof s->leaving / sizeof *s->leaving; i++)
+        if (s->leaving[i]) reaped(&s->leaving[i], 0);
+}
+
 void wn_snapshot_forget(wn_snapshot *s) {
     memset(s->leaving, 0, sizeof s->leaving);
     forget_result(s);

@@ -42,6 +42,9 @@ void *wn_snapshot_result(const wn_snapshot *s);
 bool wn_snapshot_ended(wn_snapshot *s);
 /* Ends the child if it still runs, without waiting for it, and gives the result's memory back. */
 void wn_snapshot_drop(wn_snapshot *s);
+/* After that, when no other will be started soon: waits for the children that are about to end, so that none stays
+ * behind as a zombie. */
+void wn_snapshot_reap(wn_snapshot *s);
 /* In a process forked from the owner: the child is not ours. */
 void wn_snapshot_forget(wn_snapshot *s);
 
