@@ -98,8 +98,8 @@ static void make_writable(uintptr_t from, uintptr_t to) {
 /* The kernel keeps the program from faulting while it copies a range, so there is a pause after each that took time. */
 static bool collapse(uintptr_t range) {
     unsigned used = 0;
-    for (unsigned i = 0; i < PAGES; i++) used += (pages.page[i] & PRESENT) != 0;
-    if (used < ENOUGH) return false;
+    for (unsigned i = 0; i < PAGES; i++) used += is_ours(pages.page[i]);
+    if (used < ENOUGH) return false; /* of a shared page it would make a copy */
     uint64_t start = wn_os_now();
     bool done = madvise((void *)range, RANGE, MADV_COLLAPSE) == 0;
     uint64_t took = wn_os_now() - start;

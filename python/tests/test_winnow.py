@@ -1411,6 +1411,24 @@ class Concurrent(Case):
         self.drain()
         self.assertTrue(all(a[i] == [i] for i, a in enumerate(alive[:120000])))
 
+    def test_huge_pages_are_not_made_of_what_is_shared(self):
+        alive = [{i: [i]} for i in range(120000)]
+        gc.collect()
+        gc.disable()
+        pid = os.fork()
+        if pid == 0:
+            winnow.install("concurrent", budget_ms=0, huge_pages=True)
+            gc.collect()
+            before = private_kb()
+            for _ in range(3):
+                gc.collect(1)
+                page_maps_soon()
+                while page_maps():
+                    time.sleep(0.01)
+            os._exit(0 if private_kb() - before < 10000 else 1)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        self.assertEqual(len(alive), 120000)
+
     def test_no_child_is_seen_by_wait(self):
         on("concurrent")
         heard = []
