@@ -261,6 +261,13 @@ static bool usable(mutator *m, const char *what) {
     return wn_check_running(m, what);
 }
 
+static bool is_right_type(const mutator *m, const wn_type *type, bool array, const char *what) {
+    if (type) return wn_type_check(type, array) == WN_OK;
+    wn_misuse_if(m->heap->options.check, "type",
+                 "%s: the type is NULL: an object needs one, so pass the address of a wn_type", what);
+    return false;
+}
+
 static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     wn_heap *heap = m->heap;
     if (WN_UNLIKELY(!m->buffers)) {
@@ -283,13 +290,13 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
 
 void *wn_new_slow_(wn_mutator *fast, const wn_type *type) {
     mutator *m = wn_mutator_of(fast);
-    if (!usable(m, "wn_new") || wn_type_check(type, false)) return NULL;
+    if (!usable(m, "wn_new") || !is_right_type(m, type, false, "wn_new")) return NULL;
     return allocate(m, type, type->size);
 }
 
 void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
     mutator *m = wn_mutator_of(fast);
-    if (!usable(m, "wn_new_array") || wn_type_check(type, true)) return NULL;
+    if (!usable(m, "wn_new_array") || !is_right_type(m, type, true, "wn_new_array")) return NULL;
     size_t bytes;
     if (__builtin_mul_overflow(length, (size_t)type->item_size, &bytes) ||
         __builtin_add_overflow(bytes, (size_t)type->size, &bytes) || bytes > (size_t)1 << 46) {
