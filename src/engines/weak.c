@@ -228,6 +228,7 @@ static bool make_room(wn_weak_table *t, size_t more) {
     t->entry = bigger;
     t->size = size;
     t->used = 0;
+    t->replaced++;
     settle(t, MOVED_PER_ENTRY);
     return true;
 }

@@ -228,7 +228,8 @@ void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
         wn_inc_major_abort(inc, true); /* no memory for the marker's stack; nothing is freed before the next try */
         return;
     }
-    inc->weak_entries = NULL;
+    inc->weak_at = 0;
+    inc->weak_replaced = inc->heap->weak.replaced;
     inc->phase = ENDING;
     wn_inc_barrier_adjust(inc);
 }
@@ -239,8 +240,8 @@ static bool weakref_is_alive(void *inc, void *ref) { return !is_found_dead(inc, 
 static bool clear_weak(incremental *inc, mutator *m) {
     wn_weak_table *t = &inc->heap->weak;
     if (!wn_weak_settle(inc->heap, FEW)) return true;
-    if (t->entry != inc->weak_entries) { /* the table grew meanwhile: again from the start */
-        inc->weak_entries = t->entry;
+    if (t->replaced != inc->weak_replaced) { /* the table grew meanwhile: again from the start */
+        inc->weak_replaced = t->replaced;
         inc->weak_at = 0;
     }
     wn_weak_fetch(inc->heap, inc->weak_at, inc->weak_at + FEW);
