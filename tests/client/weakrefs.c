@@ -379,6 +379,27 @@ static void many_weak_references_to_many_dead(void **state) {
     client_close(&c);
 }
 
+/* All of one target; they die one by one in no order, then together. */
+static void many_weak_references_to_one_target(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(1000000);
+    {
+        wn_root(m, pair *, target, client_pair(m, 1, NULL, NULL));
+        wn_root(m, vector *, refs, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) wn_move(m, refs, items[i], wn_weakref_new(m, target, NULL, NULL));
+        assert_int_equal(wn_weakref_count(m, target), n);
+        for (size_t i = 0; i < n / 2; i++) wn_set(m, refs, items[i * 7919 % n], NULL);
+        client_collect(m);
+        assert_int_equal(wn_weakref_count(m, target), n - n / 2);
+        wn_take(m, refs, NULL);
+        client_collect(m);
+        assert_int_equal(wn_weakref_count(m, target), 0);
+    }
+    client_close(&c);
+}
+
 /* One thread lets go of the target while another lets go of the weak reference: the callback runs once or not at all,
  * and never on a weak reference that is gone. */
 static void look_at_it(wn_mutator *m, wn_weakref *ref, void *data) {
@@ -543,6 +564,7 @@ int main(void) {
         cmocka_unit_test(a_callback_may_do_everything),
         cmocka_unit_test(old_and_young),
         cmocka_unit_test(many_weak_references_to_many_dead),
+        cmocka_unit_test(many_weak_references_to_one_target),
         cmocka_unit_test(both_die_at_once),
         cmocka_unit_test(callbacks_precede_finalizers_within_a_callback),
         cmocka_unit_test(many_targets_move_at_once),

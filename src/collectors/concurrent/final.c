@@ -22,13 +22,10 @@ static bool is_marked(void *context, void *object) {
 
 /* Takes dead weak references and ephemerons off the chains of a target that is alive. */
 static void prune(wn_heap *heap, wn_weak_entry *e) {
-    for (wn_weakref **at = &e->refs; *at;)
-        if (wn_cc_is_marked(*at)) {
-            at = &(*at)->next;
-        } else {
-            (*at)->target = NULL;
-            *at = (*at)->next;
-        }
+    for (wn_weakref *r = e->refs, *next; r; r = next) {
+        next = r->next;
+        if (!wn_cc_is_marked(r)) wn_weak_unchain(e, r);
+    }
     for (wn_ephemeron **at = &e->ephemerons; *at;)
         if (wn_cc_is_marked(*at)) {
             at = &(*at)->next;
