@@ -171,6 +171,41 @@ static void a_collection_without_memory_is_an_error(void **state) {
     client_close(&c);
 }
 
+static void make_and_drop(wn_mutator *m, size_t n) {
+    for (size_t i = 0; i < n; i++) wn_release(m, client_pair(m, -1, NULL, NULL));
+}
+
+/* A major that had no memory for marking is not tried again before the heap has grown. */
+static void a_major_that_gave_up_waits(void **state) {
+    (void)state;
+    enum { SOME = 100000 };
+    wn_options o = client_quiet_options();
+    o.min_heap = 1 << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    const incremental *inc = inc_of(c.heap);
+    wn_disable(c.heap); /* or the marker would have memory from the majors before */
+    {
+        wn_root(m, vector *, kept, make_wide_and_deep(m));
+        wn_root(m, pair *, more, NULL);
+        wn_collect(m, 0, NULL);
+        starve(ANY);
+        uint64_t turns = inc->turns;
+        wn_enable(c.heap);
+        while (inc->turns < turns + 2) make_and_drop(m, SOME);
+        assert_true(inc->gave_up);
+        make_and_drop(m, 10 * SOME);
+        assert_true(feed() > 0);
+        assert_int_equal(inc->turns, turns + 2);
+        for (size_t before = wn_inc_major_used(inc); inc->turns == turns + 2;) {
+            assert_true(wn_inc_major_used(inc) < 2 * before);
+            wn_take(m, more, client_pair(m, -1, more, NULL));
+        }
+        client_collect(m);
+    }
+    client_close(&c);
+}
+
 /* The table of weak references has room for all that a minor moves; without memory for that they are only longer to
  * find. */
 static void the_table_of_weak_references_is_never_full(void **state) {
@@ -337,6 +372,7 @@ int main(void) {
         cmocka_unit_test(what_is_made_after_a_search_that_failed_is_marked),
         cmocka_unit_test(a_remembered_card_is_whole_or_none),
         cmocka_unit_test(a_collection_without_memory_is_an_error),
+        cmocka_unit_test(a_major_that_gave_up_waits),
         cmocka_unit_test(the_table_of_weak_references_is_never_full),
         cmocka_unit_test(a_search_that_failed_goes_no_further),
         cmocka_unit_test(what_a_finalizer_needs_lives),

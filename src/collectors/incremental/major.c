@@ -216,24 +216,6 @@ static size_t mark_some(incremental *inc) {
     return OBJECT_BYTES * (inc->ephemerons ? mark_some_as(inc, true) : mark_some_as(inc, false));
 }
 
-void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
-    if (inc->phase != MARKING || !wn_inc_major_waits_for_minor(inc)) return;
-    shade_roots(inc);
-    while (!wn_inc_major_waits_for_minor(inc)) {
-        mark_some(inc);
-        if (wn_os_now() >= deadline && !wn_inc_major_waits_for_minor(inc)) return;
-    }
-    if (inc->marker.failed) {
-        inc->gave_up = true;
-        wn_inc_major_abort(inc, true); /* no memory for the marker's stack; nothing is freed before the next try */
-        return;
-    }
-    inc->weak_at = 0;
-    inc->weak_replaced = inc->heap->weak.replaced;
-    inc->phase = ENDING;
-    wn_inc_barrier_adjust(inc);
-}
-
 static bool weakref_is_alive(void *inc, void *ref) { return !is_found_dead(inc, ref); }
 
 /* Some entries of the table of weak references; false at its end. */
@@ -406,9 +388,30 @@ void wn_inc_major_abort(incremental *inc, bool over) {
     wn_inc_barrier_adjust(inc);
     inc->freed_objects_before = inc->freed_objects;
     inc->freed_bytes_before = inc->freed_bytes;
+    inc->bytes_at_sweep = wn_inc_major_used(inc);
     if (!over) return;
     inc->pinned_at_stop = inc->pinned_young;
     turn(inc);
+}
+
+void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
+    if (inc->phase != MARKING || !wn_inc_major_waits_for_minor(inc)) return;
+    shade_roots(inc);
+    while (!wn_inc_major_waits_for_minor(inc)) {
+        mark_some(inc);
+        if (wn_os_now() >= deadline && !wn_inc_major_waits_for_minor(inc)) return;
+    }
+    if (inc->marker
+            .failed) { /* no memory for the marker's stack: nothing is freed, and the heap grows before the next try */
+        inc->gave_up = true;
+        wn_inc_major_abort(inc, true);
+        set_threshold(inc);
+        return;
+    }
+    inc->weak_at = 0;
+    inc->weak_replaced = inc->heap->weak.replaced;
+    inc->phase = ENDING;
+    wn_inc_barrier_adjust(inc);
 }
 
 /* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
@@ -417,7 +420,6 @@ static void give_up_search(incremental *inc) {
     while (inc->search.n) stack_pop(&inc->search);
     inc->drop_at = NULL;
     wn_inc_major_abort(inc, false);
-    inc->bytes_at_sweep = wn_inc_major_used(inc);
     inc->phase = FINALIZING;
     if (!inc->due.n) wn_inc_major_finish(inc);
 }
