@@ -268,8 +268,7 @@ static void search_on(incremental *inc) {
     void *o = (void *)(word & ~(uintptr_t)3);
     const wn_type *t = wn_type_of(o);
     if (word & 1) {
-        if (!stack_push(&inc->due, o)) return; /* no memory: another major will find it again */
-        wn_meta_(o)[1] |= WN_STATE_FINALIZED_;
+        stack_push(&inc->due, o); /* without memory for that another major will find it again */
     } else if (word & 2) {
         find_items(inc, o, t, (uintptr_t)stack_pop(&inc->search));
     } else if (!is_marked(o)) {
@@ -316,7 +315,7 @@ static bool resurrect_some(incremental *inc) {
         void *o = *word;
         if (!o) continue;
         if (wn_meta_(o)[1] & WN_STATE_FINALIZED_)
-            *word = NULL; /* found in this major through another candidate, or in the last */
+            *word = NULL; /* found in an earlier major */
         else if (!is_marked(o))
             seek(inc, o);
     }
