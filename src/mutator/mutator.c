@@ -460,6 +460,8 @@ wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *resu
 wn_status wn_freeze(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     if (!usable(m, "wn_freeze")) return WN_ERR_STATE;
+    if (wn_is_telling(m->heap)) /* a thread of the collector's would wait for the cycle that it runs */
+        return wn_fail(WN_ERR_STATE, "wn_freeze by a listener: call it when the event is over");
     if (fast->nested) /* what is young would move */
         return wn_fail(WN_ERR_STATE, "wn_freeze inside a no-collect scope or a collection: call it afterwards");
     wn_world_stop(m->heap, m);
@@ -471,6 +473,8 @@ wn_status wn_freeze(wn_mutator *fast) {
 wn_status wn_unfreeze(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     if (!usable(m, "wn_unfreeze")) return WN_ERR_STATE;
+    if (wn_is_telling(m->heap))
+        return wn_fail(WN_ERR_STATE, "wn_unfreeze by a listener: call it when the event is over");
     wn_world_stop(m->heap, m);
     wn_status s = m->heap->collector->unfreeze(m);
     wn_world_start(m->heap, m);
