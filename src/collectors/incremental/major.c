@@ -400,8 +400,8 @@ void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
         mark_some(inc);
         if (wn_os_now() >= deadline && !wn_inc_major_waits_for_minor(inc)) return;
     }
-    if (inc->marker
-            .failed) { /* no memory for the marker's stack: nothing is freed, and the heap grows before the next try */
+    if (inc->marker.failed) {
+        /* No memory for the marker's stack: nothing is freed, and the heap grows before the next try. */
         inc->gave_up = true;
         wn_inc_major_abort(inc, true);
         set_threshold(inc);
