@@ -232,6 +232,55 @@ static void what_is_written_is_listed_once(void **state) {
     client_close(&c);
 }
 
+/* A pin keeps its object, young or old, and what that refers to. */
+static void a_pin_keeps_its_object(void **state) {
+    (void)state;
+    wn_options o = client_quiet_options();
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    for (int old = 0; old < 2; old++) {
+        client_forget();
+        pair *pinned;
+        {
+            wn_root(m, pair *, x, client_pair(m, 7, NULL, NULL));
+            wn_move(m, x, a, client_relic(m, 1, NULL, NULL));
+            if (old) wn_collect(m, 0, NULL);
+            assert_int_equal(wn_generation(m, x), old ? 2 : 0);
+            assert_int_equal(wn_pin(m, x), WN_OK);
+            pinned = x;
+        }
+        for (int i = 0; i < 3; i++) client_collect(m);
+        assert_int_equal(client_released[1], 0);
+        assert_int_equal(pinned->id, 7);
+        assert_int_equal(((mortal *)pinned->a)->id, 1);
+        wn_unpin(m, pinned);
+        client_collect(m);
+        assert_int_equal(client_released[1], 1);
+    }
+    client_close(&c);
+}
+
+/* That a freeze keeps all that is young, garbage too, does not count as survival. */
+static void what_a_freeze_keeps_is_not_judged(void **state) {
+    (void)state;
+    wn_options o = client_quiet_options();
+    o.pretenure = 85;
+    o.nursery = 4 << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    const incremental *inc = inc_of(c.heap);
+    for (size_t made = 0; made < inc->window - 2 * PIECE; made += sizeof(pair))
+        wn_release(m, client_pair(m, 1, NULL, NULL));
+    assert_int_equal(inc->minors, 0);
+    assert_int_equal(wn_freeze(m), WN_OK);
+    assert_true(wn_frozen_count(c.heap) * sizeof(pair) > inc->window / 2);
+    assert_int_equal(wn_unfreeze(m), WN_OK);
+    for (size_t made = 0; made < 2 * PIECE; made += sizeof(pair)) wn_release(m, client_pair(m, 1, NULL, NULL));
+    assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
+    assert_int_equal(inc->born_old, 0);
+    client_close(&c);
+}
+
 /* A weak reference that was found dead, but is still there, does not call back when its target dies. */
 static void call(wn_mutator *m, wn_weakref *ref, void *data) {
     (void)m, (void)ref, (void)data;
@@ -381,6 +430,8 @@ int main(void) {
         cmocka_unit_test(cards_of_a_huge_array),
         cmocka_unit_test(the_nursery_is_left_clean),
         cmocka_unit_test(a_freeze_ends_what_is_decided),
+        cmocka_unit_test(a_pin_keeps_its_object),
+        cmocka_unit_test(what_a_freeze_keeps_is_not_judged),
         cmocka_unit_test(what_is_found_dead_does_not_call_back),
         cmocka_unit_test(what_is_written_is_listed_once),
         cmocka_unit_test(what_is_black_keeps_what_it_is_given),

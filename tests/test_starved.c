@@ -220,6 +220,28 @@ static void a_major_that_gave_up_waits(void **state) {
     client_close(&c);
 }
 
+/* A long array is to be marked piece by piece, and there is no memory to note how far that has come. */
+static void what_a_long_array_refers_to_lives(void **state) {
+    (void)state;
+    enum { LONG = 5000 };
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, LONG));
+        for (long i = 0; i < LONG; i++) wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
+        wn_collect(m, 0, NULL);
+        starve(sizeof(stack_segment));
+        assert_int_equal(wn_collect(m, 2, NULL), WN_ERR_MEMORY);
+        assert_true(feed() > 0);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(wn_verify(m, stderr), 0);
+            for (long k = 0; k < LONG; k++) assert_int_equal(((pair *)all->items[k])->id, k);
+            client_collect(m);
+        }
+    }
+    client_close(&c);
+}
+
 /* The table of weak references has room for all that a minor moves; without memory for that they are only longer to
  * find. */
 static void the_table_of_weak_references_is_never_full(void **state) {
@@ -454,6 +476,7 @@ int main(void) {
         cmocka_unit_test(a_remembered_card_is_whole_or_none),
         cmocka_unit_test(a_collection_without_memory_is_an_error),
         cmocka_unit_test(a_major_that_gave_up_waits),
+        cmocka_unit_test(what_a_long_array_refers_to_lives),
         cmocka_unit_test(the_table_of_weak_references_is_never_full),
         cmocka_unit_test(a_search_that_failed_goes_no_further),
         cmocka_unit_test(what_a_finalizer_needs_lives),
