@@ -260,6 +260,31 @@ static void a_pin_keeps_its_object(void **state) {
     client_close(&c);
 }
 
+/* Long arrays with nothing in them but at the end: marking finds nothing grey for a while, and is not done. */
+static void a_long_array_is_marked_to_its_end(void **state) {
+    (void)state;
+    wn_options o = client_quiet_options();
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    for (size_t n = 1000; n < 100000; n += n / 4) {
+        client_forget();
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+        wn_move(m, all, items[n - 1], client_relic(m, 1, NULL, NULL));
+        wn_step_result r;
+        do {
+            assert_int_equal(wn_collect_for(m, 1, &r), WN_OK);
+            assert_int_equal(m->mode, wn_inc_barrier_mode(inc_of(c.heap)));
+        } while (!r.major_is_done);
+        assert_int_equal(client_released[1], 0);
+        client_collect(m);
+        assert_int_equal(client_released[1], 0);
+        wn_take(m, all, NULL);
+        client_collect(m);
+        assert_int_equal(client_released[1], 1);
+    }
+    client_close(&c);
+}
+
 /* That a freeze keeps all that is young, garbage too, does not count as survival. */
 static void what_a_freeze_keeps_is_not_judged(void **state) {
     (void)state;
@@ -431,6 +456,7 @@ int main(void) {
         cmocka_unit_test(the_nursery_is_left_clean),
         cmocka_unit_test(a_freeze_ends_what_is_decided),
         cmocka_unit_test(a_pin_keeps_its_object),
+        cmocka_unit_test(a_long_array_is_marked_to_its_end),
         cmocka_unit_test(what_a_freeze_keeps_is_not_judged),
         cmocka_unit_test(what_is_found_dead_does_not_call_back),
         cmocka_unit_test(what_is_written_is_listed_once),

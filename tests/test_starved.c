@@ -229,10 +229,13 @@ static void what_a_long_array_refers_to_lives(void **state) {
     {
         wn_root(m, vector *, all, client_new_array(m, &vector_type, LONG));
         for (long i = 0; i < LONG; i++) wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
+        wn_root(m, wn_weakref *, w, wn_weakref_new(m, all->items[LONG - 1], NULL, NULL));
         wn_collect(m, 0, NULL);
         starve(sizeof(stack_segment));
         assert_int_equal(wn_collect(m, 2, NULL), WN_ERR_MEMORY);
         assert_true(feed() > 0);
+        wn_root(m, pair *, last, wn_weakref_get(m, w));
+        assert_ptr_equal(last, all->items[LONG - 1]);
         for (int i = 0; i < 2; i++) {
             assert_int_equal(wn_verify(m, stderr), 0);
             for (long k = 0; k < LONG; k++) assert_int_equal(((pair *)all->items[k])->id, k);
