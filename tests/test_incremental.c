@@ -1,5 +1,4 @@
 /* test_incremental.c - what the incremental collector keeps to itself: what is owed, what is noted beside objects. */
-#define _GNU_SOURCE
 #include "client/client.h"
 
 #include "collectors/incremental/incremental.h"
@@ -392,17 +391,23 @@ static void what_is_black_keeps_what_it_is_given(void **state) {
 /* ---- the table of weak references ---------------------------------------------------------------------------------
  */
 
-static void *place; /* where mappings of so many bytes are put, if it is free */
+static void *place; /* a mapping of so many bytes that, once it is given back, is handed out again next */
 static size_t place_bytes;
+static bool place_is_free;
 void *__real_mmap(void *at, size_t bytes, int protection, int flags, int file, off_t offset);
 void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int file, off_t offset);
+int __real_munmap(void *at, size_t bytes);
+int __wrap_munmap(void *at, size_t bytes);
+
 void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int file, off_t offset) {
-    if (place && bytes == place_bytes && !at) {
-        void *there = __real_mmap(place, bytes, protection, flags | MAP_FIXED_NOREPLACE, file, offset);
-        if (there == place) return there;
-        if (there != MAP_FAILED) munmap(there, bytes); /* a kernel that does not know the flag */
-    }
-    return __real_mmap(at, bytes, protection, flags, file, offset);
+    if (!place_is_free || bytes != place_bytes) return __real_mmap(at, bytes, protection, flags, file, offset);
+    place_is_free = false;
+    return memset(place, 0, bytes);
+}
+int __wrap_munmap(void *at, size_t bytes) {
+    if (!place || at != place || bytes != place_bytes) return __real_munmap(at, bytes);
+    place_is_free = true;
+    return 0;
 }
 
 /* While a major clears weak references step by step, the table is replaced, and the new one by one where the first was:
