@@ -284,6 +284,29 @@ static void a_long_array_is_marked_to_its_end(void **state) {
     client_close(&c);
 }
 
+/* What is remembered because a young object stays in it dies, and its memory goes back to the system. */
+static void what_is_remembered_may_die(void **state) {
+    (void)state;
+    wn_options o = client_quiet_options();
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    for (size_t n = 5000; n <= (size_t)8 << 20; n *= 40) { /* the last one has a mapping of its own */
+        wn_root(m, pair *, young, client_pair(m, 1, NULL, NULL));
+        assert_int_equal(wn_pin(m, young), WN_OK);
+        {
+            wn_root(m, vector *, array, client_new_array(m, &vector_type, n));
+            wn_set(m, array, items[n - 1], young);
+            wn_collect(m, 0, NULL);
+            assert_true(inc_of(c.heap)->kept.n > 0);
+        }
+        client_collect(m);
+        for (int i = 0; i < 2; i++) assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
+        assert_int_equal(inc_of(c.heap)->kept.n, 0);
+        wn_unpin(m, young);
+    }
+    client_close(&c);
+}
+
 /* That a freeze keeps all that is young, garbage too, does not count as survival. */
 static void what_a_freeze_keeps_is_not_judged(void **state) {
     (void)state;
@@ -462,6 +485,7 @@ int main(void) {
         cmocka_unit_test(a_freeze_ends_what_is_decided),
         cmocka_unit_test(a_pin_keeps_its_object),
         cmocka_unit_test(a_long_array_is_marked_to_its_end),
+        cmocka_unit_test(what_is_remembered_may_die),
         cmocka_unit_test(what_a_freeze_keeps_is_not_judged),
         cmocka_unit_test(what_is_found_dead_does_not_call_back),
         cmocka_unit_test(what_is_written_is_listed_once),
