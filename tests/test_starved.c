@@ -24,21 +24,29 @@ static void what_frozen_objects_refer_to_lives(void **state) {
         {
             wn_root(m, vector *, all, client_new_array(m, &vector_type, N));
             for (long i = 0; i < N; i++) wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
+            wn_root(m, wn_ephemeron *, e, wn_ephemeron_new(m, all, NULL));
             client_collect(m);
             assert_int_equal(wn_freeze(m), WN_OK);
             for (long i = 0; i < N; i += 2) wn_move(m, (pair *)all->items[i], a, client_relic(m, i, NULL, NULL));
+            {
+                wn_root(m, mortal *, value, client_relic(m, N, NULL, NULL));
+                wn_ephemeron_set(m, e, value);
+            }
             starve(ANY);
             assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
             if (again) wn_collect(m, 2, NULL);
             assert_true(feed() > 0);
+            assert_true(inc_of(c.heap)->written_lost);
             client_collect(m);
+            assert_false(inc_of(c.heap)->written_lost); /* once is enough */
             assert_int_equal(client_total(EVENT_RELEASE), 0);
             for (long i = 1; i < N; i += 2) wn_move(m, (pair *)all->items[i], a, client_relic(m, i, NULL, NULL));
             for (int i = 0; i < 2; i++) client_collect(m);
             assert_int_equal(client_total(EVENT_RELEASE), 0);
             for (long i = 0; i < N; i++) wn_set(m, (pair *)all->items[i], a, NULL);
+            wn_ephemeron_set(m, e, NULL);
             client_collect(m);
-            assert_int_equal(client_total(EVENT_RELEASE), N);
+            assert_int_equal(client_total(EVENT_RELEASE), N + 1);
             assert_int_equal(wn_unfreeze(m), WN_OK);
         }
         client_close(&c);
@@ -107,19 +115,24 @@ static void what_is_made_after_a_search_that_failed_is_marked(void **state) {
     client_close(&c);
 }
 
-/* A long array's entry in a remembered set is two words, of which only one finds room. */
+/* A long array's entry in a remembered set is two words, of which only one finds room; or neither does, and no entry of
+ * another kind is lost as well. */
 static void a_remembered_card_is_whole_or_none(void **state) {
     (void)state;
     enum { PINS = 40 };
-    for (size_t room = 16; room <= 64; room *= 2) {
+    for (size_t way = 0; way < 6; way++) {
+        size_t room = (size_t)16 << way / 2;
+        bool alone = way % 2;
         client c = open_quiet();
         wn_mutator *m = c.m;
         {
             wn_root(m, vector *, all, client_new_array(m, &vector_type, 5000));
             wn_root(m, pair *, odd, client_pair(m, -1, NULL, NULL)); /* its entry is one word */
             client_collect(m);
-            wn_move(m, odd, a, client_pair(m, -2, NULL, NULL));
-            assert_int_equal(wn_pin(m, odd->a), WN_OK);
+            if (!alone) {
+                wn_move(m, odd, a, client_pair(m, -2, NULL, NULL));
+                assert_int_equal(wn_pin(m, odd->a), WN_OK);
+            }
             for (long i = 0; i < PINS; i++) {
                 wn_move(m, all, items[i * 100], client_pair(m, i, NULL, NULL));
                 assert_int_equal(wn_pin(m, all->items[i * 100]), WN_OK);
@@ -132,10 +145,11 @@ static void a_remembered_card_is_whole_or_none(void **state) {
             assert_true(feed() > 0);
             assert_int_equal(wn_verify(m, stderr), 0);
             for (long i = 0; i < PINS; i++) wn_unpin(m, all->items[i * 100]);
-            wn_unpin(m, odd->a);
+            if (!alone) wn_unpin(m, odd->a);
             client_collect(m);
             for (long i = 0; i < PINS; i++) assert_int_equal(((pair *)all->items[i * 100])->id, i);
-            assert_int_equal(((pair *)odd->a)->id, -2);
+            if (!alone) assert_int_equal(((pair *)odd->a)->id, -2);
+            assert_int_equal(wn_verify(m, stderr), 0);
         }
         client_close(&c);
     }
@@ -167,6 +181,66 @@ static void a_collection_without_memory_is_an_error(void **state) {
         assert_int_equal(r.freed_bytes, 0);
         assert_int_equal(wn_collect(m, 2, &r), WN_OK);
         assert_int_equal(r.collected, 0);
+    }
+    client_close(&c);
+}
+
+static void make_and_drop(wn_mutator *m, size_t n) {
+    for (size_t i = 0; i < n; i++) wn_release(m, client_pair(m, -1, NULL, NULL));
+}
+
+/* A major that had no memory for marking is not tried again before the heap has grown. */
+static void a_major_that_gave_up_waits(void **state) {
+    (void)state;
+    enum { SOME = 100000 };
+    wn_options o = client_quiet_options();
+    o.min_heap = 1 << 20;
+    client c = client_open(&o);
+    wn_mutator *m = c.m;
+    const incremental *inc = inc_of(c.heap);
+    wn_disable(c.heap); /* or the marker would have memory from the majors before */
+    {
+        wn_root(m, vector *, kept, make_wide_and_deep(m));
+        wn_root(m, pair *, more, NULL);
+        wn_collect(m, 0, NULL);
+        starve(ANY);
+        uint64_t turns = inc->turns;
+        wn_enable(c.heap);
+        while (inc->turns < turns + 2) make_and_drop(m, SOME);
+        assert_true(inc->gave_up);
+        make_and_drop(m, 10 * SOME);
+        assert_true(feed() > 0);
+        assert_int_equal(inc->turns, turns + 2);
+        for (size_t before = wn_inc_major_used(inc); inc->turns == turns + 2;) {
+            assert_true(wn_inc_major_used(inc) < 2 * before);
+            wn_take(m, more, client_pair(m, -1, more, NULL));
+        }
+        client_collect(m);
+    }
+    client_close(&c);
+}
+
+/* A long array is to be marked piece by piece, and there is no memory to note how far that has come. */
+static void what_a_long_array_refers_to_lives(void **state) {
+    (void)state;
+    enum { LONG = 5000 };
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, LONG));
+        for (long i = 0; i < LONG; i++) wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
+        wn_root(m, wn_weakref *, w, wn_weakref_new(m, all->items[LONG - 1], NULL, NULL));
+        wn_collect(m, 0, NULL);
+        starve(sizeof(stack_segment));
+        assert_int_equal(wn_collect(m, 2, NULL), WN_ERR_MEMORY);
+        assert_true(feed() > 0);
+        wn_root(m, pair *, last, wn_weakref_get(m, w));
+        assert_ptr_equal(last, all->items[LONG - 1]);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(wn_verify(m, stderr), 0);
+            for (long k = 0; k < LONG; k++) assert_int_equal(((pair *)all->items[k])->id, k);
+            client_collect(m);
+        }
     }
     client_close(&c);
 }
@@ -276,6 +350,9 @@ static void what_was_lost_is_remembered_as_before(void **state) {
         for (long i = 0; i < N; i++) wn_move(m, all, items[i], client_pair(m, i, NULL, NULL));
         wn_root(m, vector *, frozen, client_new_array(m, &vector_type, LONG));
         assert_int_equal(wn_freeze(m), WN_OK);
+        wn_move(m, (pair *)all->items[1], a,
+                client_pair(m, -3, NULL, NULL)); /* recorded, for nothing as it turns out */
+        wn_set(m, (pair *)all->items[1], a, NULL);
         wn_root(m, vector *, array, client_new_array(m, &vector_type, LONG));
         starve(ANY);
         for (int i = 0; i < LONG; i += 16) wn_move(m, array, items[i], client_pair(m, i, NULL, NULL));
@@ -294,12 +371,76 @@ static void what_was_lost_is_remembered_as_before(void **state) {
         wn_get_stats(c.heap, &after);
         if (!c.heap->options.check) /* else all stores are slow */
             assert_true(after.barrier_slow - before.barrier_slow < STORES / 10);
+        wn_move(m, (pair *)all->items[1], a, client_pair(m, -4, NULL, NULL));
         client_collect(m);
+        assert_int_equal(wn_verify(m, stderr), 0);
+        assert_int_equal(((pair *)((pair *)all->items[1])->a)->id, -4);
         assert_int_equal(((pair *)((pair *)all->items[0])->a)->id, -2);
         assert_int_equal(((pair *)frozen->items[LONG - 1])->id, -1);
         assert_int_equal(((pair *)frozen->items[7])->id, ((pair *)array->items[7])->id);
     }
     client_close(&c);
+}
+
+/* Without memory for the place that it would move to, a young object's address is its identity, and it stays there;
+ * what dies so is forgotten. */
+static void an_address_becomes_an_identity(void **state) {
+    (void)state;
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    const incremental *inc = inc_of(c.heap);
+    {
+        wn_root(m, pair *, x, client_pair(m, 1, NULL, NULL));
+        wn_root(m, pair *, y, client_pair(m, 2, NULL, NULL));
+        starve(ANY);
+        assert_int_equal(wn_identity(m, x), (uintptr_t)x); /* no memory for the table of places */
+        assert_int_equal(wn_identity(m, y), (uintptr_t)y);
+        assert_true(feed() > 0);
+        const pair *before = x;
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(wn_collect(m, i == 1 ? 2 : 0, NULL), WN_OK);
+            assert_ptr_equal(x, before);
+            assert_int_equal(wn_identity(m, x), (uintptr_t)x);
+            assert_int_equal(inc->settled, i ? 1 : 2);
+            wn_assign(m, y, NULL);
+        }
+        assert_int_equal(x->id, 1);
+    }
+    assert_int_equal(wn_collect(c.m, 0, NULL), WN_OK);
+    assert_int_equal(inc->settled, 0);
+    client_close(&c);
+}
+
+/* One store of one kind finds no memory to be recorded, and none of another kind says so for it. */
+static void each_loss_is_noted(void **state) {
+    (void)state;
+    enum { LONG = 5000, ROOM = 16 }; /* the latter is what a remembered set begins with */
+    for (int card = 0; card < 2; card++)
+        for (size_t taken = 0; taken < ROOM; taken += ROOM - 1) { /* none, or all but one */
+            client c = open_quiet();
+            wn_mutator *m = c.m;
+            {
+                wn_root(m, vector *, array, client_new_array(m, &vector_type, LONG));
+                wn_root(m, vector *, pairs, client_new_array(m, &vector_type, ROOM + 1));
+                for (long i = 0; i <= ROOM; i++) wn_move(m, pairs, items[i], client_pair(m, i, NULL, NULL));
+                client_collect(m);
+                wn_root(m, vector *, young, client_new_array(m, &vector_type, ROOM + 1));
+                for (long i = 0; i <= ROOM; i++) wn_move(m, young, items[i], client_pair(m, i, NULL, NULL));
+                for (size_t i = 0; i < taken; i++) wn_set(m, (pair *)pairs->items[i], a, young->items[i]);
+                starve(ANY);
+                for (size_t i = taken; !card && i <= ROOM; i++) wn_set(m, (pair *)pairs->items[i], a, young->items[i]);
+                if (card) wn_set(m, array, items[LONG - 1], young->items[ROOM]);
+                assert_true(feed() > 0);
+                wn_assign(m, young, NULL);
+                assert_int_equal(wn_collect(m, 0, NULL), WN_OK);
+                assert_false(inc_of(c.heap)->remembered_lost); /* it has looked at everything, once */
+                assert_int_equal(wn_verify(m, stderr), 0);
+                if (card) assert_int_equal(((pair *)array->items[LONG - 1])->id, ROOM);
+                for (size_t i = 0; i < (card ? taken : ROOM + 1); i++)
+                    assert_int_equal(((pair *)((pair *)pairs->items[i])->a)->id, i);
+            }
+            client_close(&c);
+        }
 }
 
 /* Objects that have to stay in the nursery, and no memory for the list of where they are. */
@@ -337,10 +478,14 @@ int main(void) {
         cmocka_unit_test(what_is_made_after_a_search_that_failed_is_marked),
         cmocka_unit_test(a_remembered_card_is_whole_or_none),
         cmocka_unit_test(a_collection_without_memory_is_an_error),
+        cmocka_unit_test(a_major_that_gave_up_waits),
+        cmocka_unit_test(what_a_long_array_refers_to_lives),
         cmocka_unit_test(the_table_of_weak_references_is_never_full),
         cmocka_unit_test(a_search_that_failed_goes_no_further),
         cmocka_unit_test(what_a_finalizer_needs_lives),
         cmocka_unit_test(what_was_lost_is_remembered_as_before),
+        cmocka_unit_test(an_address_becomes_an_identity),
+        cmocka_unit_test(each_loss_is_noted),
         cmocka_unit_test(what_a_stack_refers_to_is_known),
     };
     return CLIENT_MAIN("starved", tests);

@@ -147,6 +147,54 @@ static void walks_of_any_pace(void **state) {
     }
 }
 
+/* Weak references to a few targets come and go, and so do the targets; each finds those that are left, once. */
+static void check_chains(wn_heap *heap, wn_mutator *m, const things *targets, const things *refs, const size_t *of) {
+    for (size_t t = 0; t < targets->length; t++) {
+        size_t expected = 0;
+        for (size_t i = 0; i < refs->length; i++) expected += refs->at[i] && of[i] == t;
+        assert_int_equal(wn_weakref_count(m, targets->at[t]), expected);
+        const wn_weak_entry *e = wn_weak_find(heap, targets->at[t]);
+        assert_int_equal(e != NULL, expected > 0);
+        for (const wn_weakref *r = e ? e->refs : NULL; r; r = r->next) {
+            assert_ptr_equal(r->target, targets->at[t]);
+            assert_ptr_equal(r->prev ? r->prev->next : e->refs, r);
+        }
+    }
+}
+
+static void chains_of_any_order(void **state) {
+    (void)state;
+    enum { TARGETS = 4, REFS = 40, STEPS = 5000, NONE = TARGETS };
+    wn_heap *heap;
+    wn_mutator *m = open_heap(&heap);
+    for (seed = 1; seed <= 10; seed++) {
+        size_t of[REFS];
+        wn_root(m, things *, targets, wn_new_array(m, &things_type, TARGETS));
+        wn_root(m, things *, refs, wn_new_array(m, &things_type, REFS));
+        for (size_t step = 0; step < STEPS; step++) {
+            size_t i = below(REFS), t = below(TARGETS);
+            if (!targets->at[t] || below(50) == 0) {
+                wn_move(m, targets, at[t], wn_new(m, &thing_type));
+                for (size_t k = 0; k < REFS; k++)
+                    if (refs->at[k] && of[k] == t) of[k] = NONE;
+            }
+            if (refs->at[i]) {
+                wn_root(m, void *, got, wn_weakref_get(m, refs->at[i]));
+                assert_ptr_equal(got, of[i] == NONE ? NULL : targets->at[of[i]]);
+                wn_set(m, refs, at[i], NULL);
+            } else {
+                wn_move(m, refs, at[i], wn_weakref_new(m, targets->at[t], NULL, NULL));
+                of[i] = t;
+            }
+            if (step % 16 == 0 && targets->at[0] && targets->at[1] && targets->at[2] && targets->at[3])
+                check_chains(heap, m, targets, refs, of);
+        }
+        assert_int_equal(wn_verify(m, stderr), 0);
+    }
+    wn_detach(m);
+    wn_heap_free(heap);
+}
+
 /* ---- no memory ----------------------------------------------------------------------------------------------------
  */
 
@@ -204,6 +252,7 @@ int main(void) {
         cmocka_unit_test(a_walk_that_is_outrun_begins_anew),
         cmocka_unit_test(a_walk_that_stands_still),
         cmocka_unit_test(walks_of_any_pace),
+        cmocka_unit_test(chains_of_any_order),
         cmocka_unit_test(a_death_without_memory),
     };
     return cmocka_run_group_tests_name("weak", tests, NULL, NULL);

@@ -149,7 +149,8 @@ WN_API void wn_get_count(const wn_heap *heap, unsigned count[3]);
 
 /* Moves every object alive into a permanent generation that no collection looks at: before fork() in a pre-fork
  * server. References from frozen objects stay roots. WN_ERR_STATE inside a no-collect scope, because objects may move;
- * a collector may keep one open around finalizers. wn_unfreeze gives them back as the oldest generation. */
+ * a collector may keep one open around finalizers. wn_unfreeze gives them back as the oldest generation. A listener is
+ * refused both (WN_ERR_STATE). */
 WN_API wn_status wn_freeze(wn_mutator *m);
 WN_API wn_status wn_unfreeze(wn_mutator *m);
 WN_API size_t wn_frozen_count(const wn_heap *heap);

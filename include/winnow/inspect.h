@@ -19,6 +19,7 @@ WN_API wn_status wn_referrers(wn_mutator *m, const void *target, wn_object_visit
 WN_API wn_status wn_referents(wn_mutator *m, const void *object, wn_object_visitor visit, void *data);
 
 WN_API bool wn_is_tracked(wn_mutator *m, const void *object);
+/* Whether the object's finalizer has run, or is running. */
 WN_API bool wn_is_finalized(wn_mutator *m, const void *object);
 WN_API bool wn_is_frozen(wn_mutator *m, const void *object);
 /* 0, 1, 2; 3 when frozen; -1 when the collector has no generations or does not track the object. */

@@ -60,8 +60,9 @@ WN_API void wn_no_collect_end(wn_mutator *m);
 /* ---- making objects ---------------------------------------------------------------------------------------------- */
 
 /* Makes an object of a type without items: a new reference, its bytes zero but for the type word; NULL when memory is
- * out (wn_error_message says which limit). A safepoint. About 8 instructions with 2 tests when `type` is a visible
- * constant and the collector does not count; 10 more when it does. */
+ * out (wn_error_message says which limit) or the type is NULL, which `check` reports as misuse. A safepoint. About 8
+ * instructions with 2 tests when `type` is a visible constant and the collector does not count; 10 more when it does.
+ */
 static inline void *wn_new(wn_mutator *m, const wn_type *type) { return wn_new_inline_(m, type); }
 
 /* Makes an object with `length` items, all zero; as wn_new otherwise. */

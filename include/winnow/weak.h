@@ -4,6 +4,8 @@
  * Order when objects become unreachable together (PEP 442): weak references to them are cleared, the callbacks of those
  * weak references that are still reachable run, finalizers run once each, what they resurrected is kept, the rest is
  * cleared and freed. Under counting an object that loses its last reference goes through the same order at once.
+ * A weak reference counts as reachable until a collection has found that it is not: where its target is known to be
+ * dead before (by its count, by a minor collection), the callback runs.
  */
 #ifndef WINNOW_WEAK_H
 #define WINNOW_WEAK_H
@@ -16,8 +18,8 @@ typedef struct wn_weakref wn_weakref;
 typedef struct wn_ephemeron wn_ephemeron;
 
 /* Runs once after the target is gone, at a safepoint; may do everything a mutator may. Not called when the weak
- * reference itself died first. What becomes due within a callback waits for its end, unless, under counting, finalizers
- * are to run there that it has to precede. */
+ * reference itself was found dead first, or together with its target. What becomes due within a callback waits for its
+ * end, unless, under counting, finalizers are to run there that it has to precede. */
 typedef void (*wn_weak_callback)(wn_mutator *m, wn_weakref *ref, void *data);
 
 /* A new collected object that refers to `target` without keeping it alive. callback may be NULL. A new reference, or

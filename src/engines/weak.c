@@ -228,6 +228,7 @@ static bool make_room(wn_weak_table *t, size_t more) {
     t->entry = bigger;
     t->size = size;
     t->used = 0;
+    t->replaced++;
     settle(t, MOVED_PER_ENTRY);
     return true;
 }
@@ -281,7 +282,7 @@ void wn_weak_entry_died(mutator *m, wn_weak_entry *e, wn_weak_hold_fn *hold, voi
     for (wn_weakref *r = e->refs, *next; r; r = next) {
         next = r->next;
         r->target = NULL;
-        r->next = NULL;
+        r->next = r->prev = NULL;
         if (r->callback && hold(context, r)) make_due(m, r);
     }
     for (wn_ephemeron *p = e->ephemerons, *next; p; p = next) {
@@ -305,6 +306,13 @@ void wn_weak_target_died(mutator *m, void *target, wn_weak_hold_fn *hold, void *
     wn_weak_unlock(m->heap);
 }
 
+void wn_weak_unchain(wn_weak_entry *e, wn_weakref *r) {
+    if (r->next) r->next->prev = r->prev;
+    *(r->prev ? &r->prev->next : &e->refs) = r->next;
+    r->target = NULL;
+    r->next = r->prev = NULL;
+}
+
 void *wn_weak_self_died(wn_heap *heap, void *object) {
     void *value = NULL;
     wn_weak_lock(heap);
@@ -312,12 +320,9 @@ void *wn_weak_self_died(wn_heap *heap, void *object) {
         wn_weakref *r = object;
         wn_weak_entry *e = r->target ? wn_weak_find(heap, r->target) : NULL;
         if (e) {
-            wn_weakref **at = &e->refs;
-            while (*at != r) at = &(*at)->next;
-            *at = r->next;
+            wn_weak_unchain(e, r);
             wn_weak_remove_if_empty(heap, e);
         }
-        r->target = NULL;
     } else {
         wn_ephemeron *p = object;
         wn_weak_entry *e = p->key ? wn_weak_find(heap, p->key) : NULL;
@@ -432,6 +437,7 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
     if (e) {
         r->target = t;
         r->next = e->refs;
+        if (e->refs) e->refs->prev = r;
         e->refs = r;
     }
     wn_weak_unlock(heap);

@@ -20,7 +20,7 @@ struct wn_weakref {
     void *target; /* not traced, not counted; NULL once dead */
     wn_weak_callback callback;
     void *data;
-    wn_weakref *next; /* of the same target */
+    wn_weakref *next, *prev; /* of the same target; what is due is chained by `next` alone */
 };
 
 struct wn_ephemeron {
@@ -28,7 +28,7 @@ struct wn_ephemeron {
     void *key;          /* not traced, not counted; NULL once dead */
     void *value;        /* counted; traced only by whoever knows that the key is alive. With no key, see
                            wn_weak_entry_died: an ordinary reference */
-    wn_ephemeron *next; /* of the same key */
+    wn_ephemeron *next; /* of the same key. A way back, too, would not fit the smallest slot */
 };
 
 typedef struct wn_weak_entry {
@@ -71,8 +71,12 @@ typedef bool wn_weak_hold_fn(void *context, void *ref);
 void wn_weak_target_died(mutator *m, void *target, wn_weak_hold_fn *hold, void *context, wn_vector *values);
 /* The same for an entry at hand, under the lock. */
 void wn_weak_entry_died(mutator *m, wn_weak_entry *e, wn_weak_hold_fn *hold, void *context, wn_vector *values);
-/* A weak reference or an ephemeron is itself about to be freed; what an ephemeron held is returned for release. */
+/* A weak reference or an ephemeron is itself about to be freed; what an ephemeron held is returned for release. It
+ * takes the same time however many others the target has, for an ephemeron as many steps as its key has younger ones.
+ */
 void *wn_weak_self_died(wn_heap *heap, void *object);
+/* Takes a weak reference of this entry off its chain, and leaves it without a target; under the lock. */
+void wn_weak_unchain(wn_weak_entry *e, wn_weakref *r);
 /* An entry whose chains may have become empty; under the lock. */
 void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e);
 /* Targets were moved: `moves` are n pairs of where they were and where they are. Each is two or three cache misses in

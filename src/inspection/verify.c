@@ -149,6 +149,16 @@ static void check_blocks(verifier *v) {
     }
 }
 
+static void check_weak(verifier *v) {
+    WN_EACH_WEAK(v->heap, e) {
+        const wn_weakref *before = NULL;
+        for (const wn_weakref *r = e->refs; r; before = r, r = r->next)
+            if (r->target != e->target || r->prev != before)
+                fault(v, "the weak reference at %p is not on the list of those to its target %p", (const void *)r,
+                      r->target);
+    }
+}
+
 /* Counts, where there are some: at least as many as the references found, since a client may hold more by wn_retain. */
 static void check_counts(verifier *v, mutator *m) {
     WN_EACH_WEAK(v->heap, e) {
@@ -183,6 +193,7 @@ size_t wn_verify(wn_mutator *fast, FILE *report) {
     for (mutator *each = heap->mutators; each; each = each->next) heap->collector->flush(each);
     wn_weak_settle(heap, (size_t)-1);
     check_blocks(&v);
+    check_weak(&v);
     wn_each_root(heap, note_root_slot, &v);
     for (size_t i = 0; i < heap->immortals.n; i++) note(&v, heap->immortals.at[i], false);
     follow(&v);

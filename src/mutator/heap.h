@@ -73,6 +73,7 @@ typedef struct wn_weak_table {
     uint32_t wanted; /* threads of the program that wait for the lock; atomic */
     struct wn_weak_entry *entry;
     size_t size, used;            /* used: filled and deleted entries */
+    uint64_t replaced;            /* how often `entry` has become another; its address may be that of one before */
     struct wn_weak_entry *old;    /* the table before it grew, while its entries are moved over a few at a time */
     size_t old_size, old_at;      /* those before old_at have been */
     size_t old_left;              /* how many there are at most that have not: `entry` keeps room for them */

@@ -261,6 +261,13 @@ static bool usable(mutator *m, const char *what) {
     return wn_check_running(m, what);
 }
 
+static bool is_right_type(const mutator *m, const wn_type *type, bool array, const char *what) {
+    if (type) return wn_type_check(type, array) == WN_OK;
+    wn_misuse_if(m->heap->options.check, "type",
+                 "%s: the type is NULL: an object needs one, so pass the address of a wn_type", what);
+    return false;
+}
+
 static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     wn_heap *heap = m->heap;
     if (WN_UNLIKELY(!m->buffers)) {
@@ -283,13 +290,13 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
 
 void *wn_new_slow_(wn_mutator *fast, const wn_type *type) {
     mutator *m = wn_mutator_of(fast);
-    if (!usable(m, "wn_new") || wn_type_check(type, false)) return NULL;
+    if (!usable(m, "wn_new") || !is_right_type(m, type, false, "wn_new")) return NULL;
     return allocate(m, type, type->size);
 }
 
 void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
     mutator *m = wn_mutator_of(fast);
-    if (!usable(m, "wn_new_array") || wn_type_check(type, true)) return NULL;
+    if (!usable(m, "wn_new_array") || !is_right_type(m, type, true, "wn_new_array")) return NULL;
     size_t bytes;
     if (__builtin_mul_overflow(length, (size_t)type->item_size, &bytes) ||
         __builtin_add_overflow(bytes, (size_t)type->size, &bytes) || bytes > (size_t)1 << 46) {
@@ -453,6 +460,8 @@ wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *resu
 wn_status wn_freeze(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     if (!usable(m, "wn_freeze")) return WN_ERR_STATE;
+    if (wn_is_telling(m->heap)) /* a thread of the collector's would wait for the cycle that it runs */
+        return wn_fail(WN_ERR_STATE, "wn_freeze by a listener: call it when the event is over");
     if (fast->nested) /* what is young would move */
         return wn_fail(WN_ERR_STATE, "wn_freeze inside a no-collect scope or a collection: call it afterwards");
     wn_world_stop(m->heap, m);
@@ -464,6 +473,8 @@ wn_status wn_freeze(wn_mutator *fast) {
 wn_status wn_unfreeze(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     if (!usable(m, "wn_unfreeze")) return WN_ERR_STATE;
+    if (wn_is_telling(m->heap))
+        return wn_fail(WN_ERR_STATE, "wn_unfreeze by a listener: call it when the event is over");
     wn_world_stop(m->heap, m);
     wn_status s = m->heap->collector->unfreeze(m);
     wn_world_start(m->heap, m);

@@ -6,7 +6,6 @@
 void wn_visit(wn_tracer *tracer, void *slot) { tracer->visit((void **)slot, tracer->context); }
 
 wn_status wn_type_check(const wn_type *t, bool array) {
-    if (!t) return wn_fail(WN_ERR_ARGUMENT, "an object needs a type: pass the address of a wn_type, not NULL");
     const char *name = t->name ? t->name : "(unnamed)";
     if (t->size < sizeof(wn_object) || t->size > 1u << 20)
         return wn_fail(WN_ERR_ARGUMENT,

@@ -338,6 +338,39 @@ static void setting_a_value_while_the_key_dies(void **state) {
     client_close(&c);
 }
 
+/* A finalizer finds everything whole: the values of its ephemerons whose keys are alive, too. */
+static void read_value(wn_mutator *m, mortal *self) {
+    wn_root(m, mortal *, value, wn_ephemeron_value(m, self->a));
+    client_note(EVENT_OTHER, value && !client_released[3] ? value->id : -1);
+}
+
+static void a_finalizer_finds_the_value(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    if (wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT) { /* takes the key out of what is dead before */
+        client_close(&c);
+        skip();
+    }
+    {
+        wn_root(m, pair *, key, client_pair(m, 1, NULL, NULL));
+        {
+            wn_root(m, mortal *, dying, client_mortal(m, 2, NULL, NULL));
+            dying->will = read_value;
+            wn_root(m, mortal *, value, client_relic(m, 3, NULL, NULL));
+            wn_move(m, dying, a, ephemeron(m, key, value));
+            wn_set(m, dying, b, dying);
+        }
+        client_collect(m);
+        client_collect(m);
+        assert_int_equal(client_finalized[2], 1);
+        assert_int_equal(client_total(EVENT_OTHER), 1);
+        assert_true(client_when(EVENT_OTHER, 3) >= 0);
+        assert_int_equal(client_released[3], 1);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_key_keeps_the_value),
@@ -352,6 +385,7 @@ int main(void) {
         cmocka_unit_test(several_ephemerons_for_one_key),
         cmocka_unit_test(a_value_held_elsewhere_survives),
         cmocka_unit_test(setting_a_value_while_the_key_dies),
+        cmocka_unit_test(a_finalizer_finds_the_value),
     };
     return CLIENT_MAIN("ephemerons", tests);
 }

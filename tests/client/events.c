@@ -606,6 +606,33 @@ static bool start_one_beside(client *c) {
     return true;
 }
 
+/* Nor do they ask for a freeze: a thread of the collector's that begins anew what another's freeze has ended would wait
+ * for itself. */
+static void ask_to_freeze(wn_mutator *m, const wn_event *event, void *data) {
+    _Atomic unsigned *asked = data;
+    (void)event;
+    for (int undo = 0; undo < 2; undo++) {
+        bool refused = (undo ? wn_unfreeze(m) : wn_freeze(m)) == WN_ERR_STATE && strstr(wn_error_message(), "listener");
+        atomic_fetch_add(&asked[refused], 1);
+    }
+}
+
+static void listeners_ask_for_no_freeze(void **state) {
+    (void)state;
+    static _Atomic unsigned asked[2];
+    client c = client_open(NULL);
+    bool beside = start_one_beside(&c);
+    assert_int_equal(wn_add_listener(c.heap, ask_to_freeze, asked), WN_OK);
+    assert_int_equal(wn_freeze(c.m), WN_OK); /* before this thread has answered a handshake */
+    assert_int_equal(wn_unfreeze(c.m), WN_OK);
+    client_collect(c.m);
+    assert_int_equal(wn_remove_listener(c.heap, ask_to_freeze, asked), WN_OK);
+    if (beside) assert_int_equal(wn_remove_listener(c.heap, hear_beside, NULL), WN_OK);
+    assert_int_equal(asked[false], 0);
+    assert_true(asked[true] > 0);
+    client_close(&c);
+}
+
 static void a_collection_that_is_given_up_stops(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -955,6 +982,7 @@ int main(void) {
         cmocka_unit_test(waits_for_a_collection_are_pauses),
         cmocka_unit_test(processor_time_is_counted_once),
         cmocka_unit_test(slow_stores_are_counted),
+        cmocka_unit_test(listeners_ask_for_no_freeze),
         cmocka_unit_test(a_collection_that_is_given_up_stops),
         cmocka_unit_test(what_the_collection_under_way_frees_is_part_of_the_result),
         cmocka_unit_test(listeners_beside_the_program_make_nothing),

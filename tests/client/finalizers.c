@@ -72,6 +72,25 @@ static void *make_ring(wn_mutator *m, const wn_type *type, void (*will)(wn_mutat
     return wn_give(m, first);
 }
 
+/* Those whose turn has not come are not finalized, even if it is decided that they will be. */
+static void ask_who_is_finalized(wn_mutator *m, mortal *self) {
+    mortal *at = self;
+    for (int i = 0; i < RING; i++, at = at->a)
+        if (wn_is_finalized(m, at) != (client_finalized[at->id] > 0)) client_note(EVENT_OTHER, at->id);
+}
+
+static void finalized_is_what_has_been(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_release(m, make_ring(m, &mortal_type, ask_who_is_finalized));
+    client_collect(m);
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_FINALIZE), RING);
+    assert_int_equal(client_total(EVENT_OTHER), 0);
+    client_close(&c);
+}
+
 static void all_of_a_cycle_before_anything_is_cleared(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -556,6 +575,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(once_then_released),
         cmocka_unit_test(not_while_reachable),
+        cmocka_unit_test(finalized_is_what_has_been),
         cmocka_unit_test(all_of_a_cycle_before_anything_is_cleared),
         cmocka_unit_test(children_are_whole_in_a_finalizer),
         cmocka_unit_test(a_resurrected_object_lives_and_dies_once_more),

@@ -236,6 +236,8 @@ static void freezing_again_adds(void **state) {
             wn_freeze(m);
             assert_true(wn_frozen_count(c.heap) > last);
             last = wn_frozen_count(c.heap);
+            assert_int_equal(wn_freeze(m), WN_OK); /* nothing is new */
+            assert_int_equal(wn_frozen_count(c.heap), last);
         }
         wn_unfreeze(m);
         assert_int_equal(wn_frozen_count(c.heap), 0);

@@ -49,6 +49,25 @@ static void large_objects_keep_what_they_refer_to(void **state) {
     client_close(&c);
 }
 
+static void large_objects_are_counted(void **state) {
+    (void)state;
+    enum { N = 10, LENGTH = 5000 };
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_disable(c.heap);
+    for (int i = 0; i < N; i++) {
+        wn_root(m, vector *, v, client_new_array(m, &vector_type, LENGTH));
+        wn_set(m, v, items[LENGTH - 1], v);
+    }
+    wn_collect_result r = client_collect(m);
+    if (!client_stressed()) {
+        assert_int_equal(r.collected, N);
+        assert_true(r.freed_bytes >= N * LENGTH * sizeof(void *));
+    }
+    wn_enable(c.heap);
+    client_close(&c);
+}
+
 /* A hundred times 8 MiB pass through a heap that may hold 64 MiB. */
 static void memory_of_dead_large_objects_is_used_again(void **state) {
     (void)state;
@@ -120,11 +139,9 @@ static void large_objects_have_weak_references_and_hooks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_size_is_zero_and_whole),
-        cmocka_unit_test(large_objects_keep_what_they_refer_to),
-        cmocka_unit_test(memory_of_dead_large_objects_is_used_again),
-        cmocka_unit_test(statistics_know_large_objects),
-        cmocka_unit_test(large_objects_have_weak_references_and_hooks),
+        cmocka_unit_test(every_size_is_zero_and_whole),  cmocka_unit_test(large_objects_keep_what_they_refer_to),
+        cmocka_unit_test(large_objects_are_counted),     cmocka_unit_test(memory_of_dead_large_objects_is_used_again),
+        cmocka_unit_test(statistics_know_large_objects), cmocka_unit_test(large_objects_have_weak_references_and_hooks),
     };
     return CLIENT_MAIN("large", tests);
 }

@@ -379,6 +379,55 @@ static void many_weak_references_to_many_dead(void **state) {
     client_close(&c);
 }
 
+/* All of one target; they die one by one in no order, then together. */
+static void many_weak_references_to_one_target(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = client_scaled(1000000);
+    {
+        wn_root(m, pair *, target, client_pair(m, 1, NULL, NULL));
+        wn_root(m, vector *, refs, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) wn_move(m, refs, items[i], wn_weakref_new(m, target, NULL, NULL));
+        assert_int_equal(wn_weakref_count(m, target), n);
+        for (size_t i = 0; i < n / 2; i++) wn_set(m, refs, items[i * 7919 % n], NULL);
+        client_collect(m);
+        assert_int_equal(wn_weakref_count(m, target), n - n / 2);
+        wn_take(m, refs, NULL);
+        client_collect(m);
+        assert_int_equal(wn_weakref_count(m, target), 0);
+    }
+    client_close(&c);
+}
+
+/* One that nobody can reach any more, but of which no collection has found that, calls back when its target dies; it is
+ * whole then, and does so once. */
+static void out_of_reach_but_not_found_out(void **state) {
+    (void)state;
+    enum { N = 20 };
+    client c;
+    open_with_last(&c);
+    wn_mutator *m = c.m;
+    wn_disable(c.heap);
+    {
+        wn_root(m, vector *, targets, client_new_array(m, &vector_type, N));
+        for (long i = 0; i < N; i++) {
+            wn_move(m, targets, items[i], client_pair(m, i, NULL, NULL));
+            wn_root(m, pair *, knot, client_pair(m, i, NULL, NULL));
+            wn_set(m, knot, a, knot);
+            wn_move(m, knot, b, weak_to(m, targets->items[i], i));
+        }
+    }
+    wn_collect(m, 0, NULL); /* where it finds young objects only: the targets */
+    if (!client_stressed() && wn_heap_collector(c.heap) != WN_COLLECTOR_CONCURRENT)
+        assert_int_equal(client_total(EVENT_CALLBACK), N);
+    for (int i = 0; i < 3; i++) client_collect(m);
+    assert_true(client_total(EVENT_CALLBACK) <= N);
+    assert_int_equal(client_total(EVENT_OTHER), 0);
+    wn_enable(c.heap);
+    close_with_last(&c);
+}
+
 /* One thread lets go of the target while another lets go of the weak reference: the callback runs once or not at all,
  * and never on a weak reference that is gone. */
 static void look_at_it(wn_mutator *m, wn_weakref *ref, void *data) {
@@ -543,6 +592,8 @@ int main(void) {
         cmocka_unit_test(a_callback_may_do_everything),
         cmocka_unit_test(old_and_young),
         cmocka_unit_test(many_weak_references_to_many_dead),
+        cmocka_unit_test(many_weak_references_to_one_target),
+        cmocka_unit_test(out_of_reach_but_not_found_out),
         cmocka_unit_test(both_die_at_once),
         cmocka_unit_test(callbacks_precede_finalizers_within_a_callback),
         cmocka_unit_test(many_targets_move_at_once),

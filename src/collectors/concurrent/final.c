@@ -22,13 +22,10 @@ static bool is_marked(void *context, void *object) {
 
 /* Takes dead weak references and ephemerons off the chains of a target that is alive. */
 static void prune(wn_heap *heap, wn_weak_entry *e) {
-    for (wn_weakref **at = &e->refs; *at;)
-        if (wn_cc_is_marked(*at)) {
-            at = &(*at)->next;
-        } else {
-            (*at)->target = NULL;
-            *at = (*at)->next;
-        }
+    for (wn_weakref *r = e->refs, *next; r; r = next) {
+        next = r->next;
+        if (!wn_cc_is_marked(r)) wn_weak_unchain(e, r);
+    }
     for (wn_ephemeron **at = &e->ephemerons; *at;)
         if (wn_cc_is_marked(*at)) {
             at = &(*at)->next;
@@ -142,8 +139,6 @@ static bool find_finals(wn_cc *cc, wn_cc_worker *w) {
                 continue;
             }
             cc->examined.at[cc->dead_finals++] = o;
-            __atomic_store_n(&wn_block_of(o)->noted, 1, __ATOMIC_RELAXED);
-            __atomic_fetch_or(&wn_meta_(o)[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED);
         }
         more = cc->examined_next < cc->examined.n;
         pthread_mutex_unlock(&cc->lists);
@@ -266,6 +261,8 @@ bool wn_cc_run_due(mutator *m, uint64_t budget_ns) {
         ran += call_back(cc, m);
         for (void *o; has_time(cc, start, budget_ns) && (o = next_final(cc, &callbacks));) {
             wn_root(&m->fast, void *, kept, o);
+            __atomic_store_n(&wn_block_of(o)->noted, 1, __ATOMIC_RELAXED);
+            __atomic_fetch_or(&wn_meta_(o)[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED);
             wn_type_of(kept)->finalize(&m->fast, kept);
             ran++;
         }

@@ -36,11 +36,6 @@ void wn_inc_freeze_all(incremental *inc, mutator *m) {
         }
     }
     wn_inc_barrier_adjust(inc);
-    /* What refers to a young object that stayed, or has a reserved place in it, must be looked at by a major. */
-    for (size_t i = 0; i < inc->kept.n; i++) {
-        void *holder = (uintptr_t)inc->kept.at[i] & 1 ? inc->kept.at[++i] : inc->kept.at[i];
-        wn_inc_freeze_written(inc, holder);
-    }
 }
 
 void wn_inc_freeze_written(incremental *inc, void *frozen) {

@@ -32,6 +32,9 @@ static wn_phase public_phase(phase p) {
     return as[p];
 }
 
+/* Atomic, while the world runs: the table of weak references changes the same byte under a lock of its own. */
+static void set_state(void *object, uint8_t bits) { __atomic_fetch_or(&wn_meta_(object)[1], bits, __ATOMIC_RELAXED); }
+
 /* ---- telling ----------------------------------------------------------------------------------------------------- */
 
 /* With the world stopped: counts a pause and notes what happened in it. */
@@ -201,6 +204,7 @@ static size_t run_due_now(mutator *m, uint64_t deadline) {
     m->fast.nested++;
     while (inc->due.n) {
         wn_root(&m->fast, wn_object *, o, stack_pop(&inc->due));
+        set_state(o, WN_STATE_FINALIZED_);
         o->type->finalize(&m->fast, o);
         n++;
         if (wn_os_now() >= deadline) break;
@@ -522,9 +526,6 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
 }
 
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
-
-/* Atomic, while the world runs: the table of weak references changes the same byte under a lock of its own. */
-static void set_state(void *object, uint8_t bits) { __atomic_fetch_or(&wn_meta_(object)[1], bits, __ATOMIC_RELAXED); }
 
 static wn_status pin(mutator *m, void *object) {
     incremental *inc = inc_of(m->heap);

@@ -144,8 +144,8 @@ typedef struct incremental {
     stack written;     /* frozen objects that were written since */
     bool written_lost; /* no memory for one of those: the next major has to search for them */
     stack_at written_at;
-    size_t frozen;      /* atomic */
-    void *weak_entries; /* the table that weak_at refers to */
+    size_t frozen;          /* atomic */
+    uint64_t weak_replaced; /* how often the table had been replaced that weak_at refers to */
     size_t weak_at;
     wn_chunk *sweep_chunk;
     unsigned sweep_block;

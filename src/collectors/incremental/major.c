@@ -216,31 +216,14 @@ static size_t mark_some(incremental *inc) {
     return OBJECT_BYTES * (inc->ephemerons ? mark_some_as(inc, true) : mark_some_as(inc, false));
 }
 
-void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
-    if (inc->phase != MARKING || !wn_inc_major_waits_for_minor(inc)) return;
-    shade_roots(inc);
-    while (!wn_inc_major_waits_for_minor(inc)) {
-        mark_some(inc);
-        if (wn_os_now() >= deadline && !wn_inc_major_waits_for_minor(inc)) return;
-    }
-    if (inc->marker.failed) {
-        inc->gave_up = true;
-        wn_inc_major_abort(inc, true); /* no memory for the marker's stack; nothing is freed before the next try */
-        return;
-    }
-    inc->weak_entries = NULL;
-    inc->phase = ENDING;
-    wn_inc_barrier_adjust(inc);
-}
-
 static bool weakref_is_alive(void *inc, void *ref) { return !is_found_dead(inc, ref); }
 
 /* Some entries of the table of weak references; false at its end. */
 static bool clear_weak(incremental *inc, mutator *m) {
     wn_weak_table *t = &inc->heap->weak;
     if (!wn_weak_settle(inc->heap, FEW)) return true;
-    if (t->entry != inc->weak_entries) { /* the table grew meanwhile: again from the start */
-        inc->weak_entries = t->entry;
+    if (t->replaced != inc->weak_replaced) { /* the table grew meanwhile: again from the start */
+        inc->weak_replaced = t->replaced;
         inc->weak_at = 0;
     }
     wn_weak_fetch(inc->heap, inc->weak_at, inc->weak_at + FEW);
@@ -285,8 +268,7 @@ static void search_on(incremental *inc) {
     void *o = (void *)(word & ~(uintptr_t)3);
     const wn_type *t = wn_type_of(o);
     if (word & 1) {
-        if (!stack_push(&inc->due, o)) return; /* no memory: another major will find it again */
-        wn_meta_(o)[1] |= WN_STATE_FINALIZED_;
+        stack_push(&inc->due, o); /* without memory for that another major will find it again */
     } else if (word & 2) {
         find_items(inc, o, t, (uintptr_t)stack_pop(&inc->search));
     } else if (!is_marked(o)) {
@@ -333,7 +315,7 @@ static bool resurrect_some(incremental *inc) {
         void *o = *word;
         if (!o) continue;
         if (wn_meta_(o)[1] & WN_STATE_FINALIZED_)
-            *word = NULL; /* found in this major through another candidate, or in the last */
+            *word = NULL; /* found in an earlier major */
         else if (!is_marked(o))
             seek(inc, o);
     }
@@ -405,9 +387,30 @@ void wn_inc_major_abort(incremental *inc, bool over) {
     wn_inc_barrier_adjust(inc);
     inc->freed_objects_before = inc->freed_objects;
     inc->freed_bytes_before = inc->freed_bytes;
+    inc->bytes_at_sweep = wn_inc_major_used(inc);
     if (!over) return;
     inc->pinned_at_stop = inc->pinned_young;
     turn(inc);
+}
+
+void wn_inc_major_try_to_end_marking(incremental *inc, uint64_t deadline) {
+    if (inc->phase != MARKING || !wn_inc_major_waits_for_minor(inc)) return;
+    shade_roots(inc);
+    while (!wn_inc_major_waits_for_minor(inc)) {
+        mark_some(inc);
+        if (wn_os_now() >= deadline && !wn_inc_major_waits_for_minor(inc)) return;
+    }
+    if (inc->marker.failed) {
+        /* No memory for the marker's stack: nothing is freed, and the heap grows before the next try. */
+        inc->gave_up = true;
+        wn_inc_major_abort(inc, true);
+        set_threshold(inc);
+        return;
+    }
+    inc->weak_at = 0;
+    inc->weak_replaced = inc->heap->weak.replaced;
+    inc->phase = ENDING;
+    wn_inc_barrier_adjust(inc);
 }
 
 /* No memory for the search: nothing is freed this time. What was found has its finalizers run. */
@@ -416,7 +419,6 @@ static void give_up_search(incremental *inc) {
     while (inc->search.n) stack_pop(&inc->search);
     inc->drop_at = NULL;
     wn_inc_major_abort(inc, false);
-    inc->bytes_at_sweep = wn_inc_major_used(inc);
     inc->phase = FINALIZING;
     if (!inc->due.n) wn_inc_major_finish(inc);
 }

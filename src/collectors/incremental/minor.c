@@ -307,7 +307,7 @@ static size_t close_pieces(incremental *inc) {
  * wants to know; else by the average of every sixteenth. */
 static void count_pieces(incremental *inc, size_t unused) {
     size_t bytes = (size_t)0 - unused;
-    bool telling = wn_inc_tenure_is_telling(inc);
+    bool telling = wn_inc_tenure_is_telling(inc) && !inc->keep_all; /* that all is kept says nothing */
     for (size_t i = inc->first_new; i < inc->pieces.n; i++) {
         stretch p = inc->pieces.at[i];
         bytes += (size_t)(p.end - p.start);
@@ -404,7 +404,7 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     inc->moved_objects_total += inc->moved_objects;
     count_pieces(inc, unused);
     if (inc->count_all) count_dead(inc);
-    if (!inc->keep_all) wn_inc_tenure_judge(inc);
+    wn_inc_tenure_judge(inc);
     wn_inc_nursery_reset(inc);
     inc->minors++;
     pthread_mutex_unlock(&inc->counts_lock);
