@@ -272,6 +272,7 @@ static bool world_stops(wn_heap *heap) {
     return stops;
 }
 
+/* Told OPEN, the conductor waits nowhere any more; told CLOSED, at the next. */
 static void wait_at_gate(void) {
     if (gate == OPEN || !pthread_equal(pthread_self(), wn_cc_of(gated)->worker[0].thread)) return;
     gate = REACHED;
@@ -379,6 +380,42 @@ static void what_a_thread_has_shaded_is_marked_when_it_has_left(void **state) {
     assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
     assert_int_equal(client_total(EVENT_RELEASE), 0);
     assert_int_equal(((mortal *)scanned->a)->id, 1);
+    close_gated(&c);
+}
+
+/* What a thread has shaded turns out to be white when all have handed over what they had, and by the time it is scanned
+ * the thread has taken from it what nobody else will find. */
+static void marking_goes_on_until_a_round_finds_nothing(void **state) {
+    (void)state;
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    barred *late; /* no root, either */
+    pair *holder;
+    {
+        wn_root(m, pair *, chain, client_pair(m, 1, NULL, NULL));
+        holder = chain;
+        late = client_new(m, &barred_type);
+        wn_move(m, chain, a, late);
+        wn_move(m, late, behind, client_relic(m, 1, NULL, NULL));
+        wn_set(m, (barred *)scanned->b, behind, chain);
+    }
+    pthread_t other = begin_cycle(m);
+    become_grey(m);
+    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    wn_set(m, scanned, a, late);
+    wn_set(m, holder, a, NULL);
+    assert_false(wn_cc_is_marked(late));
+    gate = CLOSED;
+    while (gate != REACHED) wn_poll(m);
+    {
+        wn_root(m, mortal *, taken, NULL);
+        wn_assign(m, taken, late->behind);
+        wn_set(m, late, behind, NULL);
+        end_cycle(m, other);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 1);
     close_gated(&c);
 }
 
@@ -579,6 +616,7 @@ int main(void) {
         cmocka_unit_test(cycles_without_memory_do_not_follow_each_other_without_end),
         cmocka_unit_test(weak_references_are_cleared_all_or_none),
         cmocka_unit_test(what_a_thread_has_shaded_is_marked_when_it_has_left),
+        cmocka_unit_test(marking_goes_on_until_a_round_finds_nothing),
         cmocka_unit_test(what_leaves_a_grey_stack_is_shaded),
         cmocka_unit_test(what_a_weak_read_returns_is_marked),
         cmocka_unit_test(a_root_scanner_may_come_while_marking_goes_on),
