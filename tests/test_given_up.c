@@ -583,6 +583,30 @@ static void a_child_forked_amid_a_cycle_has_cycles_of_its_own(void **state) {
     client_close(&c);
 }
 
+/* The cycle is given up while it marks what was found dead but for its finalizer. */
+static void finalizers_of_a_cycle_given_up_run_once(void **state) {
+    (void)state;
+    enum { N = 500 };
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    wn_set(m, scanned, b, NULL);
+    {
+        wn_root(m, barred *, shared, client_new(m, &barred_type));
+        for (long i = 0; i < N; i++) wn_release(m, client_mortal(m, i, shared, NULL));
+    }
+    pthread_t other = begin_cycle(m);
+    while (gate != REACHED) wn_poll(m);
+    assert_int_equal(wn_cc_phase_of(wn_cc_of(c.heap)), WN_CC_CLOSED);
+    assert_int_equal(wn_freeze(m), WN_OK);
+    gate = OPEN;
+    assert_int_equal(wn_unfreeze(m), WN_OK);
+    end_cycle(m, other);
+    client_collect(m);
+    for (long i = 0; i < N; i++) assert_int_equal(client_finalized[i], 1);
+    assert_int_equal(client_total(EVENT_RELEASE), N);
+    close_gated(&c);
+}
+
 /* The conductor has hardly begun to sweep, and does not come to do more: who gives memory back does it. */
 static void release_at_gate(void *object) {
     (void)object;
@@ -622,6 +646,7 @@ int main(void) {
         cmocka_unit_test(a_root_scanner_may_come_while_marking_goes_on),
         cmocka_unit_test(callbacks_of_a_thread_that_ends_live_until_they_run),
         cmocka_unit_test(a_child_forked_amid_a_cycle_has_cycles_of_its_own),
+        cmocka_unit_test(finalizers_of_a_cycle_given_up_run_once),
         cmocka_unit_test(a_trim_sweeps_what_is_left),
     };
     return CLIENT_MAIN("given_up", tests);
