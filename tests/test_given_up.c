@@ -109,26 +109,43 @@ static void an_object_with_a_finalizer_is_noted_or_not_made(void **state) {
     client_close(&c);
 }
 
+/* For what a thread shades, for the marker's stack, for the rest of long arrays: each by itself. */
+static vector *everything;
 static void a_collection_without_memory_is_an_error(void **state) {
     (void)state;
-    enum { DEAD = 300 };
-    client c = open_concurrent();
-    wn_mutator *m = c.m;
-    wn_disable(c.heap);
-    wn_collect_result r;
-    {
-        wn_root(m, vector *, kept, make_wide_and_deep(m));
-        for (long i = 0; i < DEAD; i++) wn_release(m, client_pair(m, i, NULL, NULL));
-        starve(ANY);
-        wn_status status = wn_collect(m, 2, &r);
-        assert_true(feed() > 0);
-        assert_int_equal(status, WN_ERR_MEMORY);
-        assert_non_null(strstr(wn_error_message(), "memory"));
-        assert_int_equal(r.collected, 0);
-        assert_int_equal(wn_collect(m, 2, &r), WN_OK);
-        assert_int_equal(r.collected, DEAD);
+    enum { DEAD = 300, LONG = 5000, SLICES = 256 << 10 };
+    static const struct {
+        bool on_stack, is_long;
+        size_t refused;
+    } ways[] = {{true, false, ANY}, {false, false, ANY}, {false, true, SLICES}};
+    for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
+        client c = open_concurrent();
+        wn_mutator *m = c.m;
+        wn_disable(c.heap);
+        assert_int_equal(wn_global(c.heap, &everything), WN_OK);
+        wn_take(m, everything, ways[way].is_long ? client_new_array(m, &vector_type, LONG) : make_wide_and_deep(m));
+        for (size_t i = 0; i < everything->length && ways[way].is_long; i++)
+            wn_move(m, everything, items[i], client_pair(m, (long)i, NULL, NULL));
+        wn_collect_result r;
+        {
+            wn_root(m, vector *, kept, NULL);
+            if (ways[way].on_stack) {
+                wn_assign(m, kept, everything);
+                wn_take(m, everything, NULL);
+            }
+            for (long i = 0; i < DEAD; i++) wn_release(m, client_pair(m, i, NULL, NULL));
+            starve(ways[way].refused);
+            wn_status status = wn_collect(m, 2, &r);
+            assert_true(feed() > 0);
+            assert_int_equal(status, WN_ERR_MEMORY);
+            assert_non_null(strstr(wn_error_message(), "memory"));
+            assert_int_equal(r.collected, 0);
+            assert_int_equal(wn_collect(m, 2, &r), WN_OK);
+            assert_int_equal(r.collected, DEAD);
+        }
+        assert_int_equal(wn_forget_global(m, &everything), WN_OK);
+        client_close(&c);
     }
-    client_close(&c);
 }
 
 /* There is none for the lists of blocks to sweep: then they are swept without. */
