@@ -1,7 +1,8 @@
 /*
- * test_given_up.c - cycles of the concurrent collector that do not come to their end: for want of memory, for a freeze,
- * in a forked child. Nothing that is reachable is lost, no death is half done, and the next cycle makes good what this
- * one could not.
+ * test_given_up.c - moments of a cycle of the concurrent collector that a program meets by chance only. Cycles that do
+ * not come to their end, for want of memory, for a freeze, in a forked child: nothing that is reachable is lost, no
+ * death is half done, and the next cycle makes good what this one could not. And cycles amid which threads leave, roots
+ * come and memory is given back, with the conductor held where the test wants it.
  */
 #include "client/client.h"
 
@@ -9,6 +10,7 @@
 #include "starve.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <winnow/inspect.h>
@@ -107,26 +109,43 @@ static void an_object_with_a_finalizer_is_noted_or_not_made(void **state) {
     client_close(&c);
 }
 
+/* For what a thread shades, for the marker's stack, for the rest of long arrays: each by itself. */
+static vector *everything;
 static void a_collection_without_memory_is_an_error(void **state) {
     (void)state;
-    enum { DEAD = 300 };
-    client c = open_concurrent();
-    wn_mutator *m = c.m;
-    wn_disable(c.heap);
-    wn_collect_result r;
-    {
-        wn_root(m, vector *, kept, make_wide_and_deep(m));
-        for (long i = 0; i < DEAD; i++) wn_release(m, client_pair(m, i, NULL, NULL));
-        starve(ANY);
-        wn_status status = wn_collect(m, 2, &r);
-        assert_true(feed() > 0);
-        assert_int_equal(status, WN_ERR_MEMORY);
-        assert_non_null(strstr(wn_error_message(), "memory"));
-        assert_int_equal(r.collected, 0);
-        assert_int_equal(wn_collect(m, 2, &r), WN_OK);
-        assert_int_equal(r.collected, DEAD);
+    enum { DEAD = 300, LONG = 5000, SLICES = 256 << 10 };
+    static const struct {
+        bool on_stack, is_long;
+        size_t refused;
+    } ways[] = {{true, false, ANY}, {false, false, ANY}, {false, true, SLICES}};
+    for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
+        client c = open_concurrent();
+        wn_mutator *m = c.m;
+        wn_disable(c.heap);
+        assert_int_equal(wn_global(c.heap, &everything), WN_OK);
+        wn_take(m, everything, ways[way].is_long ? client_new_array(m, &vector_type, LONG) : make_wide_and_deep(m));
+        for (size_t i = 0; i < everything->length && ways[way].is_long; i++)
+            wn_move(m, everything, items[i], client_pair(m, (long)i, NULL, NULL));
+        wn_collect_result r;
+        {
+            wn_root(m, vector *, kept, NULL);
+            if (ways[way].on_stack) {
+                wn_assign(m, kept, everything);
+                wn_take(m, everything, NULL);
+            }
+            for (long i = 0; i < DEAD; i++) wn_release(m, client_pair(m, i, NULL, NULL));
+            starve(ways[way].refused);
+            wn_status status = wn_collect(m, 2, &r);
+            assert_true(feed() > 0);
+            assert_int_equal(status, WN_ERR_MEMORY);
+            assert_non_null(strstr(wn_error_message(), "memory"));
+            assert_int_equal(r.collected, 0);
+            assert_int_equal(wn_collect(m, 2, &r), WN_OK);
+            assert_int_equal(r.collected, DEAD);
+        }
+        assert_int_equal(wn_forget_global(m, &everything), WN_OK);
+        client_close(&c);
     }
-    client_close(&c);
 }
 
 /* There is none for the lists of blocks to sweep: then they are swept without. */
@@ -257,6 +276,383 @@ static void weak_references_are_cleared_all_or_none(void **state) {
     }
 }
 
+/* ---- the conductor held amid a cycle ----------------------------------------------------------------------------- */
+
+/* Where the conductor waits until it is told to go on, or has to stand still. */
+static wn_heap *gated;
+static _Atomic enum { OPEN, CLOSED, REACHED } gate;
+
+static bool world_stops(wn_heap *heap) {
+    pthread_mutex_lock(&heap->world);
+    bool stops = heap->stopped;
+    pthread_mutex_unlock(&heap->world);
+    return stops;
+}
+
+/* Told OPEN, the conductor waits nowhere any more; told CLOSED, at the next. */
+static void wait_at_gate(void) {
+    if (gate == OPEN || !pthread_equal(pthread_self(), wn_cc_of(gated)->worker[0].thread)) return;
+    gate = REACHED;
+    while (gate == REACHED && !world_stops(gated)) usleep(100);
+}
+
+/* What it leads to is white while the conductor waits in it. */
+typedef struct barred {
+    wn_object head;
+    void *behind;
+} barred;
+static void barred_trace(const void *object, wn_tracer *tracer) {
+    wait_at_gate();
+    wn_visit(tracer, (void *)&((const barred *)object)->behind);
+}
+static const wn_type barred_type = WN_TYPE(barred, .trace = barred_trace);
+
+/* One that has been scanned, and is not scanned again, when the conductor waits at what it leads to. */
+static pair *scanned;
+
+/* With one marker, and no cycle but by begin_cycle. */
+static client open_gated(void) {
+    wn_options o = wn_options_default();
+    o.collector = WN_COLLECTOR_CONCURRENT;
+    o.workers = 1;
+    client c = client_open(&o);
+    wn_disable(c.heap);
+    gated = c.heap;
+    gate = CLOSED;
+    assert_int_equal(wn_global(c.heap, &scanned), WN_OK);
+    wn_take(c.m, scanned, client_pair(c.m, 0, NULL, NULL));
+    wn_move(c.m, scanned, b, client_new(c.m, &barred_type));
+    return c;
+}
+
+static void close_gated(client *c) {
+    gate = OPEN;
+    assert_int_equal(wn_forget_global(c->m, &scanned), WN_OK);
+    client_close(c);
+}
+
+static bool is_grey(wn_mutator *m) { return wn_cc_of_mutator(wn_mutator_of(m))->grey; }
+
+/* A cycle of which every step waits for the caller: for who attaches, it would stand still. */
+static _Atomic bool attached, may_collect;
+static void *collect_when_told(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    attached = true;
+    while (!may_collect) sched_yield();
+    collected = !wn_collect(m, 2, NULL);
+    wn_detach(m);
+    return NULL;
+}
+static pthread_t begin_cycle(wn_mutator *m) {
+    pthread_t other;
+    wn_heap *heap = wn_heap_of(m);
+    attached = may_collect = collected = false;
+    assert_int_equal(pthread_create(&other, NULL, collect_when_told, heap), 0);
+    while (!attached) wn_poll(m);
+    may_collect = true;
+    while (wn_cc_phase_of(wn_cc_of(heap)) != WN_CC_MARKING) sched_yield();
+    return other;
+}
+
+/* The barrier is on, the tables of roots have been marked, and the stack is still to be scanned. */
+static void become_grey(wn_mutator *m) {
+    while (!is_grey(m)) wn_poll(m);
+    while (!__atomic_load_n(&wn_cc_of(wn_heap_of(m))->barrier_is_up, __ATOMIC_ACQUIRE)) sched_yield();
+}
+
+static void end_cycle(wn_mutator *m, pthread_t other) {
+    gate = OPEN;
+    wn_block_begin(m);
+    pthread_join(other, NULL);
+    wn_block_end(m);
+    assert_true(collected);
+}
+
+/* A thread takes what is white from where it will be found no more, to where nobody looks again, and leaves. */
+static void what_a_thread_has_shaded_is_marked_when_it_has_left(void **state) {
+    (void)state;
+    enum { FAR = 3000 /* the conductor goes on for a while before it stands still */ };
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    pair *last; /* no root: that would be scanned */
+    {
+        wn_root(m, pair *, chain, client_pair(m, 1, NULL, NULL));
+        last = chain;
+        wn_move(m, chain, a, client_relic(m, 1, NULL, NULL));
+        for (long i = 0; i < FAR; i++) {
+            wn_root(m, pair *, next, client_pair(m, i, chain, NULL));
+            wn_assign(m, chain, next);
+        }
+        wn_set(m, (barred *)scanned->b, behind, chain);
+    }
+    pthread_t other = begin_cycle(m);
+    become_grey(m);
+    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    assert_false(wn_cc_is_marked(last->a));
+    wn_set(m, scanned, a, last->a);
+    wn_set(m, last, a, NULL);
+    assert_int_equal(wn_detach(m), WN_OK);
+    pthread_join(other, NULL);
+    assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
+    assert_int_equal(client_total(EVENT_RELEASE), 0);
+    assert_int_equal(((mortal *)scanned->a)->id, 1);
+    close_gated(&c);
+}
+
+/* What a thread has shaded turns out to be white when all have handed over what they had, and by the time it is scanned
+ * the thread has taken from it what nobody else will find. */
+static void marking_goes_on_until_a_round_finds_nothing(void **state) {
+    (void)state;
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    barred *late; /* no root, either */
+    pair *holder;
+    {
+        wn_root(m, pair *, chain, client_pair(m, 1, NULL, NULL));
+        holder = chain;
+        late = client_new(m, &barred_type);
+        wn_move(m, chain, a, late);
+        wn_move(m, late, behind, client_relic(m, 1, NULL, NULL));
+        wn_set(m, (barred *)scanned->b, behind, chain);
+    }
+    pthread_t other = begin_cycle(m);
+    become_grey(m);
+    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    wn_set(m, scanned, a, late);
+    wn_set(m, holder, a, NULL);
+    assert_false(wn_cc_is_marked(late));
+    gate = CLOSED;
+    while (gate != REACHED) wn_poll(m);
+    {
+        wn_root(m, mortal *, taken, NULL);
+        wn_assign(m, taken, late->behind);
+        wn_set(m, late, behind, NULL);
+        end_cycle(m, other);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 1);
+    close_gated(&c);
+}
+
+/* Taken from a stack before that is scanned, to where the marking has been already. */
+static void what_leaves_a_grey_stack_is_shaded(void **state) {
+    (void)state;
+    enum { ALL = 3 };
+    static mortal *global;
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, mortal *, stored, client_relic(m, 0, NULL, NULL));
+        wn_root(m, mortal *, declared, client_relic(m, 1, NULL, NULL));
+        wn_root(m, mortal *, immortal, client_relic(m, 2, NULL, NULL));
+        pthread_t other = begin_cycle(m);
+        become_grey(m);
+        while (gate != REACHED) sched_yield();
+        wn_set(m, scanned, a, stored);
+        global = declared;
+        assert_int_equal(wn_global(c.heap, &global), WN_OK);
+        wn_make_immortal(m, immortal);
+        for (int i = 0; i < ALL; i++) assert_false(wn_cc_is_marked((mortal *[]){stored, declared, immortal}[i]));
+        wn_assign(m, stored, NULL);
+        wn_assign(m, declared, NULL);
+        wn_assign(m, immortal, NULL);
+        end_cycle(m, other);
+    }
+    for (int i = 0; i < ALL; i++) assert_int_equal(client_released[i], 0);
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 0);
+    assert_int_equal(wn_forget_global(m, &global), WN_OK);
+    close_gated(&c);
+}
+
+/* What only a weak reference led to is read when the stack of the reader is not scanned any more. */
+static void what_a_weak_read_returns_is_marked(void **state) {
+    (void)state;
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, wn_weakref *, weak, NULL);
+        {
+            wn_root(m, mortal *, target, client_relic(m, 1, NULL, NULL));
+            wn_take(m, weak, wn_weakref_new(m, target, NULL, NULL));
+        }
+        pthread_t other = begin_cycle(m);
+        become_grey(m);
+        while (gate != REACHED || is_grey(m)) wn_poll(m);
+        wn_root(m, mortal *, target, wn_weakref_get(m, weak));
+        assert_non_null(target);
+        end_cycle(m, other);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        assert_ptr_equal(wn_weakref_get(m, weak), target);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 1);
+    close_gated(&c);
+}
+
+/* A scanner shows what lay on a stack before that was scanned, and comes when those there were have run. */
+static void *shown;
+static void show(wn_tracer *tracer, void *data) {
+    (void)data;
+    wn_visit(tracer, &shown);
+}
+static void a_root_scanner_may_come_while_marking_goes_on(void **state) {
+    (void)state;
+    for (int before = 0; before < 2; before++) {
+        client c = open_gated();
+        wn_mutator *m = c.m;
+        gate = OPEN;
+        {
+            wn_root(m, mortal *, kept, client_relic(m, 1, NULL, NULL));
+            pthread_t other = begin_cycle(m);
+            become_grey(m);
+            shown = kept;
+            wn_assign(m, kept, NULL);
+            if (before) assert_int_equal(wn_add_root_scanner(c.heap, show, NULL), WN_OK);
+            while (is_grey(m)) wn_poll(m);
+            if (!before) assert_int_equal(wn_add_root_scanner(c.heap, show, NULL), WN_OK);
+            end_cycle(m, other);
+        }
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        assert_int_equal(((mortal *)shown)->id, 1);
+        assert_int_equal(wn_remove_root_scanner(c.heap, show, NULL), WN_OK);
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 1);
+        close_gated(&c);
+    }
+}
+
+/* A thread ends in a callback, and has taken another: that is run by whoever is there. When a cycle marks, nothing else
+ * has referred to it since the tables were marked. */
+static vector *watchers;
+static pthread_t collector;
+static _Atomic unsigned ran, lost;
+static bool amid_cycle;
+static void end_the_thread(wn_mutator *m, wn_weakref *r, void *data) {
+    (void)data;
+    if (!wn_is_object(m, r)) lost++;
+    if (ran++) return;
+    wn_take(m, watchers, NULL);
+    if (amid_cycle) collector = begin_cycle(m);
+    if (amid_cycle) become_grey(m);
+    pthread_exit(NULL);
+}
+static void *run_callbacks_to_the_end(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    wn_take(m, watchers, wn_new_array(m, &vector_type, 2));
+    for (int i = 0; i < 2; i++) {
+        wn_root(m, pair *, target, wn_new(m, &pair_type));
+        wn_move(m, watchers, items[i], wn_weakref_new(m, target, end_the_thread, NULL));
+    }
+    wn_collect(m, 2, NULL);
+    return NULL;
+}
+static void callbacks_of_a_thread_that_ends_live_until_they_run(void **state) {
+    (void)state;
+    wn_options o = wn_options_default();
+    o.collector = WN_COLLECTOR_CONCURRENT;
+    o.check = false; /* which would say that threads should detach */
+    for (int way = 0; way < 2; way++) {
+        client c = client_open(&o);
+        wn_mutator *m = c.m;
+        wn_disable(c.heap);
+        ran = lost = 0;
+        amid_cycle = way;
+        assert_int_equal(wn_global(c.heap, &watchers), WN_OK);
+        pthread_t ends;
+        assert_int_equal(pthread_create(&ends, NULL, run_callbacks_to_the_end, c.heap), 0);
+        wn_block_begin(m);
+        pthread_join(ends, NULL);
+        if (amid_cycle) pthread_join(collector, NULL);
+        wn_block_end(m); /* a safepoint */
+        assert_int_equal(ran, 2);
+        assert_int_equal(lost, 0);
+        wn_release(m, client_mortal(m, 1, NULL, NULL)); /* whose finalizer waits for no callbacks any more */
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 1);
+        assert_int_equal(wn_forget_global(m, &watchers), WN_OK);
+        client_close(&c);
+    }
+}
+
+/* The parent's cycle is not the child's: there, those that come due begin, and end. */
+static void a_child_forked_amid_a_cycle_has_cycles_of_its_own(void **state) {
+    (void)state;
+    client c = open_concurrent();
+    wn_mutator *m = c.m;
+    starts = 0;
+    assert_int_equal(wn_add_listener(c.heap, count_start, NULL), WN_OK);
+    pthread_t other = begin_cycle(m);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60); /* the failure is that it waits for the parent's */
+        unsigned before = starts;
+        while (starts < before + 2)
+            if (!wn_new(m, &leaf_type)) _exit(1);
+        _exit(wn_collect(m, 2, NULL) ? 2 : 0);
+    }
+    end_cycle(m, other);
+    int status;
+    wn_block_begin(m);
+    waitpid(child, &status, 0);
+    wn_block_end(m);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(wn_remove_listener(c.heap, count_start, NULL), WN_OK);
+    client_close(&c);
+}
+
+/* The cycle is given up while it marks what was found dead but for its finalizer. */
+static void finalizers_of_a_cycle_given_up_run_once(void **state) {
+    (void)state;
+    enum { N = 500 };
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    wn_set(m, scanned, b, NULL);
+    {
+        wn_root(m, barred *, shared, client_new(m, &barred_type));
+        for (long i = 0; i < N; i++) wn_release(m, client_mortal(m, i, shared, NULL));
+    }
+    pthread_t other = begin_cycle(m);
+    while (gate != REACHED) wn_poll(m);
+    assert_int_equal(wn_cc_phase_of(wn_cc_of(c.heap)), WN_CC_CLOSED);
+    assert_int_equal(wn_freeze(m), WN_OK);
+    gate = OPEN;
+    assert_int_equal(wn_unfreeze(m), WN_OK);
+    end_cycle(m, other);
+    client_collect(m);
+    for (long i = 0; i < N; i++) assert_int_equal(client_finalized[i], 1);
+    assert_int_equal(client_total(EVENT_RELEASE), N);
+    close_gated(&c);
+}
+
+/* The conductor has hardly begun to sweep, and does not come to do more: who gives memory back does it. */
+static void release_at_gate(void *object) {
+    (void)object;
+    wait_at_gate();
+}
+static const wn_type heavy_type = WN_TYPE(blob, WN_DATA(blob, length, bytes), .release = release_at_gate);
+static void a_trim_sweeps_what_is_left(void **state) {
+    (void)state;
+    enum { HEAVY = 100000, N = 10000 };
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    wn_set(m, scanned, b, NULL);
+    for (int i = 0; i < 2; i++) wn_release(m, client_new_array(m, &heavy_type, HEAVY)); /* they are swept first */
+    for (long i = 0; i < N; i++) wn_release(m, client_relic(m, i, NULL, NULL));
+    pthread_t other = begin_cycle(m);
+    while (gate != REACHED) wn_poll(m);
+    wn_trim(m);
+    unsigned swept = client_total(EVENT_RELEASE);
+    end_cycle(m, other);
+    assert_int_equal(swept, N);
+    close_gated(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
@@ -266,6 +662,15 @@ int main(void) {
         cmocka_unit_test(a_sweep_needs_no_memory),
         cmocka_unit_test(cycles_without_memory_do_not_follow_each_other_without_end),
         cmocka_unit_test(weak_references_are_cleared_all_or_none),
+        cmocka_unit_test(what_a_thread_has_shaded_is_marked_when_it_has_left),
+        cmocka_unit_test(marking_goes_on_until_a_round_finds_nothing),
+        cmocka_unit_test(what_leaves_a_grey_stack_is_shaded),
+        cmocka_unit_test(what_a_weak_read_returns_is_marked),
+        cmocka_unit_test(a_root_scanner_may_come_while_marking_goes_on),
+        cmocka_unit_test(callbacks_of_a_thread_that_ends_live_until_they_run),
+        cmocka_unit_test(a_child_forked_amid_a_cycle_has_cycles_of_its_own),
+        cmocka_unit_test(finalizers_of_a_cycle_given_up_run_once),
+        cmocka_unit_test(a_trim_sweeps_what_is_left),
     };
     return CLIENT_MAIN("given_up", tests);
 }

@@ -351,8 +351,8 @@ static void discard(wn_space *space, size_t blocks) {
     for (wn_block *b; blocks && (b = take_dirty(space, blocks, &n)); blocks -= n) renew_free(space, b, n);
 }
 
-/* Without the lock while the system takes the pages: meanwhile nobody can have the blocks. They would be lost to a child
- * that is forked then; but whoever calls this runs, and a fork waits until all stand still. */
+/* Without the lock while the system takes the pages: meanwhile nobody can have the blocks. They would be lost to a
+ * child that is forked then; but whoever calls this runs, and a fork waits until all stand still. */
 size_t wn_space_discard(wn_space *space, size_t blocks) {
     enum { TOGETHER = 64 };
     size_t done = 0;

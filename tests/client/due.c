@@ -309,6 +309,60 @@ static void a_finalizer_thread_without_memory_tries_again(void **state) {
     client_close(&c);
 }
 
+/* Held by nobody but the collector: what the finalizer thread has taken when it is held up, and what becomes due
+ * then. */
+static atomic_int held_up;
+static void be_held_up(wn_mutator *m, wn_weakref *ref, void *data) {
+    client_note(wn_is_object(m, ref) && data == &held_up ? EVENT_CALLBACK : EVENT_OTHER, 0);
+    if (atomic_load(&held_up)) return;
+    atomic_store(&held_up, 1);
+    wn_block_begin(m);
+    while (atomic_load(&held_up) != 2) usleep(1000);
+    wn_block_end(m);
+}
+static void look_at_what_it_has(wn_mutator *m, mortal *self) {
+    if (!wn_is_object(m, self->a) || ((mortal *)self->a)->id != 2) client_note(EVENT_OTHER, 0);
+}
+
+static void what_is_due_lives_until_it_has_run(void **state) {
+    (void)state;
+    client c = open_with_finalizer_thread();
+    wn_mutator *m = c.m;
+    if (!is_concurrent(&c)) {
+        client_close(&c);
+        skip();
+    }
+    atomic_store(&held_up, 0);
+    {
+        wn_root(m, vector *, weak, client_new_array(m, &vector_type, 2));
+        {
+            wn_root(m, pair *, target, client_pair(m, 0, NULL, NULL));
+            for (int i = 0; i < 2; i++) wn_move(m, weak, items[i], wn_weakref_new(m, target, be_held_up, &held_up));
+        }
+        client_collect(m);
+        wn_block_begin(m);
+        while (!atomic_load(&held_up)) usleep(1000);
+        wn_block_end(m);
+        wn_set(m, weak, items[0], NULL);
+        {
+            wn_root(m, mortal *, dies, client_mortal(m, 1, NULL, NULL));
+            dies->will = look_at_what_it_has;
+            wn_move(m, dies, a, client_relic(m, 2, NULL, NULL));
+            wn_root(m, pair *, target, client_pair(m, 0, NULL, NULL));
+            wn_move(m, weak, items[1], wn_weakref_new(m, target, be_held_up, &held_up));
+        }
+        client_collect(m);
+    }
+    for (int i = 0; i < 2; i++) client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 0);
+    assert_int_equal(client_total(EVENT_CALLBACK), 1);
+    atomic_store(&held_up, 2);
+    assert_true(poll_until_finalized(m, 1));
+    assert_int_equal(client_total(EVENT_CALLBACK), 3);
+    assert_int_equal(client_total(EVENT_OTHER), 0);
+    client_close(&c);
+}
+
 int main(void) {
     is_main = true;
     const struct CMUnitTest tests[] = {
@@ -320,6 +374,7 @@ int main(void) {
         cmocka_unit_test(the_collectors_threads_do_not_free_the_heap),
         cmocka_unit_test(without_a_finalizer_thread_the_program_runs_them),
         cmocka_unit_test(a_finalizer_thread_without_memory_tries_again),
+        cmocka_unit_test(what_is_due_lives_until_it_has_run),
     };
     return CLIENT_MAIN("due", tests);
 }

@@ -571,6 +571,28 @@ static void finalizers_that_drop_what_is_finalized(void **state) {
     client_close(&c);
 }
 
+/* What lay in the memory of a new object before has been finalized; the object has not. A type without release hook,
+ * of which collectors note less. */
+static void finalize_nothing(wn_mutator *m, void *object) { (void)m, (void)object; }
+static void a_new_object_is_not_finalized(void **state) {
+    (void)state;
+    static const wn_type type = WN_TYPE(pair, WN_REFS(pair, a, b), .finalize = finalize_nothing);
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    const size_t n = client_scaled(2000);
+    for (int round = 0; round < 2; round++) {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+        for (size_t i = 0; i < n; i++) {
+            wn_move(m, all, items[i], client_new(m, &type));
+            wn_set(m, (pair *)all->items[i], a, all);
+            assert_false(wn_is_finalized(m, all->items[i]));
+        }
+        wn_assign(m, all, NULL);
+        for (int i = 0; i < 2; i++) client_collect(m);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(once_then_released),
@@ -593,6 +615,7 @@ int main(void) {
         cmocka_unit_test(the_end_of_the_heap_releases_but_does_not_finalize),
         cmocka_unit_test(a_finalizer_gets_back_what_it_drops),
         cmocka_unit_test(finalizers_that_drop_what_is_finalized),
+        cmocka_unit_test(a_new_object_is_not_finalized),
     };
     return CLIENT_MAIN("finalizers", tests);
 }

@@ -628,6 +628,33 @@ static void a_child_runs_callbacks_that_were_due(void **state) {
     client_close(&c);
 }
 
+/* The thread that runs finalizers is not in the child, which has one of its own. */
+static const char *wait_for_a_finalizer(client *c) {
+    wn_release(c->m, client_mortal(c->m, 2, NULL, NULL));
+    if (wn_collect(c->m, 2, NULL)) return "collect failed";
+    while (!client_finalized[2]) wn_poll(c->m);
+    return NULL;
+}
+static void a_child_has_a_finalizer_thread_of_its_own(void **state) {
+    (void)state;
+    if (client_sanitized()) skip(); /* no threads in a child */
+    wn_options o = wn_options_default();
+    o.finalizer_thread = true;
+    client c = client_open(&o);
+    wn_release(c.m, client_mortal(c.m, 1, NULL, NULL));
+    client_collect(c.m);
+    while (!client_finalized[1]) wn_poll(c.m);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        exit_child(wait_for_a_finalizer(&c));
+    }
+    assert_true(child > 0);
+    wait_for(child);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parent_and_child_go_on),
@@ -642,6 +669,7 @@ int main(void) {
         cmocka_unit_test(a_listener_that_is_removed_may_fork),
         cmocka_unit_test(a_childs_objects_have_pages_of_their_own),
         cmocka_unit_test(a_child_runs_callbacks_that_were_due),
+        cmocka_unit_test(a_child_has_a_finalizer_thread_of_its_own),
     };
     return CLIENT_MAIN("forks", tests);
 }

@@ -137,11 +137,41 @@ static void large_objects_have_weak_references_and_hooks(void **state) {
     client_close(&c);
 }
 
+/* A large holder of what is young and stays where it is has to be looked at by each young collection, until it is dead:
+ * then its memory goes back. */
+static void young_collections_do_not_look_at_dead_holders(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    size_t n = sizes[biggest() - 1] / sizeof(void *);
+    for (int round = 0; round < 3; round++) {
+        wn_root(m, pair *, pinned, NULL);
+        {
+            wn_root(m, vector *, v, client_new_array(m, &vector_type, n));
+            client_collect(m); /* the holder is old, where there are generations */
+            wn_take(m, pinned, client_pair(m, round, NULL, NULL));
+            assert_int_equal(wn_pin(m, pinned), WN_OK);
+            wn_set(m, v, items[n - 1], pinned);
+            wn_collect(m, 0, NULL);
+            assert_ptr_equal(v->items[n - 1], pinned);
+        }
+        client_collect(m);
+        for (int i = 0; i < 3; i++) wn_collect(m, 0, NULL);
+        assert_int_equal(pinned->id, round);
+        wn_unpin(m, pinned);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_size_is_zero_and_whole),  cmocka_unit_test(large_objects_keep_what_they_refer_to),
-        cmocka_unit_test(large_objects_are_counted),     cmocka_unit_test(memory_of_dead_large_objects_is_used_again),
-        cmocka_unit_test(statistics_know_large_objects), cmocka_unit_test(large_objects_have_weak_references_and_hooks),
+        cmocka_unit_test(every_size_is_zero_and_whole),
+        cmocka_unit_test(large_objects_keep_what_they_refer_to),
+        cmocka_unit_test(memory_of_dead_large_objects_is_used_again),
+        cmocka_unit_test(large_objects_are_counted),
+        cmocka_unit_test(statistics_know_large_objects),
+        cmocka_unit_test(large_objects_have_weak_references_and_hooks),
+        cmocka_unit_test(young_collections_do_not_look_at_dead_holders),
     };
     return CLIENT_MAIN("large", tests);
 }

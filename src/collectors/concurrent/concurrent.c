@@ -96,7 +96,11 @@ static wn_status attach(mutator *m) {
 static void detach(mutator *m) {
     wn_cc *cc = wn_cc_of(m->heap);
     wn_cc_mutator *c = wn_cc_of_mutator(m);
-    if (wn_cc_phase_of(cc) == WN_CC_MARKING) wn_cc_hand_over(m);
+    if (wn_cc_phase_of(cc) == WN_CC_MARKING) {
+        /* The tables may have been marked without the callbacks that go back there, and its stack will not be. */
+        for (wn_weakref *r = m->late_callbacks; r; r = r->next) wn_cc_shade_own(m, r);
+        wn_cc_hand_over(m);
+    }
     if (c->buffer) wn_mark_put_segment(&cc->pool, c->buffer);
     wn_mark_drop(&c->assist);
     if (c->finalizing)

@@ -193,8 +193,8 @@ bool wn_cc_note_finalizable(mutator *m, void *object) {
 }
 
 /* The next object to finalize, or NULL: none is due, or callbacks come first, those of the same deaths among them, that
- * are due (`callbacks`) or that another thread is running. It moves from a table to a stack, so it is shaded on the
- * way. */
+ * are due (`callbacks`) or that another thread is running. What is due when a cycle begins is marked before the first
+ * stack is scanned, so that none on its way from the list to a stack is missed. */
 static void *next_final(wn_cc *cc, bool *callbacks) {
     void *o = NULL;
     pthread_mutex_lock(&cc->lists);
@@ -203,7 +203,6 @@ static void *next_final(wn_cc *cc, bool *callbacks) {
         o = cc->due_finals.at[cc->due_finals_next];
         cc->due_finals.at[cc->due_finals_next++] = NULL;
         if (cc->due_finals_next == cc->due_finals.n) cc->due_finals.n = cc->due_finals_next = 0;
-        wn_cc_shade(cc->heap, o);
     }
     __atomic_store_n(&cc->due, cc->due_finals.n || cc->due_callbacks, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&cc->lists);
@@ -213,7 +212,6 @@ static void *next_final(wn_cc *cc, bool *callbacks) {
 static bool take_callbacks(wn_cc *cc, mutator *m) {
     pthread_mutex_lock(&cc->lists);
     wn_weakref *first = cc->due_callbacks;
-    for (wn_weakref *r = first; r; r = r->next) wn_cc_shade(cc->heap, r);
     if (first) {
         *(m->late_callbacks ? &m->latest_callback->next : &m->late_callbacks) = first;
         m->latest_callback = cc->last_due_callback;
