@@ -577,6 +577,47 @@ static void many_targets_move_at_once(void **state) {
         }
 }
 
+/* The only one to hold a weak reference to what is alive dies: its finalizer can read it, and when that stores its
+ * object somewhere, all is as before. */
+static mortal *saved;
+static void read_and_come_back(wn_mutator *m, mortal *self) {
+    wn_root(m, pair *, target, wn_weakref_get(m, self->a));
+    client_note(EVENT_OTHER, target ? target->id : -1);
+    wn_assign(m, saved, self);
+}
+
+static void a_finalizer_reads_its_weak_reference(void **state) {
+    (void)state;
+    client c;
+    open_with_last(&c);
+    wn_mutator *m = c.m;
+    saved = NULL;
+    assert_int_equal(wn_global(c.heap, &saved), WN_OK);
+    {
+        wn_root(m, pair *, target, client_pair(m, 1, NULL, NULL));
+        for (int dies = 1; dies >= 0; dies--) {
+            wn_root(m, mortal *, dying, client_mortal(m, 2 + dies, NULL, NULL));
+            dying->will = read_and_come_back;
+            wn_move(m, dying, a, weak_to(m, target, 4 + dies));
+            wn_set(m, dying, b, dying);
+        }
+        client_collect(m);
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_OTHER), 2);
+        assert_true(client_when(EVENT_OTHER, 1) >= 0);
+        assert_int_equal(client_when(EVENT_OTHER, -1), -1);
+        assert_non_null(saved);
+        wn_root(m, void *, found, wn_weakref_get(m, saved->a));
+        assert_ptr_equal(found, target);
+    }
+    client_collect(m);
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_CALLBACK), 1); /* of the one that came back last */
+    assert_null(wn_weakref_get(m, saved->a));
+    assert_int_equal(wn_forget_global(m, &saved), WN_OK);
+    close_with_last(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_weak_reference_does_not_keep_alive),
@@ -597,6 +638,7 @@ int main(void) {
         cmocka_unit_test(both_die_at_once),
         cmocka_unit_test(callbacks_precede_finalizers_within_a_callback),
         cmocka_unit_test(many_targets_move_at_once),
+        cmocka_unit_test(a_finalizer_reads_its_weak_reference),
     };
     return CLIENT_MAIN("weakrefs", tests);
 }

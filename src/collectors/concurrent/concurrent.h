@@ -256,6 +256,8 @@ void wn_cc_assist(mutator *m, uint64_t budget_ns);
 void wn_cc_catch_up(mutator *m);
 /* Marks values of ephemerons whose keys are marked; call when dry. False: nothing (more) was to be done. */
 bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w);
+/* Nothing more is marked in this cycle, or not until the table is searched anew. */
+void wn_cc_stop_following(wn_cc *cc);
 /* After H4: nobody takes what was shaded since marking has closed, and who has taken some is done with it. A worker
  * that is put aside with it would else set marks, and trace, while the next cycle has its barrier not up yet. False:
  * aborted. */
@@ -272,8 +274,8 @@ bool wn_cc_wait_for_cycle(mutator *m, bool fresh);
 wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result);
 /* A look at the world's poll word between units of work; false: the cycle was aborted meanwhile. */
 bool wn_cc_pause(wn_cc *cc, wn_cc_worker *w);
-/* Marks until no work is left anywhere, not even with a thread that took some to help and is late. False: aborted. */
-bool wn_cc_mark_dry(wn_cc *cc);
+/* Marks until nothing is left but what running threads have in their buffers, ephemerons included. False: aborted. */
+bool wn_cc_mark_all(wn_cc *cc);
 /* Gives up the cycle under way if it has not come to sweeping. The world is stopped, or only this thread exists. */
 void wn_cc_abort(wn_cc *cc);
 void wn_cc_stop_threads(wn_cc *cc);

@@ -121,7 +121,8 @@ static void mark_tables(wn_cc *cc) {
     if (written) push_written(cc, w);
 }
 
-bool wn_cc_mark_dry(wn_cc *cc) {
+/* Until no work is left anywhere, not even with a thread that took some to help and is late. False: aborted. */
+static bool mark_dry(wn_cc *cc) {
     for (;;) {
         if (!wn_cc_pause(cc, conductor_of(cc))) return false;
         if (mark_meanwhile(cc)) continue;
@@ -132,10 +133,9 @@ bool wn_cc_mark_dry(wn_cc *cc) {
     }
 }
 
-/* Marks until nothing is left but what running threads have in their buffers, ephemerons included. False: aborted. */
-static bool mark_all(wn_cc *cc) {
+bool wn_cc_mark_all(wn_cc *cc) {
     do {
-        if (!wn_cc_mark_dry(cc)) return false;
+        if (!mark_dry(cc)) return false;
     } while (wn_cc_follow_ephemerons(cc, conductor_of(cc)));
     return wn_cc_pause(cc, conductor_of(cc));
 }
@@ -177,13 +177,13 @@ static bool mark(wn_cc *cc) {
     mark_tables(cc);
     if (!scan_stacks(cc, &scanners)) return false;
     for (;;) {
-        if (!mark_all(cc)) return false; /* T1 */
+        if (!wn_cc_mark_all(cc)) return false; /* T1 */
         uint64_t reads = __atomic_load_n(&cc->weak_reads, __ATOMIC_RELAXED);
         size_t before = __atomic_load_n(&cc->white_shaded, __ATOMIC_RELAXED);
         cc->now.rounds++;
         if (!wn_cc_handshake(cc, WN_CC_ASK_FLUSH, NULL)) return false; /* T2 */
         /* What was handed over may all be marked already: then nothing is pushed, and the round was clean. */
-        if (!mark_all(cc)) return false;
+        if (!wn_cc_mark_all(cc)) return false;
         if (__atomic_load_n(&cc->white_shaded, __ATOMIC_RELAXED) != before) {
             __atomic_store_n(&cc->chased, true, __ATOMIC_RELAXED);
             continue;

@@ -4,8 +4,9 @@
  * When marking has closed, what is not marked is dead and nobody can reach it: weak reads say so from that moment (W2).
  * Then weak references to the dead are cleared, the callbacks of those weak references that are alive become due, dead
  * objects with a finalizer that has not run become due, and they and all they refer to are marked, so that the
- * finalizer finds everything in one piece. A cycle later they are freed, unless the finalizer has stored them
- * somewhere.
+ * finalizer finds everything in one piece, its weak references to what is alive and its ephemerons included. A cycle
+ * later they are freed, unless the finalizer has stored them somewhere. Weak references and ephemerons that are dead
+ * even so leave the chains of their targets.
  *
  * What is due is a root until it has run. It runs at safepoints, a little at a time, or on a thread of its own.
  */
@@ -36,19 +37,23 @@ static void prune(wn_heap *heap, wn_weak_entry *e) {
         }
 }
 
+static void prune_entry(void *heap, wn_weak_entry *e) {
+    prune(heap, e);
+    wn_weak_remove_if_empty(heap, e);
+}
+
 typedef struct clearing {
     wn_cc_worker *w;
+    bool prunes; /* what is not marked will not be */
 } clearing;
 
 static void clear_entry(void *context, wn_weak_entry *e) {
     clearing *c = context;
-    if (!wn_cc_is_marked(e->target)) {
+    if (!wn_cc_is_marked(e->target))
         wn_weak_entry_died(&c->w->me, e, is_marked, NULL,
                            NULL); /* values: dead like their keys, or alive for reasons of their own */
-        return;
-    }
-    prune(c->w->cc->heap, e);
-    wn_weak_remove_if_empty(c->w->cc->heap, e);
+    else if (c->prunes)
+        prune_entry(c->w->cc->heap, e);
 }
 
 /* Appends a chain to what is due; with cc->lists. */
@@ -84,8 +89,8 @@ static void set_clearing(wn_cc *cc, bool on) {
 }
 
 /* What is entered meanwhile refers to what is alive. */
-static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
-    clearing c = {w};
+static bool clear_weak(wn_cc *cc, wn_cc_worker *w, bool prunes) {
+    clearing c = {w, prunes};
     bool more = true;
     wn_weak_walk_reset(cc->heap);
     set_clearing(cc, true);
@@ -103,7 +108,7 @@ static bool clear_weak(wn_cc *cc, wn_cc_worker *w) {
 void wn_cc_end_clearing(wn_cc *cc) {
     if (!cc->clearing) return;
     wn_cc_worker *w = &cc->worker[0];
-    clearing c = {w};
+    clearing c = {w, false};
     w->me.heap = cc->heap;
     wn_weak_walk_reset(cc->heap);
     while (wn_weak_walk(cc->heap, OBJECTS, clear_entry, &c)) {
@@ -111,6 +116,14 @@ void wn_cc_end_clearing(wn_cc *cc) {
     wn_weak_walk_reset(cc->heap);
     give_back_found(cc, w);
     set_clearing(cc, false);
+}
+
+static bool prune_weak(wn_cc *cc, wn_cc_worker *w) {
+    bool more = true;
+    wn_weak_walk_reset(cc->heap);
+    while (more && wn_cc_pause(cc, w)) more = wn_weak_walk(cc->heap, ENTRIES, prune_entry, cc->heap);
+    wn_weak_walk_reset(cc->heap);
+    return !more && wn_cc_pause(cc, w);
 }
 
 /* With cc->lists: the lists have room for all that is noted and `more`, wherever it goes, so that a death is not lost
@@ -153,7 +166,8 @@ static bool find_finals(wn_cc *cc, wn_cc_worker *w) {
         wn_cc_mark_root(w, o);
         if (i % 64 == 0) wn_cc_mark_unit(cc, w);
     }
-    if (!wn_cc_mark_dry(cc)) return false;
+    if (!wn_cc_mark_all(cc)) return false;
+    wn_cc_stop_following(cc);
     wn_cc_make_finals_due(cc);
     return true;
 }
@@ -168,15 +182,16 @@ void wn_cc_make_finals_due(wn_cc *cc) {
 }
 
 bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w) {
-    bool weak, finals;
+    bool weak, finals; /* what is made from now on is black: it comes to neither */
     pthread_mutex_lock(&cc->heap->weak.lock);
     weak = cc->heap->weak.live;
     pthread_mutex_unlock(&cc->heap->weak.lock);
-    if (weak && !clear_weak(cc, w)) return false;
     pthread_mutex_lock(&cc->lists);
     finals = cc->finalizable.n;
     pthread_mutex_unlock(&cc->lists);
+    if (weak && !clear_weak(cc, w, !finals)) return false;
     if (finals && !find_finals(cc, w)) return false;
+    if (weak && finals && !prune_weak(cc, w)) return false;
     wn_cc_wake_somebody(cc);
     return true;
 }

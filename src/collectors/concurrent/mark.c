@@ -435,3 +435,10 @@ bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w) {
     pthread_mutex_unlock(&cc->heap->weak.lock);
     return true;
 }
+
+void wn_cc_stop_following(wn_cc *cc) {
+    wn_os_lock_brief(&cc->lock);
+    __atomic_store_n(&cc->hidden, 0, __ATOMIC_RELAXED);
+    cc->keys.n = 0;
+    pthread_mutex_unlock(&cc->lock);
+}
