@@ -4,13 +4,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "heap/space.h"
+#include "one_processor.h"
 
 enum { BLOCKS = 64, BACK = 24 };
 
@@ -51,13 +51,8 @@ static void processors_are_those_that_may_be_used(void **state) {
     double all = wn_os_processors();
     assert_true(all > 0);
 #ifdef __linux__
-    cpu_set_t before, one;
-    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
-    int first = 0;
-    while (!CPU_ISSET(first, &before)) first++;
-    CPU_ZERO(&one);
-    CPU_SET(first, &one);
-    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    cpu_set_t before;
+    leave_one_processor(&before);
     assert_true(wn_os_processors() <= 1);
     assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
     assert_true(wn_os_processors() == all);

@@ -3,8 +3,8 @@
  * what the options and the headers say, not by how fast anything is.
  */
 #include "client.h"
+#include "one_processor.h"
 
-#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -195,13 +195,8 @@ static void time_cycle(wn_mutator *m, const wn_event *event, void *data) {
 }
 static void the_collector_keeps_to_its_share(void **state) {
     (void)state;
-    cpu_set_t before, one;
-    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
-    int first = 0;
-    while (!CPU_ISSET(first, &before)) first++;
-    CPU_ZERO(&one);
-    CPU_SET(first, &one);
-    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    cpu_set_t before;
+    leave_one_processor(&before);
     size_t n = client_scaled(1000000);
     wn_options o = concurrent();
     o.cpu_share = 5;
