@@ -50,7 +50,7 @@ mutants=(
 "keys-unnoted|concurrent|src/collectors/concurrent/mark.c|s/if (WN_UNLIKELY(__atomic_load_n(\&cc->hidden, __ATOMIC_RELAXED))) found_hidden(cc, o);//|keys that are marked while ephemerons are followed are overlooked"
 "too-early|concurrent|src/collectors/concurrent/mark.c|s/if (WN_UNLIKELY(!__atomic_load_n(\&cc->barrier_is_up, __ATOMIC_ACQUIRE))) {/if (0) {/|tracing begins before every thread has its barrier on"
 "finals-white|concurrent|src/collectors/concurrent/final.c|s/^        wn_cc_mark_root(w, o);//|what a finalizer will see is not kept"
-"chain-kept|concurrent|src/collectors/concurrent/final.c|s/^    prune(c->w->cc->heap, e);//|dead weak references stay on the chain of a target that lives"
+"chain-kept|concurrent|src/collectors/concurrent/final.c|s/if (!wn_cc_is_marked(r)) wn_weak_unchain(e, r);/(void)e;/|weak references that died stay on the chain of a target that is alive"
 "buffers-white|concurrent|src/collectors/concurrent/handshake.c|s/^    wn_cc_blacken_buffers(m);//|what is made of memory taken before the stack was scanned is white"
 "flush-empty|concurrent|src/collectors/concurrent/handshake.c|s/^    case WN_CC_ASK_FLUSH:.*/    case WN_CC_ASK_FLUSH: break;/|a thread does not hand over what it has shaded"
 "blocks-kept|concurrent|src/collectors/concurrent/handshake.c|s/^        wn_drop_blocks(m);//|a thread goes on making objects in blocks that are to be swept"

@@ -10,7 +10,7 @@ static void set_workers(wn_cc *cc, const wn_options *o) {
     double share = cc->processors * o->cpu_share / 100;
     unsigned n = o->workers ? o->workers : share < WN_MOST_WORKERS ? (unsigned)share : WN_MOST_WORKERS;
     cc->workers = n ? n : 1;
-    cc->share = n ? 1 : share;
+    cc->share = (wn_cc_share){.part = n ? 1 : share, .from = cc->heap->made_at};
 }
 
 static void init_locks(wn_cc *cc) {

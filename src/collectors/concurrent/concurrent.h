@@ -97,6 +97,14 @@ typedef struct wn_cc_cycle {
     unsigned rounds;
 } wn_cc_cycle;
 
+/* How the conductor keeps to its part of the processors where these are few; see cycle.c. */
+typedef struct wn_cc_share {
+    double part;          /* of one processor; 1: all of it */
+    uint64_t from;        /* when the last cycle ended */
+    uint64_t used;        /* processor time since then that counts */
+    uint64_t looked, cpu; /* when that was last looked at, and what the thread had used */
+} wn_cc_share;
+
 typedef struct wn_cc {
     wn_heap *heap;
     uint32_t phase;      /* wn_cc_phase; changed by the conductor under heap->world and heap->weak.lock; atomic */
@@ -119,9 +127,8 @@ typedef struct wn_cc {
     bool last_failed;                   /* the last one had no memory for its work, and freed nothing */
     double processors;                  /* that the process may use */
     unsigned workers;                   /* marking threads, the conductor included */
-    double share;                       /* of one processor, for the conductor where few are; 1: all of it */
-    uint64_t share_from, share_cpu;     /* since when that is counted: by the clock, and of the conductor's time */
-    bool marking_together;              /* the other workers should look for work */
+    wn_cc_share share;
+    bool marking_together; /* the other workers should look for work */
     wn_cc_worker worker[WN_MOST_WORKERS];
 
     /* work that has no owner */

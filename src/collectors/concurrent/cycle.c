@@ -35,40 +35,39 @@ static bool leaves_a_processor(const wn_cc *cc) {
 
 /* ---- the share ------------------------------------------------------------------------------------------------------
  *
- * Where processors are few, cpu_share of them is less than one: half of one, of two. One that the program leaves idle
- * the conductor may have nevertheless. Where there is none, it rests between units of marking, in which time the
- * program's threads are on the processor and help with what it has laid down; so the share is kept over any few
- * milliseconds. Not when the heap has grown to its goal: then marking is late, and whatever makes it end is welcome. */
+ * Where processors are few, cpu_share of them is less than one: half of one, of two. That is the conductor's part of
+ * the time from the end of one cycle to the end of the next. When it is used up, it rests between units of marking;
+ * what it has it lays down, so that the program's threads can help. Where they leave a processor idle its time does not
+ * count, and neither does it when the heap has grown to its goal: then marking is late, and whatever makes it end is
+ * welcome. */
 
 enum { SHARE_LOOK_NS = 200000, SHARE_REST_NS = 1000000 };
 
-static void begin_share(wn_cc *cc) {
-    cc->share_from = wn_os_now();
-    cc->share_cpu = wn_os_thread_cpu();
-}
-
-/* `ns` have gone by since the share began to be counted. A long rest comes in parts, with a unit of marking in between:
- * there may be an idle processor by then. */
-static WN_NOINLINE void keep_to_share(wn_cc *cc, uint64_t ns) {
+/* A long rest comes in parts, with a unit of marking in between: there may be an idle processor by then. */
+static WN_NOINLINE void keep_to_share(wn_cc *cc, uint64_t now) {
+    wn_cc_share *s = &cc->share;
     wn_cc_worker *w = conductor_of(cc);
-    uint64_t due = (uint64_t)((double)(wn_os_thread_cpu() - cc->share_cpu) / cc->share), rest = due > ns ? due - ns : 0;
+    uint64_t cpu = wn_os_thread_cpu();
     pthread_mutex_lock(&cc->heap->world);
-    bool idle = leaves_a_processor(cc);
+    bool free = leaves_a_processor(cc);
     pthread_mutex_unlock(&cc->heap->world);
-    if (!rest || idle || wn_cc_used(cc) >= __atomic_load_n(&cc->goal, __ATOMIC_RELAXED)) {
-        begin_share(cc);
-        return;
+    free = free || wn_cc_used(cc) >= __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
+    if (!free) s->used += cpu - s->cpu;
+    uint64_t due = s->from + (uint64_t)((double)s->used / s->part);
+    if (!free && due > now) {
+        wn_cc_lay_down(cc, &w->marker, &w->busy);
+        wn_helper_end(&w->me); /* whoever stops the world need not wait for it */
+        wn_os_nap(due - now < SHARE_REST_NS ? due - now : SHARE_REST_NS);
+        wn_helper_begin(&w->me);
     }
-    wn_cc_lay_down(cc, &w->marker, &w->busy);
-    wn_helper_end(&w->me); /* whoever stops the world need not wait for it */
-    wn_os_nap(rest < SHARE_REST_NS ? rest : SHARE_REST_NS);
-    wn_helper_begin(&w->me);
+    s->cpu = cpu;
+    s->looked = now;
 }
 
 static bool mark_meanwhile(wn_cc *cc) {
-    if (WN_UNLIKELY(cc->share < 1)) {
-        uint64_t ns = wn_os_now() - cc->share_from;
-        if (ns > SHARE_LOOK_NS) keep_to_share(cc, ns);
+    if (WN_UNLIKELY(cc->share.part < 1)) {
+        uint64_t now = wn_os_now();
+        if (now - cc->share.looked > SHARE_LOOK_NS) keep_to_share(cc, now);
     }
     return wn_cc_mark_unit(cc, conductor_of(cc));
 }
@@ -171,7 +170,8 @@ static bool close_marking(wn_cc *cc, uint64_t reads_before, size_t scanners) {
 static bool mark(wn_cc *cc) {
     size_t scanners;
     cc->now.barrier = wn_os_now();
-    begin_share(cc);
+    cc->share.looked = cc->now.barrier;
+    cc->share.cpu = wn_os_thread_cpu();
     if (!wn_cc_handshake(cc, WN_CC_ASK_BARRIER, NULL)) return false;
     cc->now.scan = wn_os_now();
     mark_tables(cc);
@@ -300,6 +300,8 @@ static bool cycle(wn_cc *cc) {
     tell(cc, WN_EVENT_COLLECT_START, WN_PHASE_IDLE);
     bool done = mark_and_sweep(cc);
     count_time(cc, cpu);
+    cc->share.from = wn_os_now();
+    cc->share.used = 0;
     if (!done) {
         cc->now.used_at_close = cc->now.live = wn_cc_used(cc);
         cc->now.end = wn_os_now();
