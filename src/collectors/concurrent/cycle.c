@@ -43,8 +43,8 @@ static bool leaves_a_processor(const wn_cc *cc) {
 
 enum { SHARE_LOOK_NS = 200000, SHARE_REST_NS = 1000000 };
 
-/* A long rest comes in parts, with a unit of marking in between: there may be an idle processor by then. */
-static WN_NOINLINE void keep_to_share(wn_cc *cc, uint64_t now) {
+/* Rests, if it must; a long rest comes in parts, because there may be an idle processor by then. False: it need not. */
+static WN_NOINLINE bool rest(wn_cc *cc, uint64_t now) {
     wn_cc_share *s = &cc->share;
     wn_cc_worker *w = conductor_of(cc);
     uint64_t cpu = wn_os_thread_cpu();
@@ -53,21 +53,22 @@ static WN_NOINLINE void keep_to_share(wn_cc *cc, uint64_t now) {
     pthread_mutex_unlock(&cc->heap->world);
     free = free || wn_cc_used(cc) >= __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
     if (!free) s->used += cpu - s->cpu;
-    uint64_t due = s->from + (uint64_t)((double)s->used / s->part);
-    if (!free && due > now) {
-        wn_cc_lay_down(cc, &w->marker, &w->busy);
-        wn_helper_end(&w->me); /* whoever stops the world need not wait for it */
-        wn_os_nap(due - now < SHARE_REST_NS ? due - now : SHARE_REST_NS);
-        wn_helper_begin(&w->me);
-    }
     s->cpu = cpu;
     s->looked = now;
+    uint64_t due = s->from + (uint64_t)((double)s->used / s->part);
+    if (free || due <= now) return false;
+    wn_cc_lay_down(cc, &w->marker, &w->busy);
+    wn_helper_end(&w->me); /* whoever stops the world need not wait for it */
+    wn_os_nap(due - now < SHARE_REST_NS ? due - now : SHARE_REST_NS);
+    wn_helper_begin(&w->me);
+    return true;
 }
 
+/* False: nothing was found to mark. */
 static bool mark_meanwhile(wn_cc *cc) {
     if (WN_UNLIKELY(cc->share.part < 1)) {
         uint64_t now = wn_os_now();
-        if (now - cc->share.looked > SHARE_LOOK_NS) keep_to_share(cc, now);
+        if (now - cc->share.looked > SHARE_LOOK_NS && rest(cc, now)) return true;
     }
     return wn_cc_mark_unit(cc, conductor_of(cc));
 }
