@@ -329,6 +329,7 @@ void wn_note_wait(wn_heap *heap, uint64_t ns);
  * collectors' lines begin with, and then what this one has to say. */
 void wn_trace_collection(const wn_heap *heap, uint64_t number, uint64_t at, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+static inline double wn_mib(size_t bytes) { return (double)bytes / (1 << 20); }
 
 /* To be called by a collector when a collection is over and the world runs: verifies the heap if the option says so. */
 void wn_after_collection(mutator *m);

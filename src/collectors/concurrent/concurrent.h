@@ -261,6 +261,8 @@ bool wn_cc_is_dry(wn_cc *cc);
 void wn_cc_assist(mutator *m, uint64_t budget_ns);
 /* After a thread has served a flush: marks some of what it has handed over if marking runs after the program. */
 void wn_cc_catch_up(mutator *m);
+/* Goes through the table of weak references beside the program, n entries at a time. False: aborted. */
+bool wn_cc_walk_weak(wn_cc_worker *w, size_t n, void (*visit)(void *context, wn_weak_entry *e), void *context);
 /* Marks values of ephemerons whose keys are marked; call when dry. False: nothing (more) was to be done. */
 bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w);
 /* Nothing more is marked in this cycle, or not until the table is searched anew. */

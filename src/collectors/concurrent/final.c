@@ -22,7 +22,8 @@ static bool is_marked(void *context, void *object) {
 }
 
 /* Takes dead weak references and ephemerons off the chains of a target that is alive. */
-static void prune(wn_heap *heap, wn_weak_entry *e) {
+static void prune(void *context, wn_weak_entry *e) {
+    wn_heap *heap = context;
     for (wn_weakref *r = e->refs, *next; r; r = next) {
         next = r->next;
         if (!wn_cc_is_marked(r)) wn_weak_unchain(e, r);
@@ -35,10 +36,6 @@ static void prune(wn_heap *heap, wn_weak_entry *e) {
             heap->weak.ephemerons--;
             *at = (*at)->next;
         }
-}
-
-static void prune_entry(void *heap, wn_weak_entry *e) {
-    prune(heap, e);
     wn_weak_remove_if_empty(heap, e);
 }
 
@@ -53,7 +50,7 @@ static void clear_entry(void *context, wn_weak_entry *e) {
         wn_weak_entry_died(&c->w->me, e, is_marked, NULL,
                            NULL); /* values: dead like their keys, or alive for reasons of their own */
     else if (c->prunes)
-        prune_entry(c->w->cc->heap, e);
+        prune(c->w->cc->heap, e);
 }
 
 /* Appends a chain to what is due; with cc->lists. */
@@ -116,14 +113,6 @@ void wn_cc_end_clearing(wn_cc *cc) {
     wn_weak_walk_reset(cc->heap);
     give_back_found(cc, w);
     set_clearing(cc, false);
-}
-
-static bool prune_weak(wn_cc *cc, wn_cc_worker *w) {
-    bool more = true;
-    wn_weak_walk_reset(cc->heap);
-    while (more && wn_cc_pause(cc, w)) more = wn_weak_walk(cc->heap, ENTRIES, prune_entry, cc->heap);
-    wn_weak_walk_reset(cc->heap);
-    return !more && wn_cc_pause(cc, w);
 }
 
 /* With cc->lists: the lists have room for all that is noted and `more`, wherever it goes, so that a death is not lost
@@ -191,7 +180,7 @@ bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w) {
     pthread_mutex_unlock(&cc->lists);
     if (weak && !clear_weak(cc, w, !finals)) return false;
     if (finals && !find_finals(cc, w)) return false;
-    if (weak && finals && !prune_weak(cc, w)) return false;
+    if (weak && finals && !(wn_cc_walk_weak(w, ENTRIES, prune, cc->heap) && wn_cc_pause(cc, w))) return false;
     wn_cc_wake_somebody(cc);
     return true;
 }

@@ -390,15 +390,17 @@ static void follow_entry(void *context, wn_weak_entry *e) {
     for (wn_ephemeron *p = e->ephemerons; p; p = p->next) follow_one(context, p);
 }
 
-/* What is entered meanwhile needs no look: its value was reachable, or is black. */
-static bool follow_table(wn_cc_worker *w) {
+bool wn_cc_walk_weak(wn_cc_worker *w, size_t n, void (*visit)(void *context, wn_weak_entry *e), void *context) {
     wn_heap *heap = w->cc->heap;
     bool more = true;
     wn_weak_walk_reset(heap);
-    while (more && wn_cc_pause(w->cc, w)) more = wn_weak_walk(heap, 64, follow_entry, w);
+    while (more && wn_cc_pause(w->cc, w)) more = wn_weak_walk(heap, n, visit, context);
     wn_weak_walk_reset(heap);
     return !more;
 }
+
+/* What is entered meanwhile needs no look: its value was reachable, or is black. */
+static bool follow_table(wn_cc_worker *w) { return wn_cc_walk_weak(w, 64, follow_entry, w); }
 
 bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w) {
     pthread_mutex_lock(&cc->heap->weak.lock);

@@ -183,7 +183,6 @@ void wn_cc_external(mutator *m) {
 }
 
 static double ms(uint64_t from, uint64_t to) { return to > from ? (double)(to - from) / 1e6 : 0; }
-static double mib(size_t bytes) { return (double)bytes / (1 << 20); }
 
 void wn_cc_trace(wn_cc *cc) {
     const wn_cc_cycle *c = &cc->now;
@@ -192,8 +191,9 @@ void wn_cc_trace(wn_cc *cc) {
         cc->heap, cc->started, c->end,
         "heap %.1f -> %.1f -> %.1f MiB, goal %.1f, freed %zu; barrier %.3f + mark %.2f + dead %.2f + sweep %.2f ms; "
         "cpu %.2f + assist %.2f ms, %.1f%% so far; %u worker%s, %u round%s, handshake %.3f ms",
-        mib(cc->used_at_start), mib(c->used_at_close), mib(c->live), mib(__atomic_load_n(&cc->goal, __ATOMIC_RELAXED)),
-        c->freed_objects, ms(c->start, c->scan), ms(c->scan, c->closed), ms(c->closed, c->sweep), ms(c->sweep, c->end),
-        (double)c->cpu_ns / 1e6, (double)c->assist_ns / 1e6, 100.0 * (double)total / ((double)life * cc->processors),
-        cc->workers, cc->workers > 1 ? "s" : "", c->rounds, c->rounds > 1 ? "s" : "", (double)c->longest_wait_ns / 1e6);
+        wn_mib(cc->used_at_start), wn_mib(c->used_at_close), wn_mib(c->live),
+        wn_mib(__atomic_load_n(&cc->goal, __ATOMIC_RELAXED)), c->freed_objects, ms(c->start, c->scan),
+        ms(c->scan, c->closed), ms(c->closed, c->sweep), ms(c->sweep, c->end), (double)c->cpu_ns / 1e6,
+        (double)c->assist_ns / 1e6, 100.0 * (double)total / ((double)life * cc->processors), cc->workers,
+        cc->workers > 1 ? "s" : "", c->rounds, c->rounds > 1 ? "s" : "", (double)c->longest_wait_ns / 1e6);
 }

@@ -79,9 +79,9 @@ static void tell_turn(mutator *m, bool start) {
             wn_trace_collection(m->heap, number, inc->started_at + e.result.duration_ns,
                                 "heap %.1f -> %.1f MiB, next at %.1f, freed %zu; %.1f ms from start to end; "
                                 "%llu minors so far",
-                                (double)e.bytes_before / (1 << 20), (double)e.bytes_after / (1 << 20),
-                                (double)inc->threshold / (1 << 20), e.result.collected,
-                                (double)e.result.duration_ns / 1e6, (unsigned long long)inc->minors);
+                                wn_mib(e.bytes_before), wn_mib(e.bytes_after), wn_mib(inc->threshold),
+                                e.result.collected, (double)e.result.duration_ns / 1e6,
+                                (unsigned long long)inc->minors);
         wn_tell(m, &e);
         wn_after_collection(m);
     }

@@ -810,8 +810,8 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     if (heap->options.trace)
         wn_trace_collection(heap, number, start + result->duration_ns,
                             "heap %.1f -> %.1f MiB, generation %d, freed %zu, uncollectable %zu; %.3f ms",
-                            (double)event.bytes_before / (1 << 20), (double)event.bytes_after / (1 << 20), generation,
-                            result->collected, result->uncollectable, (double)result->duration_ns / 1e6);
+                            wn_mib(event.bytes_before), wn_mib(event.bytes_after), generation, result->collected,
+                            result->uncollectable, (double)result->duration_ns / 1e6);
     m->fast.nested++;
     wn_tell(m, &event);
     m->fast.nested--;
