@@ -124,9 +124,9 @@ end:
     :: atomic { left > 0 -> left--; /* store: holder.field = value */
         if :: holder = 0 :: holder = thread[m].held :: holder = field[0] fi;
         if :: value = thread[m].held :: value = 0 fi;
-        old = field[holder]; /* B1: one exchange, so that no overwritten reference escapes a race of two writers */
-        field[holder] = value;
+        old = field[holder]; /* B1: read first, then written; the other thread may write in between */
        }
+       field[holder] = value;
        atomic { /* the other thread and the marker may have run in between */
         if
 #ifdef BREAK_GLOBAL

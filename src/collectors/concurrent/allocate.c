@@ -190,8 +190,8 @@ void wn_cc_store(mutator *m, void *holder, void **slot, void *value, bool takes_
         __atomic_store_n(slot, value, __ATOMIC_RELEASE);
         return;
     }
-    /* B1: one exchange, so that no overwritten reference escapes when two threads write the same slot. */
-    void *old = __atomic_exchange_n(slot, value, __ATOMIC_ACQ_REL);
+    void *old = __atomic_load_n(slot, __ATOMIC_ACQUIRE); /* B1 */
+    __atomic_store_n(slot, value, __ATOMIC_RELEASE);
     if (old) wn_cc_shade_own(m, old);                                  /* B2 */
     if (value && wn_cc_of_mutator(m)->grey) wn_cc_shade_own(m, value); /* B3 */
 }

@@ -49,10 +49,10 @@ enum {
     WN_CC_LEAF = 1,          /* wn_block.kind of blocks whose objects have no references */
     WN_CC_WRITTEN = 1,       /* wn_block.flags of frozen blocks in which any object may have been written to; atomic */
     WN_CC_UNIT = 512,        /* objects a marker scans between two looks around */
-    WN_CC_SLICE = 512,       /* references of a long array scanned at a time */
-    WN_CC_LONG = 1024,       /* arrays with more of them are scanned in slices, by whoever has time */
+    WN_CC_SLICE = 512,       /* references of an array a marker scans at a time */
     WN_CC_ASSIST_NS = 15000, /* what one assist may take */
-    WN_CC_ASSIST_UNIT = 64   /* objects between two looks at the clock */
+    WN_CC_ASSIST_UNIT = 64,  /* objects, or references of slices, between two looks at the clock */
+    WN_CC_ASSIST_SLICE = 32  /* references of an array an assist scans at a time */
 };
 
 typedef struct wn_cc_mutator {

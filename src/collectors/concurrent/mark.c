@@ -19,7 +19,9 @@ enum { FIRST_SLICES = (256 << 10) / sizeof(wn_cc_slice) };
 typedef struct tracing {
     wn_cc *cc;
     wn_mark_walk walk;
+    size_t slice; /* references of an array scanned at a time; those of more than two wait for whoever has time */
     size_t array_refs;
+    size_t sliced; /* how many of them were in slices */
 } tracing;
 
 static void found_hidden(wn_cc *cc, void *o);
@@ -78,15 +80,16 @@ typedef struct rest {
 } rest;
 
 /* References of a variable part, or of a client's own tracing function. */
-static WN_NOINLINE rest scan_rest(wn_cc *cc, wn_marker *marker, void *o, const wn_type *type, void *next) {
-    tracing t = {cc, {.marker = marker, .here = (uintptr_t)o, .next = next}, 0};
+static WN_NOINLINE rest scan_rest(wn_cc *cc, wn_marker *marker, void *o, const wn_type *type, void *next,
+                                  size_t slice) {
+    tracing t = {cc, {.marker = marker, .here = (uintptr_t)o, .next = next}, slice, 0, 0};
     if (type->item_refs) {
         size_t n = wn_length_of(o, type);
-        if (n > WN_CC_LONG)
+        if (n > 2 * slice)
             add_slice(cc, o, 0);
         else
             wn_each_item_ref(o, type, 0, n, visit_slot, &t);
-        t.array_refs += n > WN_CC_LONG ? 0 : n;
+        t.array_refs += n > 2 * slice ? 0 : n;
     }
     if (type->trace) {
         struct wn_tracer tracer = {visit_traced_slot, &t};
@@ -101,7 +104,7 @@ static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *visit
     for (uint64_t map = type->refs; map; map &= map - 1)
         visit_ref(arg, __atomic_load_n((void **)entry + __builtin_ctzll(map), __ATOMIC_ACQUIRE));
     if (WN_UNLIKELY(type->item_refs | (uintptr_t)type->trace)) {
-        rest r = scan_rest(t->cc, t->walk.marker, entry, type, t->walk.next);
+        rest r = scan_rest(t->cc, t->walk.marker, entry, type, t->walk.next, t->slice);
         t->walk.next = r.next;
         t->array_refs += r.array_refs;
     }
@@ -117,7 +120,7 @@ static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
 }
 
 /* A slice of a long array for who is counted as busy: one that is on no list is work that nobody else sees. */
-static WN_NOINLINE void *take_slice(wn_cc *cc, size_t *from, size_t *to) {
+static WN_NOINLINE void *take_slice(wn_cc *cc, size_t most, size_t *from, size_t *to) {
     wn_cc_slice slice = {NULL, 0};
     if (!__atomic_load_n(&cc->slice_count, __ATOMIC_RELAXED)) return NULL;
     wn_os_lock_brief(&cc->lock);
@@ -129,7 +132,7 @@ static WN_NOINLINE void *take_slice(wn_cc *cc, size_t *from, size_t *to) {
     if (!slice.object) return NULL;
     size_t n = wn_length_of(slice.object, wn_type_of(slice.object));
     *from = slice.next;
-    *to = slice.next + WN_CC_SLICE < n ? slice.next + WN_CC_SLICE : n;
+    *to = slice.next + most < n ? slice.next + most : n;
     if (*to < n) add_slice(cc, slice.object, *to); /* first, so that others can go on with the rest meanwhile */
     return slice.object;
 }
@@ -156,20 +159,21 @@ static WN_NOINLINE void scan_slice(tracing *other, void *array, size_t from, siz
 static WN_ALWAYS_INLINE size_t scan_some_slice(void *context) {
     tracing *t = context, copy = *t;
     size_t from, to;
-    void *array = take_slice(t->cc, &from, &to);
+    void *array = take_slice(t->cc, t->slice, &from, &to);
     if (!array) return 0;
     scan_slice(&copy, array, from, to);
     t->walk = copy.walk;
-    t->array_refs = copy.array_refs;
-    return WN_CC_SLICE / 8;
+    t->array_refs = copy.array_refs + (to - from);
+    t->sliced += to - from;
+    return to - from;
 }
 
-/* Returns what it did, in objects. */
-static size_t drain(wn_cc *cc, wn_marker *marker, size_t budget) {
-    tracing t = {cc, wn_mark_set_out(marker), 0};
+/* Returns what it did, in objects; the budget counts each reference of a slice as one, because it may lead to one. */
+static size_t drain(wn_cc *cc, wn_marker *marker, size_t budget, size_t slice) {
+    tracing t = {cc, wn_mark_set_out(marker), slice, 0, 0};
     size_t done = wn_mark_drain(&t.walk, budget, wn_fetch_head, scan, visit, scan_some_slice, &t, &t);
     wn_mark_rest(&t.walk);
-    return done + t.array_refs / 8;
+    return done - t.sliced + (t.array_refs + 7) / 8;
 }
 
 void wn_cc_mark_root(wn_cc_worker *w, void *o) {
@@ -267,7 +271,7 @@ static void count_work(wn_cc *cc, size_t objects, const wn_marker *marker) {
 }
 
 bool wn_cc_mark_unit(wn_cc *cc, wn_cc_worker *w) {
-    size_t n = w->busy ? drain(cc, &w->marker, WN_CC_UNIT) : 0;
+    size_t n = w->busy ? drain(cc, &w->marker, WN_CC_UNIT, WN_CC_SLICE) : 0;
     bool more = n || get_work(cc, &w->marker, &w->busy, WN_MARK_SEGMENT);
     count_work(cc, n, &w->marker);
     /* Others have nothing, or threads that must help wait for some. */
@@ -282,7 +286,7 @@ void wn_cc_assist(mutator *m, uint64_t budget_ns) {
     bool busy = false;
     size_t done = 0;
     do {
-        size_t n = busy ? drain(cc, &c->assist, WN_CC_ASSIST_UNIT) : 0;
+        size_t n = busy ? drain(cc, &c->assist, WN_CC_ASSIST_UNIT, WN_CC_ASSIST_SLICE) : 0;
         done += n;
         if (!n && !get_work(cc, &c->assist, &busy, WN_CC_ASSIST_UNIT)) {
             __atomic_store_n(&cc->pool.hungry, 1, __ATOMIC_RELAXED);
