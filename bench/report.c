@@ -67,8 +67,7 @@ static void json_histogram(FILE *out, const char *key, const bench_set *set, enu
     free(h);
 }
 
-/* The distribution of stalls as [upper bound in us, count] pairs: bounds are found by asking for quantiles of one
- * bucket. */
+/* The distribution of stalls as [upper bound in us, count] pairs. */
 static void json_raw(FILE *out, const bench_set *set) {
     wn_histogram *h = merged(set, STALL);
     if (!h) return;
@@ -76,9 +75,7 @@ static void json_raw(FILE *out, const bench_set *set) {
     const char *comma = "";
     for (unsigned i = 0; i < WN_HISTOGRAM_BUCKETS; i++) {
         if (!h->bucket[i]) continue;
-        wn_histogram one = {.count = 1, .max = UINT64_MAX};
-        one.bucket[i] = 1;
-        fprintf(out, "%s[%.3f,%llu]", comma, us(wn_histogram_quantile(&one, 0)), (unsigned long long)h->bucket[i]);
+        fprintf(out, "%s[%.3f,%llu]", comma, us(wn_histogram_bound(i)), (unsigned long long)h->bucket[i]);
         comma = ",";
     }
     const bench_gaps *g = &set->run[0]->gaps;

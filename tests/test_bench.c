@@ -63,13 +63,33 @@ static void check_quantiles(const json_t *line, const char *key) {
     assert_true(p50 <= p999 && p999 <= max);
 }
 
+/* What --raw adds is the distribution whose quantiles the line has: whoever merges those of several runs relies on it.
+ */
+static void check_raw(const json_t *line) {
+    const json_t *h = json_object_get(line, "stall_histogram"), *stall = json_object_get(line, "stall_us");
+    double count = json_number_value(json_object_get(stall, "count")),
+           max = json_number_value(json_object_get(stall, "max"));
+    double below = -1, seen = 0, p999 = -1;
+    assert_true(json_array_size(h) > 0);
+    for (size_t i = 0; i < json_array_size(h); i++) {
+        double bound = json_number_value(json_array_get(json_array_get(h, i), 0));
+        assert_true(bound > below);
+        seen += json_number_value(json_array_get(json_array_get(h, i), 1));
+        if (p999 < 0 && seen >= .999 * count) p999 = bound < max ? bound : max;
+        below = bound;
+    }
+    assert_true(seen == count && below >= max);
+    assert_float_equal(p999, json_number_value(json_object_get(stall, "p999")), .001);
+    assert_true(json_is_array(json_object_get(line, "gaps_us")));
+}
+
 /* One line per collector, each with every key that is promised, all with one checksum. */
 static void check_lines(const char *workload, const char *arguments, bool requests) {
     static const char *const numbers[] = {
         "checksum",          "wall_s",         "cpu_s",          "gc_cpu_s", "collections", "allocated_bytes",
         "allocated_objects", "live_bytes_max", "peak_rss_bytes", "mmu_1ms",  "mmu_10ms"};
     char all[256];
-    snprintf(all, sizeof all, "%s %s --scale 0.002 --json -", workload, arguments);
+    snprintf(all, sizeof all, "%s %s --scale 0.002 --json - --raw", workload, arguments);
     outcome o = bench_(all, false);
     if (o.status) fail_msg("winnow bench %s: status %d", all, o.status);
     json_int_t checksum = -1;
@@ -87,6 +107,7 @@ static void check_lines(const char *workload, const char *arguments, bool reques
             if (!json_is_number(json_object_get(line, numbers[i]))) fail_msg("%s: no %s in: %s", all, numbers[i], text);
         check_quantiles(line, "pause_us");
         check_quantiles(line, "stall_us");
+        check_raw(line);
         if (requests) check_quantiles(line, "request_us");
         if (strncmp(workload, "fork", 4) == 0)
             assert_int_equal(json_array_size(json_object_get(line, "private_dirty_bytes")), 4);

@@ -200,6 +200,9 @@ WN_API void wn_histogram_merge(wn_histogram *into, const wn_histogram *from);
 /* The least upper bound of the fraction q of the values: the least for q of 0 and what is no fraction, the largest from
  * 1 on; 0 when empty. */
 WN_API uint64_t wn_histogram_quantile(const wn_histogram *h, double q);
+/* The largest value that a bucket counts, for a program that shows or exports the whole distribution; that of the last
+ * from there on. */
+WN_API uint64_t wn_histogram_bound(unsigned bucket);
 
 typedef struct wn_generation_stats {
     uint64_t collections, collected, uncollectable;

@@ -14,9 +14,10 @@ static unsigned bucket_of(uint64_t v) {
     return 16 * (e - 3) + (unsigned)((v >> (e - 4)) & 15);
 }
 
-static uint64_t bucket_top(unsigned i) {
+uint64_t wn_histogram_bound(unsigned i) {
     if (i < 16) return i;
     unsigned e = i / 16 + 3, q = i % 16;
+    if (e > 63) return UINT64_MAX; /* there are more buckets than values need */
     return (((uint64_t)16 + q + 1) << (e - 4)) - 1;
 }
 
@@ -45,7 +46,7 @@ uint64_t wn_histogram_quantile(const wn_histogram *h, double q) {
     for (unsigned i = 0; i < WN_HISTOGRAM_BUCKETS; i++) {
         seen += h->bucket[i];
         if (seen >= rank) {
-            uint64_t top = bucket_top(i);
+            uint64_t top = wn_histogram_bound(i);
             return top < h->max ? top : h->max;
         }
     }

@@ -929,6 +929,18 @@ static void histograms_answer_within_six_percent(void **state) {
     assert_int_equal(wn_histogram_quantile(&h, 7), 3700000);
     const double least[] = {0, -1, NAN};
     for (size_t i = 0; i < 3; i++) assert_int_equal(wn_histogram_quantile(&h, least[i]), h.min);
+    /* The buckets are all there is of a value: each is counted in the first whose bound it does not pass. */
+    for (unsigned i = 0; i < WN_HISTOGRAM_BUCKETS; i++) {
+        uint64_t bound = wn_histogram_bound(i), below = i ? wn_histogram_bound(i - 1) : 0;
+        assert_true(i == 0 || bound > below || bound == UINT64_MAX);
+        if (bound == below) continue;
+        static wn_histogram one;
+        memset(&one, 0, sizeof one);
+        wn_histogram_add(&one, bound);
+        wn_histogram_add(&one, below + (i > 0));
+        assert_int_equal(one.bucket[i], 2);
+    }
+    assert_true(wn_histogram_bound(WN_HISTOGRAM_BUCKETS) == UINT64_MAX);
     static wn_histogram far;
     memset(&far, 0, sizeof far);
     wn_histogram_add(&far, 0);
