@@ -32,7 +32,7 @@ def parse():
     parser.add_argument("--workloads", help="only these, separated by commas")
     parser.add_argument("--systems", help="only these, separated by commas, as winnow-refcount,go,pypy")
     parser.add_argument("--winnow", help="the winnow command; default build/bin/winnow")
-    parser.add_argument("--output", help="folder for results.jsonl and index.html; default build/compare")
+    parser.add_argument("--output", help="folder for results.jsonl, results.md, overview.svg and index.html; default build/compare")
     parser.add_argument("--no-sweep", action="store_true", help="a full run without the sweep over heap sizes")
     parser.add_argument("--revision", action="append", default=[], help="twice: compare two revisions of Winnow instead")
     parser.add_argument("--tolerance", type=float, default=0.05, help="with --revision: slower by more than this fails; 0.05")
@@ -224,6 +224,7 @@ def main():
     table.write_goals(sys.stdout, lines)
 
     import page
+    import picture
 
     path = os.path.join(arguments.output, "index.html")
     kind = "A quick comparison: smaller workloads, few repetitions." if arguments.quick else "A full comparison."
@@ -231,7 +232,10 @@ def main():
     markdown = os.path.join(arguments.output, "results.md")
     with open(markdown, "w") as out:
         out.write(table.markdown(lines, workloads, where, kind))
-    print("\n%s\n%s\n%s" % (results, markdown, path))
+    drawn = os.path.join(arguments.output, "overview.svg")
+    if not picture.write(drawn, lines, workloads, where, kind):
+        drawn = ""  # one system alone has nothing beside it
+    print("\n" + "\n".join(f for f in (results, markdown, drawn, path) if f))
     if not agreed:
         print("compare: checksums differ; those runs are refused, see above", file=sys.stderr)
     return 0 if agreed else 1

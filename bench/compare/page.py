@@ -6,24 +6,9 @@ import plotly.graph_objects as go
 import plotly.io
 import plotly.offline
 
+import systems
 import table
 import verdict
-
-COLOURS = {
-    "winnow-refcount": "#1b6ca8",
-    "winnow-incremental": "#0a9396",
-    "winnow-concurrent": "#5e60ce",
-    "go": "#ee9b00",
-    "go-chains": "#f4b942",
-    "pypy": "#ca6702",
-    "cpython": "#bb3e03",
-    "libgc": "#6c757d",
-    "libgc-2-markers": "#868e96",
-    "libgc-incremental": "#adb5bd",
-    "malloc": "#343a40",
-    "mimalloc": "#000000",
-    "control": "#d62828",
-}
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1180px; padding: 0 1em; color: #222; }
@@ -34,10 +19,6 @@ td.win { background: #d8f3dc; } td.loss { background: #ffd6d6; } td.none { color
 .scroll { overflow-x: auto; } h2 { margin-top: 2em; } .plots { display: grid; grid-template-columns: 1fr 1fr; gap: 8px; }
 .note { color: #555; }
 """
-
-
-def _colour(name):
-    return COLOURS.get(name.split("@")[0], "#495057")
 
 
 def _measured(lines, workload):
@@ -56,7 +37,7 @@ def _figure(title, x, y, log_x=False, log_y=False, **layout):
 
 def _line(figure, line, x, y, **keywords):
     figure.add_trace(
-        go.Scatter(x=x, y=y, name=line["label"], mode="lines", line=dict(color=_colour(line["system"]), width=2), **keywords)
+        go.Scatter(x=x, y=y, name=line["label"], mode="lines", line=dict(color=systems.colour(line["system"]), width=2), **keywords)
     )
 
 

@@ -14,6 +14,27 @@ PEERS = os.path.join(ROOT, "bench", "peers")
 COLLECTORS = ("refcount", "incremental", "concurrent")
 C_WORKLOADS = {"gcbench", "binarytrees", "lru", "messages", "messages-map", "biglive", "biglive-ring", "biglive-rewired", "cycles"}
 
+COLOURS = {
+    "winnow-refcount": "#1b6ca8",
+    "winnow-incremental": "#0a9396",
+    "winnow-concurrent": "#5e60ce",
+    "go": "#ee9b00",
+    "go-chains": "#f4b942",
+    "pypy": "#ca6702",
+    "cpython": "#bb3e03",
+    "libgc": "#6c757d",
+    "libgc-2-markers": "#868e96",
+    "libgc-incremental": "#adb5bd",
+    "malloc": "#343a40",
+    "mimalloc": "#000000",
+    "control": "#d62828",
+}
+
+
+def colour(system):
+    """One per system wherever it is drawn; revisions of one (`name@revision`) share it."""
+    return COLOURS.get(system.split("@")[0], "#495057")
+
 
 class SetupError(Exception):
     """Something that the comparison needs is missing; the message says how to get it."""

@@ -158,6 +158,7 @@ import json, sys
 import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "winnow"})  # text stays text; the same figures, the same file
 rows = json.loads(sys.argv[1])
 servers = sys.argv[3:]
 figure, axes = plt.subplots(len(servers), 3, figsize=(12, 3.6 * len(servers)), squeeze=False)
@@ -170,7 +171,7 @@ for row, server in zip(axes, servers):
         axis.set_title(f"{server}: {title}", fontsize=9)
         axis.tick_params(axis="x", labelsize=7, rotation=20)
 figure.tight_layout()
-figure.savefig(sys.argv[2])
+figure.savefig(sys.argv[2], metadata={"Date": None})
 """
 
 

@@ -12,6 +12,7 @@ import unittest
 
 import measure
 import page
+import picture
 import sweep
 import systems
 import table
@@ -193,6 +194,31 @@ class Page(unittest.TestCase):
         titles = [html.unescape(t) for t in re.findall(r'class="gtitle"[^>]*>([^<]*)<', dom)]
         self.assertIn("Memory over time", titles)
         self.assertIn("Minimum mutator utilisation", titles)
+
+
+class Picture(unittest.TestCase):
+    def draw(self, some):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "overview.svg")
+            if not picture.write(path, some, WORKLOADS, "a machine", "a note <with> markup"):
+                return None
+            with open(path, encoding="utf-8") as f:
+                return f.read()
+
+    def test_every_system_and_workload_is_named(self):
+        svg = self.draw(lines())
+        shown = [line for line in lines() if line["system"] in picture.SHOWN and "wall_s" in line]
+        text = [html.unescape(t) for t in re.findall(r"<text[^>]*>([^<]*)<", svg)]
+        for word in {line["label"] for line in shown} | {line["workload"] for line in shown} | {"a note <with> markup a machine"}:
+            self.assertIn(word, text)
+        marks = len(re.findall(r'<use xlink:href="#[^"]*" x="[^"]*" y="[^"]*" style="fill', svg))
+        self.assertGreaterEqual(marks, 3 * len(shown))
+
+    def test_the_same_figures_give_the_same_file(self):
+        self.assertEqual(self.draw(lines()), self.draw(lines()))
+
+    def test_a_system_alone_is_no_comparison(self):
+        self.assertIsNone(self.draw([line for line in lines() if line["system"] == "go"]))
 
 
 class Workloads(unittest.TestCase):
