@@ -28,6 +28,7 @@ enum {
     WN_MODE_SHADE_ = 8,    /* the hybrid barrier: marking goes on in another thread */
     WN_MODE_CHECK_ = 16,   /* every call checks its arguments */
     WN_MODE_YOUNG_ = 32,   /* with REMEMBER: only references into the nursery matter, so the value is looked at first */
+    WN_MODE_MARKING_ = 64, /* with REMEMBER: the value's mark decides, out of line; a young holder needs no record */
 
     /* the count byte under counting */
     WN_COUNT_MAX_ = 253, /* the largest count that fits */
@@ -74,7 +75,7 @@ struct wn_mutator {
     uint32_t mode;                   /* WN_MODE_...; changed only by this thread or while it stands still */
     uint32_t poll;                   /* somebody wants this thread at a safepoint; atomic */
     uint32_t nested;                 /* no-collect scopes and finalizers running */
-    uintptr_t nursery, nursery_size; /* WN_MODE_YOUNG_: what points into it is young */
+    uintptr_t nursery, nursery_size; /* WN_MODE_YOUNG_, WN_MODE_MARKING_: what points into it is young */
     wn_root_link_ *roots;
     void **young, **young_end;     /* counting: the log of newly tracked objects */
     uint64_t pending_objects;      /* objects made since the statistics were last summed */
@@ -85,7 +86,7 @@ struct wn_mutator {
 #if defined(WN_COLLECTOR) && WN_COLLECTOR == 1
 #define WN_MAY_(bits) ((bits) & (WN_MODE_COUNT_ | WN_MODE_ATOMIC_ | WN_MODE_CHECK_))
 #elif defined(WN_COLLECTOR) && WN_COLLECTOR == 2
-#define WN_MAY_(bits) ((bits) & (WN_MODE_REMEMBER_ | WN_MODE_YOUNG_ | WN_MODE_CHECK_))
+#define WN_MAY_(bits) ((bits) & (WN_MODE_REMEMBER_ | WN_MODE_YOUNG_ | WN_MODE_MARKING_ | WN_MODE_CHECK_))
 #elif defined(WN_COLLECTOR) && WN_COLLECTOR == 3
 #define WN_MAY_(bits) ((bits) & (WN_MODE_SHADE_ | WN_MODE_REMEMBER_ | WN_MODE_CHECK_))
 #else
@@ -173,12 +174,6 @@ static inline void wn_count_down_(wn_mutator *m, void *object) {
 
 typedef void *wn_slot_ __attribute__((may_alias)); /* a reference of whatever type the client gave it */
 
-/* Whether a reference to this value may have to be remembered. The value is at hand; the holder's side-table byte may
- * be a cache miss, and most stores of a program that rewires old objects do without it. */
-static inline bool wn_matters_(const wn_mutator *m, const void *value) {
-    return !wn_mode_(m, WN_MODE_YOUNG_) || (uintptr_t)value - m->nursery < m->nursery_size;
-}
-
 /* Whether a store into this slot must be recorded: a load and a test, for an array of cards one more load. */
 static inline bool wn_unrecorded_(const void *holder, const void *slot) {
     const uint8_t *meta = wn_meta_(holder), byte = __atomic_load_n(meta, __ATOMIC_RELAXED);
@@ -187,6 +182,20 @@ static inline bool wn_unrecorded_(const void *holder, const void *slot) {
         return !__atomic_load_n(meta + 2 + card, __ATOMIC_RELAXED);
     }
     return byte == WN_OLD_CLEAN_;
+}
+
+static inline bool wn_is_young_(const wn_mutator *m, const void *o) {
+    return (uintptr_t)o - m->nursery < m->nursery_size;
+}
+
+/* Whether the backward barrier may have something to record. The value is at hand; the holder's side-table byte is one
+ * more cache miss where holders lie anywhere, and most stores of a program that rewires old objects do without it:
+ * while nothing is marked the value must be young, and while marking goes on not marked yet, which its own bit tells,
+ * in a table an eighth as large. */
+static inline bool wn_may_record_(const wn_mutator *m, const void *holder, const void *slot, const void *value) {
+    if (wn_mode_(m, WN_MODE_MARKING_)) return value && !wn_is_young_(m, holder);
+    if (wn_mode_(m, WN_MODE_YOUNG_) && !wn_is_young_(m, value)) return false;
+    return wn_unrecorded_(holder, slot);
 }
 
 static inline void wn_store_inline_(wn_mutator *m, void *holder, void *slot, void *value, bool takes_over) {
@@ -198,7 +207,7 @@ static inline void wn_store_inline_(wn_mutator *m, void *holder, void *slot, voi
         if (value && !takes_over) wn_count_up_(m, value);
         *s = value;
         if (old) wn_count_down_(m, old);
-    } else if (wn_mode_(m, WN_MODE_REMEMBER_) && wn_matters_(m, value) && wn_unrecorded_(holder, slot)) {
+    } else if (wn_mode_(m, WN_MODE_REMEMBER_) && wn_may_record_(m, holder, slot, value)) {
         wn_store_slow_(m, holder, slot, value, takes_over);
     } else {
         __atomic_store_n(s, value, __ATOMIC_RELEASE); /* a plain store on x86-64 */

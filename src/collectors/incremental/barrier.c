@@ -1,12 +1,13 @@
 /*
- * barrier.c - the backward write barrier's slow path, reached only for an old object that is not in a remembered set.
+ * barrier.c - the backward write barrier's slow path, reached for stores that may have to be recorded.
  *
  * One set serves two purposes (step Store of the model): an old object that may refer to a young one is a root of the
  * next minor; a black object that may refer to a white one must have it shaded before marking ends, which the next
  * minor does. Unlike PyPy's, the barrier looks at the value: a store that creates neither kind of reference leaves no
- * trace, so a program that rewires old objects does not make its minors longer. While nothing is marked and nothing is
- * frozen only young values matter, and the inlined part asks for those first (WN_MODE_YOUNG_): then a store of an old
- * value does not touch the holder's side table.
+ * trace, so a program that rewires old objects does not make its minors longer. While nothing is frozen the value is
+ * looked at first, and most stores do not touch the holder's side table: while nothing is marked only young values
+ * matter, and the inlined part asks for those (WN_MODE_YOUNG_); else those that are young or not marked, which is asked
+ * here (WN_MODE_MARKING_).
  *
  * A long array is not recorded as a whole but by the card of the slot; its count byte stays WN_OLD_CARDS_, and the
  * inlined part asks the card itself. The cards are the side-table bytes of the array's own inner granules, of which
@@ -27,7 +28,7 @@ unsigned wn_inc_card_shift(size_t bytes) {
 
 uint32_t wn_inc_barrier_mode(const incremental *inc) {
     uint32_t mode = WN_MODE_REMEMBER_;
-    if (!is_marking(inc) && !inc->frozen) mode |= WN_MODE_YOUNG_;
+    if (!inc->frozen) mode |= is_marking(inc) ? WN_MODE_MARKING_ : WN_MODE_YOUNG_;
     if (inc->heap->options.check) mode |= WN_MODE_CHECK_;
     return mode;
 }
@@ -58,9 +59,9 @@ static void remember(incremental *inc, mutator *m, void *holder, void **slot) {
 void wn_inc_barrier_store(mutator *m, void *holder, void **slot, void *value, bool takes_over) {
     (void)takes_over;
     incremental *inc = inc_of(m->heap);
-    if (value && wn_unrecorded_(holder, slot)) {
-        if (is_young(inc, value) || (is_marking(inc) && is_marked(holder) && !is_marked(value)) || is_frozen(holder))
-            remember(inc, m, holder, slot);
-    }
+    /* First what is known without the holder: see wn_may_record_. */
+    bool young = is_young(inc, value), white = value && !young && is_marking(inc) && !is_marked(value);
+    if ((young || white || (value && inc->frozen)) && wn_unrecorded_(holder, slot))
+        if (young || (white && is_marked(holder)) || is_frozen(holder)) remember(inc, m, holder, slot);
     __atomic_store_n(slot, value, __ATOMIC_RELEASE);
 }
