@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <winnow/inspect.h>
@@ -467,6 +468,75 @@ static void what_leaves_a_grey_stack_is_shaded(void **state) {
     close_gated(&c);
 }
 
+/* A store is held between its reading and its writing: the page that it writes to is closed to writers. */
+static char *closed_page;
+static size_t page_size;
+static vector *wide;
+enum { ITEM = 1500 }; /* not on the page of the first ones, which the library writes to, too */
+static _Atomic bool stands, may_store, has_stored, may_leave;
+static void hold_the_store(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    if ((uintptr_t)info->si_addr - (uintptr_t)closed_page >= page_size) abort();
+    stands = true;
+    while (!may_store) sched_yield();
+}
+static void *clear_when_grey(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    attached = true;
+    while (!is_grey(m)) wn_poll(m);
+    if (mprotect(closed_page, page_size, PROT_READ)) abort();
+    wn_set(m, wide, items[ITEM], NULL);
+    has_stored = true;
+    while (!may_leave) wn_poll(m);
+    wn_detach(m);
+    return NULL;
+}
+
+/* Two threads store into one slot, of which one has no barrier yet, and has lost sight of what it stored. */
+static void what_is_stored_while_another_clears_the_slot_is_shaded(void **state) {
+    (void)state;
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    struct sigaction before, hold = {.sa_sigaction = hold_the_store, .sa_flags = SA_SIGINFO};
+    assert_int_equal(sigaction(SIGSEGV, &hold, &before), 0);
+    {
+        wn_root(m, vector *, made, client_new_array(m, &vector_type, 2 * ITEM));
+        wide = made; /* no root */
+        wn_set(m, (barred *)scanned->b, behind, made);
+    }
+    page_size = (size_t)sysconf(_SC_PAGESIZE);
+    closed_page = (char *)((uintptr_t)&wide->items[ITEM] & ~(page_size - 1));
+    {
+        wn_root(m, mortal *, stored, client_relic(m, 1, NULL, NULL));
+        pthread_t rival;
+        attached = stands = may_store = has_stored = may_leave = false;
+        assert_int_equal(pthread_create(&rival, NULL, clear_when_grey, c.heap), 0);
+        while (!attached) wn_poll(m);
+        pthread_t other = begin_cycle(m);
+        while (!stands) sched_yield();
+        assert_false(is_grey(m));
+        assert_int_equal(mprotect(closed_page, page_size, PROT_READ | PROT_WRITE), 0);
+        wn_set(m, wide, items[ITEM], stored);
+        wn_assign(m, stored, NULL);
+        become_grey(m);
+        while (gate != REACHED || is_grey(m)) wn_poll(m);
+        wn_assign(m, stored, wide->items[ITEM]); /* on a stack that has been scanned */
+        may_store = true;
+        while (!has_stored) sched_yield();
+        may_leave = true;
+        end_cycle(m, other);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        wn_block_begin(m);
+        pthread_join(rival, NULL);
+        wn_block_end(m);
+    }
+    assert_int_equal(sigaction(SIGSEGV, &before, NULL), 0);
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 1);
+    close_gated(&c);
+}
+
 /* What only a weak reference led to is read when the stack of the reader is not scanned any more. */
 static void what_a_weak_read_returns_is_marked(void **state) {
     (void)state;
@@ -665,6 +735,7 @@ int main(void) {
         cmocka_unit_test(what_a_thread_has_shaded_is_marked_when_it_has_left),
         cmocka_unit_test(marking_goes_on_until_a_round_finds_nothing),
         cmocka_unit_test(what_leaves_a_grey_stack_is_shaded),
+        cmocka_unit_test(what_is_stored_while_another_clears_the_slot_is_shaded),
         cmocka_unit_test(what_a_weak_read_returns_is_marked),
         cmocka_unit_test(a_root_scanner_may_come_while_marking_goes_on),
         cmocka_unit_test(callbacks_of_a_thread_that_ends_live_until_they_run),
