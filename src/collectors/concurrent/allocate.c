@@ -291,7 +291,7 @@ void *wn_cc_weak_get(mutator *m, void *target) {
     case WN_CC_MARKING:
         /* W1: the only reference to it may be this one, so marking must go on from it, and must not end unaware. */
         if (!wn_cc_is_marked(target)) {
-            __atomic_fetch_add(&cc->weak_reads, 1, __ATOMIC_RELAXED);
+            __atomic_fetch_add(&cc->found.weak_reads, 1, __ATOMIC_RELAXED);
             wn_cc_shade(m->heap, target);
         }
         return target;
