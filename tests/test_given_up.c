@@ -149,19 +149,20 @@ static void a_collection_without_memory_is_an_error(void **state) {
     }
 }
 
-/* There is none for the lists of blocks to sweep: then they are swept without. */
+/* There is none for the lists of blocks to sweep: then they are swept without. Huge objects' memory goes with them. */
 static void a_sweep_needs_no_memory(void **state) {
     (void)state;
-    enum { N = 10000 };
+    enum { N = 10000, HUGES = 3 };
     client c = open_concurrent();
     wn_mutator *m = c.m;
     wn_disable(c.heap);
     wn_collect_result r;
     for (long i = 0; i < N; i++) wn_release(m, client_relic(m, i, NULL, NULL));
+    for (int i = 0; i < HUGES; i++) wn_release(m, client_new_array(m, &blob_type, WN_HUGE_MIN));
     starve((size_t)1 << 20);
     assert_int_equal(wn_collect(m, 2, &r), WN_OK);
     assert_true(feed() > 0);
-    assert_int_equal(r.collected, N);
+    assert_int_equal(r.collected, N + HUGES);
     assert_int_equal(client_total(EVENT_RELEASE), N);
     client_close(&c);
 }
