@@ -881,6 +881,38 @@ static void a_trim_sweeps_what_is_left(void **state) {
     close_gated(&c);
 }
 
+/* Forked amid a sweep, a child that needs room goes on with it. */
+static void a_child_ends_the_sweep_of_its_parent(void **state) {
+    (void)state;
+    enum { HEAVY = 100000, N = 10000 };
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    wn_set(m, scanned, b, NULL);
+    for (int i = 0; i < 2; i++) wn_release(m, client_new_array(m, &heavy_type, HEAVY)); /* they are swept first */
+    for (long i = 0; i < N; i++) wn_release(m, client_relic(m, i, NULL, NULL));
+    pthread_t other = begin_cycle(m);
+    while (gate != REACHED) wn_poll(m);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60); /* the failure is that it is never swept */
+        gate = OPEN;
+        const wn_cc *cc = wn_cc_of(c.heap);
+        while (wn_cc_used(cc) < cc->trigger || cc->unattended)
+            if (!wn_new(m, &leaf_type)) _exit(1);
+        while (client_total(EVENT_RELEASE) < N) wn_poll(m);
+        _exit(client_total(EVENT_RELEASE) == N ? 0 : 2);
+    }
+    end_cycle(m, other);
+    int status;
+    wn_block_begin(m);
+    waitpid(child, &status, 0);
+    wn_block_end(m);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    close_gated(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
@@ -903,6 +935,7 @@ int main(void) {
         cmocka_unit_test(a_child_forked_amid_a_cycle_has_cycles_of_its_own),
         cmocka_unit_test(finalizers_of_a_cycle_given_up_run_once),
         cmocka_unit_test(a_trim_sweeps_what_is_left),
+        cmocka_unit_test(a_child_ends_the_sweep_of_its_parent),
     };
     return CLIENT_MAIN("given_up", tests);
 }

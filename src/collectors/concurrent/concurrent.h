@@ -156,6 +156,7 @@ typedef struct wn_cc {
     size_t waiting_room;
     size_t to_sweep, swept;            /* blocks; swept is atomic */
     bool unlisted;                     /* there was no memory for the lists: the conductor sweeps all, without them */
+    bool unattended;                   /* in a forked child: no thread has gone on with the parent's sweep; atomic */
     size_t freed_objects, freed_bytes; /* in this cycle; atomic */
     size_t frozen;                     /* objects; atomic */
 
