@@ -45,7 +45,7 @@ mutants=(
 "due-white|concurrent|src/collectors/concurrent/cycle.c|s/^    mark_list(w, \&cc->due_finals, cc->due_finals_next);//|objects whose finalizers are due are no roots"
 "weak-read-unseen|concurrent|src/collectors/concurrent/allocate.c|s/^        if (!wn_cc_is_marked(target)) {/        if (0) {/|what a weak reference returns is not shaded"
 "dead-read|concurrent|src/collectors/concurrent/allocate.c|s/return wn_cc_is_marked(target) ? target : NULL; /return target; /|a weak reference returns what was found dead"
-"grey-store|concurrent|src/collectors/concurrent/allocate.c|s/if (value \&\& wn_cc_of_mutator(m)->grey) wn_cc_shade_own(m, value);//|what a grey thread stores is not shaded"
+"grey-store|concurrent|src/collectors/concurrent/allocate.c|s/if (value \&\& grey) wn_cc_shade_own(m, value);//|what a grey thread stores is not shaded"
 "slice-rest-lost|concurrent|src/collectors/concurrent/mark.c|s/if (\*to < n) add_slice(cc, slice.object, \*to);/(void)0;/|of a long array the first slice alone is scanned"
 "keys-unnoted|concurrent|src/collectors/concurrent/mark.c|s/if (WN_UNLIKELY(__atomic_load_n(\&cc->hidden, __ATOMIC_RELAXED))) found_hidden(cc, o);//|keys that are marked while ephemerons are followed are overlooked"
 "too-early|concurrent|src/collectors/concurrent/mark.c|s/if (WN_UNLIKELY(!__atomic_load_n(\&cc->barrier_is_up, __ATOMIC_ACQUIRE))) {/if (0) {/|tracing begins before every thread has its barrier on"

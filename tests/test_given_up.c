@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <winnow/inspect.h>
@@ -148,19 +149,20 @@ static void a_collection_without_memory_is_an_error(void **state) {
     }
 }
 
-/* There is none for the lists of blocks to sweep: then they are swept without. */
+/* There is none for the lists of blocks to sweep: then they are swept without. Huge objects' memory goes with them. */
 static void a_sweep_needs_no_memory(void **state) {
     (void)state;
-    enum { N = 10000 };
+    enum { N = 10000, HUGES = 3 };
     client c = open_concurrent();
     wn_mutator *m = c.m;
     wn_disable(c.heap);
     wn_collect_result r;
     for (long i = 0; i < N; i++) wn_release(m, client_relic(m, i, NULL, NULL));
+    for (int i = 0; i < HUGES; i++) wn_release(m, client_new_array(m, &blob_type, WN_HUGE_MIN));
     starve((size_t)1 << 20);
     assert_int_equal(wn_collect(m, 2, &r), WN_OK);
     assert_true(feed() > 0);
-    assert_int_equal(r.collected, N);
+    assert_int_equal(r.collected, N + HUGES);
     assert_int_equal(client_total(EVENT_RELEASE), N);
     client_close(&c);
 }
@@ -281,6 +283,29 @@ static void weak_references_are_cleared_all_or_none(void **state) {
 /* Where the conductor waits until it is told to go on, or has to stand still. */
 static wn_heap *gated;
 static _Atomic enum { OPEN, CLOSED, REACHED } gate;
+static _Atomic bool for_all; /* a thread that helps waits there, too */
+
+static bool is_conductor(void) { return pthread_equal(pthread_self(), wn_cc_of(gated)->worker[0].thread); }
+
+/* A lock that the test holds, and whether the conductor has come to take it. */
+static pthread_mutex_t *_Atomic watched;
+static _Atomic bool comes;
+int __real_pthread_mutex_lock(pthread_mutex_t *lock);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *lock);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *lock) {
+    if (lock == watched && is_conductor()) comes = true;
+    return __real_pthread_mutex_lock(lock);
+}
+static void hold(pthread_mutex_t *lock) {
+    pthread_mutex_lock(lock);
+    comes = false;
+    watched = lock;
+}
+static void let_go(void) {
+    pthread_mutex_t *lock = watched;
+    watched = NULL;
+    pthread_mutex_unlock(lock);
+}
 
 static bool world_stops(wn_heap *heap) {
     pthread_mutex_lock(&heap->world);
@@ -291,7 +316,7 @@ static bool world_stops(wn_heap *heap) {
 
 /* Told OPEN, the conductor waits nowhere any more; told CLOSED, at the next. */
 static void wait_at_gate(void) {
-    if (gate == OPEN || !pthread_equal(pthread_self(), wn_cc_of(gated)->worker[0].thread)) return;
+    if (gate == OPEN || !(for_all || is_conductor())) return;
     gate = REACHED;
     while (gate == REACHED && !world_stops(gated)) usleep(100);
 }
@@ -319,6 +344,7 @@ static client open_gated(void) {
     wn_disable(c.heap);
     gated = c.heap;
     gate = CLOSED;
+    for_all = false;
     assert_int_equal(wn_global(c.heap, &scanned), WN_OK);
     wn_take(c.m, scanned, client_pair(c.m, 0, NULL, NULL));
     wn_move(c.m, scanned, b, client_new(c.m, &barred_type));
@@ -436,6 +462,139 @@ static void marking_goes_on_until_a_round_finds_nothing(void **state) {
     close_gated(&c);
 }
 
+/* A thread that helps with the marking once, when it is told to. */
+static _Atomic bool help, helped, may_leave;
+static void *help_when_told(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    attached = true;
+    while (!help) wn_poll(m);
+    wn_cc_assist(wn_mutator_of(m), WN_CC_ASSIST_NS);
+    helped = true;
+    while (!may_leave) wn_poll(m);
+    wn_detach(m);
+    return NULL;
+}
+static pthread_t attach_helper(wn_mutator *m) {
+    pthread_t helper;
+    attached = help = helped = may_leave = false;
+    assert_int_equal(pthread_create(&helper, NULL, help_when_told, wn_heap_of(m)), 0);
+    while (!attached) wn_poll(m);
+    return helper;
+}
+static void detach_helper(wn_mutator *m, pthread_t helper) {
+    may_leave = true;
+    wn_block_begin(m);
+    pthread_join(helper, NULL);
+    wn_block_end(m);
+}
+
+/* What has been shaded is taken up just before the first round begins, by a thread that helps; and before that has
+ * scanned it, the round has passed the thread that takes from it what nobody else will find. */
+static void a_round_begins_with_nothing_left_to_scan(void **state) {
+    (void)state;
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    barred *late; /* no root */
+    pair *holder;
+    {
+        wn_root(m, pair *, chain, client_pair(m, 1, NULL, NULL));
+        holder = chain;
+        late = client_new(m, &barred_type);
+        wn_move(m, chain, a, late);
+        wn_move(m, late, behind, client_relic(m, 1, NULL, NULL));
+        wn_set(m, (barred *)scanned->b, behind, chain);
+    }
+    pthread_t helper = attach_helper(m), other = begin_cycle(m);
+    become_grey(m);
+    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    wn_set(m, scanned, a, late);
+    wn_set(m, holder, a, NULL);
+    hold(&c.heap->weak.lock);
+    gate = OPEN;
+    while (!comes) wn_poll(m); /* nothing is left to mark but what is in this thread's buffer */
+    assert_false(wn_cc_is_marked(late));
+    for_all = true;
+    gate = CLOSED;
+    wn_cc_hand_over(wn_mutator_of(m)); /* as when it is full */
+    help = true;
+    while (gate != REACHED) sched_yield();
+    assert_true(wn_cc_is_marked(late));
+    let_go();
+    while (wn_cc_of_mutator(wn_mutator_of(m))->ask != WN_CC_ASK_FLUSH) sched_yield();
+    wn_poll(m);
+    {
+        wn_root(m, mortal *, taken, NULL);
+        wn_assign(m, taken, late->behind);
+        wn_set(m, late, behind, NULL);
+        end_cycle(m, other);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        detach_helper(m, helper);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 1);
+    close_gated(&c);
+}
+
+/* A weak reference is read between the end of a round that found nothing and the end of marking; what it returned has
+ * been scanned by then, but for what the reader has taken from it. */
+static void marking_does_not_end_after_a_weak_read(void **state) {
+    (void)state;
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, wn_weakref *, weak, NULL);
+        {
+            wn_root(m, pair *, target, client_pair(m, 1, NULL, NULL));
+            wn_move(m, target, a, client_relic(m, 1, NULL, NULL));
+            wn_take(m, weak, wn_weakref_new(m, target, NULL, NULL));
+        }
+        pthread_t helper = attach_helper(m), other = begin_cycle(m);
+        become_grey(m);
+        while (gate != REACHED || is_grey(m)) wn_poll(m);
+        hold(&c.heap->roots_lock);
+        gate = OPEN;
+        while (!comes) wn_poll(m);
+        wn_root(m, pair *, target, wn_weakref_get(m, weak));
+        assert_false(wn_cc_is_marked(target));
+        wn_root(m, mortal *, taken, NULL);
+        wn_assign(m, taken, target->a);
+        wn_set(m, target, a, NULL);
+        help = true;
+        while (!helped) sched_yield();
+        assert_true(wn_cc_is_marked(target));
+        let_go();
+        end_cycle(m, other);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        detach_helper(m, helper);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 1);
+    close_gated(&c);
+}
+
+/* What is shaded since marking has ended says nothing about the next cycle. */
+static void what_is_shaded_too_late_is_forgotten(void **state) {
+    (void)state;
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    wn_move(m, scanned, a, client_relic(m, 1, NULL, NULL));
+    pthread_t other = begin_cycle(m);
+    become_grey(m);
+    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    hold(&wn_cc_of(c.heap)->lists);
+    gate = OPEN;
+    while (!comes) wn_poll(m);
+    assert_int_equal(wn_cc_phase_of(wn_cc_of(c.heap)), WN_CC_CLOSED);
+    wn_set(m, scanned, a, NULL);
+    wn_cc_hand_over(wn_mutator_of(m)); /* as when it is full */
+    let_go();
+    end_cycle(m, other);
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 1);
+    close_gated(&c);
+}
+
 /* Taken from a stack before that is scanned, to where the marking has been already. */
 static void what_leaves_a_grey_stack_is_shaded(void **state) {
     (void)state;
@@ -464,6 +623,75 @@ static void what_leaves_a_grey_stack_is_shaded(void **state) {
     client_collect(m);
     assert_int_equal(client_total(EVENT_RELEASE), 0);
     assert_int_equal(wn_forget_global(m, &global), WN_OK);
+    close_gated(&c);
+}
+
+/* A store is held between its reading and its writing: the page that it writes to is closed to writers. */
+static char *closed_page;
+static size_t page_size;
+static vector *wide;
+enum { ITEM = 1500 }; /* not on the page of the first ones, which the library writes to, too */
+static _Atomic bool stands, may_store, has_stored;
+static void hold_the_store(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    if ((uintptr_t)info->si_addr - (uintptr_t)closed_page >= page_size) abort();
+    stands = true;
+    while (!may_store) sched_yield();
+}
+static void *clear_when_grey(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    attached = true;
+    while (!is_grey(m)) wn_poll(m);
+    if (mprotect(closed_page, page_size, PROT_READ)) abort();
+    wn_set(m, wide, items[ITEM], NULL);
+    has_stored = true;
+    while (!may_leave) wn_poll(m);
+    wn_detach(m);
+    return NULL;
+}
+
+/* Two threads store into one slot, of which one has no barrier yet, and has lost sight of what it stored. */
+static void what_is_stored_while_another_clears_the_slot_is_shaded(void **state) {
+    (void)state;
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    struct sigaction before, hold = {.sa_sigaction = hold_the_store, .sa_flags = SA_SIGINFO};
+    assert_int_equal(sigaction(SIGSEGV, &hold, &before), 0);
+    {
+        wn_root(m, vector *, made, client_new_array(m, &vector_type, 2 * ITEM));
+        wide = made; /* no root */
+        wn_set(m, (barred *)scanned->b, behind, made);
+    }
+    page_size = (size_t)sysconf(_SC_PAGESIZE);
+    closed_page = (char *)((uintptr_t)&wide->items[ITEM] & ~(page_size - 1));
+    {
+        wn_root(m, mortal *, stored, client_relic(m, 1, NULL, NULL));
+        pthread_t rival;
+        attached = stands = may_store = has_stored = may_leave = false;
+        assert_int_equal(pthread_create(&rival, NULL, clear_when_grey, c.heap), 0);
+        while (!attached) wn_poll(m);
+        pthread_t other = begin_cycle(m);
+        while (!stands) sched_yield();
+        assert_false(is_grey(m));
+        assert_int_equal(mprotect(closed_page, page_size, PROT_READ | PROT_WRITE), 0);
+        wn_set(m, wide, items[ITEM], stored);
+        wn_assign(m, stored, NULL);
+        become_grey(m);
+        while (gate != REACHED || is_grey(m)) wn_poll(m);
+        wn_assign(m, stored, wide->items[ITEM]); /* on a stack that has been scanned */
+        may_store = true;
+        while (!has_stored) sched_yield();
+        may_leave = true;
+        end_cycle(m, other);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        wn_block_begin(m);
+        pthread_join(rival, NULL);
+        wn_block_end(m);
+    }
+    assert_int_equal(sigaction(SIGSEGV, &before, NULL), 0);
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), 1);
     close_gated(&c);
 }
 
@@ -653,6 +881,38 @@ static void a_trim_sweeps_what_is_left(void **state) {
     close_gated(&c);
 }
 
+/* Forked amid a sweep, a child that needs room goes on with it. */
+static void a_child_ends_the_sweep_of_its_parent(void **state) {
+    (void)state;
+    enum { HEAVY = 100000, N = 10000 };
+    client c = open_gated();
+    wn_mutator *m = c.m;
+    wn_set(m, scanned, b, NULL);
+    for (int i = 0; i < 2; i++) wn_release(m, client_new_array(m, &heavy_type, HEAVY)); /* they are swept first */
+    for (long i = 0; i < N; i++) wn_release(m, client_relic(m, i, NULL, NULL));
+    pthread_t other = begin_cycle(m);
+    while (gate != REACHED) wn_poll(m);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60); /* the failure is that it is never swept */
+        gate = OPEN;
+        const wn_cc *cc = wn_cc_of(c.heap);
+        while (wn_cc_used(cc) < cc->trigger || cc->unattended)
+            if (!wn_new(m, &leaf_type)) _exit(1);
+        while (client_total(EVENT_RELEASE) < N) wn_poll(m);
+        _exit(client_total(EVENT_RELEASE) == N ? 0 : 2);
+    }
+    end_cycle(m, other);
+    int status;
+    wn_block_begin(m);
+    waitpid(child, &status, 0);
+    wn_block_end(m);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    close_gated(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_frozen_objects_refer_to_lives),
@@ -664,13 +924,18 @@ int main(void) {
         cmocka_unit_test(weak_references_are_cleared_all_or_none),
         cmocka_unit_test(what_a_thread_has_shaded_is_marked_when_it_has_left),
         cmocka_unit_test(marking_goes_on_until_a_round_finds_nothing),
+        cmocka_unit_test(a_round_begins_with_nothing_left_to_scan),
+        cmocka_unit_test(marking_does_not_end_after_a_weak_read),
+        cmocka_unit_test(what_is_shaded_too_late_is_forgotten),
         cmocka_unit_test(what_leaves_a_grey_stack_is_shaded),
+        cmocka_unit_test(what_is_stored_while_another_clears_the_slot_is_shaded),
         cmocka_unit_test(what_a_weak_read_returns_is_marked),
         cmocka_unit_test(a_root_scanner_may_come_while_marking_goes_on),
         cmocka_unit_test(callbacks_of_a_thread_that_ends_live_until_they_run),
         cmocka_unit_test(a_child_forked_amid_a_cycle_has_cycles_of_its_own),
         cmocka_unit_test(finalizers_of_a_cycle_given_up_run_once),
         cmocka_unit_test(a_trim_sweeps_what_is_left),
+        cmocka_unit_test(a_child_ends_the_sweep_of_its_parent),
     };
     return CLIENT_MAIN("given_up", tests);
 }

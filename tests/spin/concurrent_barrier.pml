@@ -9,6 +9,7 @@
  * W1-W2 (weak reads), A1 (allocation).
  *
  * Each of these variants must be found to be wrong (tests/spin/run.sh checks that it is):
+ *   -DBREAK_EXCHANGE   B1 reads and stores in two steps even while the writer's stack is grey
  *   -DBREAK_DELETION   B2 does not shade the overwritten reference
  *   -DBREAK_INSERTION  B3 does not shade the new reference while the writer's stack is grey
  *   -DBREAK_ALLOC      A1 hands out white memory to threads whose stacks are black
@@ -23,9 +24,6 @@
  */
 
 #define OBJECTS 3           /* 1 .. OBJECTS; 0 is NULL as a reference and the global variable as a holder */
-#ifndef OPERATIONS
-#define OPERATIONS 2        /* of each mutator; every variant is found with 2, and 3 takes minutes */
-#endif
 #define BIT(o) (1 << (o))
 
 byte field[OBJECTS + 1];    /* one reference per object; field[0] is a global root variable */
@@ -43,6 +41,7 @@ typedef mutator_state {
     byte request;           /* the poll word: 0, or the handshake that is asked for */
     bool shading;           /* WN_MODE_SHADE_ */
     bool grey;              /* its stack has not been scanned in this cycle */
+    byte left;              /* operations that it may still do */
 };
 mutator_state thread[2];
 
@@ -83,20 +82,21 @@ inline safepoint(m) {
 }
 
 proctype mutator(byte m) {
-    byte holder, value, old, left = OPERATIONS;
+    byte holder, value, old;
+    bool stored;
 end:
     do
     :: thread[m].request != 0 -> safepoint(m)
     :: d_step { thread[m].buffer != 0 -> pool = pool | thread[m].buffer; thread[m].buffer = 0; } /* the buffer is full */
-    :: atomic { left > 0 -> left--; /* load: held = holder.field; the global is holder 0 */
+    :: atomic { thread[m].left > 0 -> thread[m].left--; /* load: held = holder.field; the global is holder 0 */
         if :: holder = 0 :: holder = thread[m].held fi;
         thread[m].held = field[holder];
         holder = 0;
        }
-    :: atomic { left > 0 -> left--; thread[m].held = 0 }
+    :: atomic { thread[m].left > 0 -> thread[m].left--; thread[m].held = 0 }
     :: atomic { /* A1: allocate; black as soon as this thread's stack is */
-        left > 0 && m == 0 && !(allocated & BIT(OBJECTS)) ->
-        left--;
+        thread[m].left > 0 && m == 0 && !(allocated & BIT(OBJECTS)) ->
+        thread[m].left--;
         allocated = allocated | BIT(OBJECTS);
 #ifdef BREAK_BIRTH
         if :: thread[m].shading -> marked = marked | BIT(OBJECTS) :: else fi;
@@ -108,7 +108,7 @@ end:
         field[OBJECTS] = 0;
         thread[m].held = OBJECTS;
        }
-    :: atomic { m == 1 && left > 0 -> left--; /* weak read, under the weak lock: W1, W2 */
+    :: atomic { m == 1 && thread[m].left > 0 -> thread[m].left--; /* weak read, under the weak lock: W1, W2 */
         if
         :: closed -> if :: marked & BIT(weak_target) -> thread[m].held = weak_target :: else -> thread[m].held = 0 fi
         :: else ->
@@ -121,12 +121,15 @@ end:
 #endif
         fi;
        }
-    :: atomic { left > 0 -> left--; /* store: holder.field = value */
+    :: atomic { thread[m].left > 0 -> thread[m].left--; /* store: holder.field = value */
         if :: holder = 0 :: holder = thread[m].held :: holder = field[0] fi;
         if :: value = thread[m].held :: value = 0 fi;
-        old = field[holder]; /* B1: read first, then written; the other thread may write in between */
+        old = field[holder]; /* B1: read first, then written; the other thread may write in between ... */
+#ifndef BREAK_EXCHANGE
+        if :: thread[m].shading && thread[m].grey -> field[holder] = value; stored = true :: else fi; /* ... or not */
+#endif
        }
-       field[holder] = value;
+       if :: stored :: else -> field[holder] = value fi;
        atomic { /* the other thread and the marker may have run in between */
         if
 #ifdef BREAK_GLOBAL
@@ -144,17 +147,15 @@ end:
             normalise();
         :: else
         fi;
-        old = 0; value = 0; holder = 0;
+        old = 0; value = 0; holder = 0; stored = false;
        }
     od
 }
 
-/* Asks both threads for a handshake, one after the other, and waits for each. */
+/* Asks both threads for a handshake, and waits until both have served it, whichever comes first. */
 inline handshake(kind) {
-    thread[0].request = kind;
-    thread[0].request == 0;
-    thread[1].request = kind;
-    thread[1].request == 0;
+    d_step { thread[0].request = kind; thread[1].request = kind; }
+    thread[0].request == 0 && thread[1].request == 0;
 }
 
 /* Stacks are scanned while marking goes on already. */
@@ -236,9 +237,13 @@ init {
     atomic {
         allocated = BIT(1) | BIT(2);
         field[0] = 1;
-        if :: field[1] = 2 :: field[1] = 0 fi;
-        if :: thread[0].held = 0 :: thread[0].held = 2 fi;
-        if :: thread[1].held = 0 :: thread[1].held = 2 fi;
+        if
+        :: thread[0].left = 2; thread[1].left = 2;
+            if :: field[1] = 2 :: field[1] = 0 fi;
+            if :: thread[0].held = 0 :: thread[0].held = 2 fi;
+            if :: thread[1].held = 0 :: thread[1].held = 2 fi
+        :: thread[0].left = 1; thread[1].left = 3; thread[1].held = 2 /* BREAK_EXCHANGE is found only so */
+        fi;
         weak_target = 2;
         run mutator(0);
         run mutator(1);

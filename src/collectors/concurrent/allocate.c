@@ -190,10 +190,16 @@ void wn_cc_store(mutator *m, void *holder, void **slot, void *value, bool takes_
         __atomic_store_n(slot, value, __ATOMIC_RELEASE);
         return;
     }
-    void *old = __atomic_load_n(slot, __ATOMIC_ACQUIRE); /* B1 */
-    __atomic_store_n(slot, value, __ATOMIC_RELEASE);
-    if (old) wn_cc_shade_own(m, old);                                  /* B2 */
-    if (value && wn_cc_of_mutator(m)->grey) wn_cc_shade_own(m, value); /* B3 */
+    bool grey = wn_cc_of_mutator(m)->grey;
+    void *old;               /* B1 */
+    if (WN_UNLIKELY(grey)) { /* others may have no barrier yet, and what they store in between nobody would shade */
+        old = __atomic_exchange_n(slot, value, __ATOMIC_ACQ_REL);
+    } else {
+        old = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+        __atomic_store_n(slot, value, __ATOMIC_RELEASE);
+    }
+    if (old) wn_cc_shade_own(m, old);             /* B2 */
+    if (value && grey) wn_cc_shade_own(m, value); /* B3 */
 }
 
 /* ---- checking the barrier ------------------------------------------------------------------------------------------
@@ -285,7 +291,7 @@ void *wn_cc_weak_get(mutator *m, void *target) {
     case WN_CC_MARKING:
         /* W1: the only reference to it may be this one, so marking must go on from it, and must not end unaware. */
         if (!wn_cc_is_marked(target)) {
-            __atomic_fetch_add(&cc->weak_reads, 1, __ATOMIC_RELAXED);
+            __atomic_fetch_add(&cc->found.weak_reads, 1, __ATOMIC_RELAXED);
             wn_cc_shade(m->heap, target);
         }
         return target;

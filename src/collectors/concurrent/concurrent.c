@@ -274,6 +274,7 @@ static void after_fork(wn_heap *heap, bool child) {
     for (mutator *m = heap->mutators; m && __atomic_load_n(&cc->due, __ATOMIC_RELAXED); m = m->next)
         __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
     if (wn_cc_phase_of(cc) == WN_CC_SWEEPING) wn_cc_collect_unswept(cc);
+    cc->unattended = wn_cc_phase_of(cc) == WN_CC_SWEEPING;
     cc->wanted = cc->finished = cc->started;
 }
 

@@ -97,6 +97,12 @@ typedef struct wn_cc_cycle {
     unsigned rounds;
 } wn_cc_cycle;
 
+/* What has turned out white behind the marking's back, in this cycle and all before. */
+typedef struct wn_cc_found {
+    size_t shaded;       /* references that threads had shaded */
+    uint64_t weak_reads; /* W1: targets that weak reads returned */
+} wn_cc_found;
+
 /* How the conductor keeps to its part of the processors where these are few; see cycle.c. */
 typedef struct wn_cc_share {
     double part;          /* of one processor; 1: all of it */
@@ -107,15 +113,15 @@ typedef struct wn_cc_share {
 
 typedef struct wn_cc {
     wn_heap *heap;
-    uint32_t phase;      /* wn_cc_phase; changed by the conductor under heap->world and heap->weak.lock; atomic */
-    uint32_t shading;    /* whether a thread that attaches must start with its barrier on; under heap->world */
-    bool barrier_is_up;  /* H1 is over: every thread has its barrier on, so that tracing may begin; goes up
-                            under heap->world, down under `lock`, after H4; atomic */
-    size_t white_shaded; /* references shaded by threads that turned out not to be marked yet; atomic */
-    bool chased;         /* a round found white ones: threads help with what they hand over; atomic */
-    uint64_t weak_reads; /* W1: white targets that weak reads returned; added to under heap->weak.lock; atomic */
-    bool failed;         /* no memory for the marking itself: the cycle frees nothing; atomic */
-    bool aborted;        /* the cycle was given up from outside; under heap->world */
+    uint32_t phase;     /* wn_cc_phase; changed by the conductor under heap->world and heap->weak.lock; atomic */
+    uint32_t shading;   /* whether a thread that attaches must start with its barrier on; under heap->world */
+    bool barrier_is_up; /* H1 is over: every thread has its barrier on, so that tracing may begin; goes up
+                           under heap->world, down under `lock`, after H4; atomic */
+    wn_cc_found found;  /* .weak_reads is added to under heap->weak.lock; atomic */
+    wn_cc_found at_dry; /* what that was when nothing was left to mark last; the conductor's alone */
+    bool chased;        /* a round found white ones: threads help with what they hand over; atomic */
+    bool failed;        /* no memory for the marking itself: the cycle frees nothing; atomic */
+    bool aborted;       /* the cycle was given up from outside; under heap->world */
 
     /* the conductor's life; all under heap->world */
     bool quit;
@@ -150,6 +156,7 @@ typedef struct wn_cc {
     size_t waiting_room;
     size_t to_sweep, swept;            /* blocks; swept is atomic */
     bool unlisted;                     /* there was no memory for the lists: the conductor sweeps all, without them */
+    bool unattended;                   /* in a forked child: no thread has gone on with the parent's sweep; atomic */
     size_t freed_objects, freed_bytes; /* in this cycle; atomic */
     size_t frozen;                     /* objects; atomic */
 
@@ -256,7 +263,7 @@ bool wn_cc_mark_unit(wn_cc *cc, wn_cc_worker *w);
 void wn_cc_mark_root(wn_cc_worker *w, void *object);
 /* Gives what a marker still holds to the others, and counts it as idle: before it stops looking for work. */
 void wn_cc_lay_down(wn_cc *cc, wn_marker *marker, bool *busy);
-/* Whether no work is left anywhere but in buffers of running threads. */
+/* Whether no work is left anywhere but in buffers of running threads; notes what has been found white until then. */
 bool wn_cc_is_dry(wn_cc *cc);
 void wn_cc_assist(mutator *m, uint64_t budget_ns);
 /* After a thread has served a flush: marks some of what it has handed over if marking runs after the program. */

@@ -155,7 +155,7 @@ static bool close_marking(wn_cc *cc, uint64_t reads_before, size_t scanners) {
     pthread_mutex_lock(&heap->roots_lock);
     pthread_mutex_lock(&heap->weak.lock);
     wn_os_lock_brief(&cc->lock);
-    closed = cc->weak_reads == reads_before && !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded &&
+    closed = cc->found.weak_reads == reads_before && !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded &&
              !cc->shared && !cc->keys.n && heap->scanner_count <= scanners && !cc->aborted;
     if (closed) {
         wn_cc_set_phase(cc, WN_CC_CLOSED);
@@ -179,17 +179,17 @@ static bool mark(wn_cc *cc) {
     if (!scan_stacks(cc, &scanners)) return false;
     for (;;) {
         if (!wn_cc_mark_all(cc)) return false; /* T1 */
-        uint64_t reads = __atomic_load_n(&cc->weak_reads, __ATOMIC_RELAXED);
-        size_t before = __atomic_load_n(&cc->white_shaded, __ATOMIC_RELAXED);
+        /* Not what it is by now: what was taken up since may be grey still, and the round must begin with nothing. */
+        wn_cc_found before = cc->at_dry;
         cc->now.rounds++;
         if (!wn_cc_handshake(cc, WN_CC_ASK_FLUSH, NULL)) return false; /* T2 */
         /* What was handed over may all be marked already: then nothing is pushed, and the round was clean. */
         if (!wn_cc_mark_all(cc)) return false;
-        if (__atomic_load_n(&cc->white_shaded, __ATOMIC_RELAXED) != before) {
+        if (__atomic_load_n(&cc->found.shaded, __ATOMIC_RELAXED) != before.shaded) {
             __atomic_store_n(&cc->chased, true, __ATOMIC_RELAXED);
             continue;
         }
-        if (close_marking(cc, reads, scanners)) return true;
+        if (close_marking(cc, before.weak_reads, scanners)) return true;
         pthread_mutex_lock(&cc->heap->roots_lock);
         bool more_scanners = cc->heap->scanner_count > scanners;
         pthread_mutex_unlock(&cc->heap->roots_lock);

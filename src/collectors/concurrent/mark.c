@@ -210,7 +210,7 @@ static void claim_segment(wn_cc *cc, wn_marker *marker, wn_mark_segment *s, size
         push(cc, marker, s->entry[i]);
         found++;
     }
-    if (found) __atomic_fetch_add(&cc->white_shaded, found, __ATOMIC_RELAXED);
+    if (found) __atomic_fetch_add(&cc->found.shaded, found, __ATOMIC_RELAXED);
     s->used = rest;
     if (!rest) {
         wn_mark_put_segment(marker->pool, s);
@@ -261,6 +261,10 @@ void wn_cc_lay_down(wn_cc *cc, wn_marker *marker, bool *busy) {
 bool wn_cc_is_dry(wn_cc *cc) {
     wn_os_lock_brief(&cc->lock);
     bool dry = !cc->busy && !cc->pool.work && !cc->slice_count && !cc->shaded && !cc->shared;
+    /* Under the lock: what is taken up from here on counts as found later. */
+    if (dry)
+        cc->at_dry = (wn_cc_found){__atomic_load_n(&cc->found.shaded, __ATOMIC_RELAXED),
+                                   __atomic_load_n(&cc->found.weak_reads, __ATOMIC_RELAXED)};
     pthread_mutex_unlock(&cc->lock);
     return dry;
 }

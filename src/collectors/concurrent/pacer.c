@@ -152,6 +152,13 @@ void wn_cc_pace(mutator *m) {
     case WN_CC_MARKING:
         if (behind(cc, used)) wn_cc_assist(m, WN_CC_ASSIST_NS);
         break;
+    case WN_CC_SWEEPING:
+        if (WN_LIKELY(!__atomic_load_n(&cc->unattended, __ATOMIC_RELAXED)) || !is_due(cc)) break;
+        pthread_mutex_lock(&m->heap->world);
+        wn_cc_want(cc, cc->started); /* no cycle, but the thread that ends this one */
+        __atomic_store_n(&cc->unattended, !cc->worker[0].running, __ATOMIC_RELAXED);
+        pthread_mutex_unlock(&m->heap->world);
+        break;
     default: break;
     }
     size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);

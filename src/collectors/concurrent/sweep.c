@@ -100,10 +100,12 @@ static void each_unswept(wn_cc *cc, wn_chunk *c, unsigned from, unsigned to,
 }
 
 static void each_unswept_block(wn_cc *cc, void (*act)(wn_cc *cc, wn_cc_unswept *list, wn_block *b)) {
-    unsigned end;
-    for (wn_chunk *c = NULL; (c = next_chunk(&cc->heap->space, c, &end));)
+    unsigned end, next_end = 0;
+    for (wn_chunk *next, *c = next_chunk(&cc->heap->space, NULL, &end); c; c = next, end = next_end) {
+        next = next_chunk(&cc->heap->space, c, &next_end); /* first: a huge object's chunk goes when that is swept */
         for (unsigned i = WN_FIRST_BLOCK; i < end; i += LOOK)
             each_unswept(cc, c, i, i + LOOK < end ? i + LOOK : end, act);
+    }
 }
 
 /* False: no memory. Not malloc's: a thread's first call of that makes an arena, with three changes of the process's
