@@ -8,6 +8,8 @@
 
 #include "engines/weak.h"
 
+#include <winnow/inspect.h>
+
 typedef struct thing {
     wn_object head;
     size_t number, seen;
@@ -195,6 +197,205 @@ static void chains_of_any_order(void **state) {
     wn_heap_free(heap);
 }
 
+/* ---- rings of ephemerons ------------------------------------------------------------------------------------------
+ *
+ * What is counted is steps along rings, never time. */
+
+static unsigned values_released;
+static void count_value(void *object) { (void)object, values_released++; }
+static const wn_type value_type = WN_TYPE(thing, .release = count_value);
+
+static size_t ring_of(const wn_weak_entry *e, const wn_ephemeron **out) {
+    size_t n = 0;
+    WN_EACH_EPHEMERON(e, p) out[n++] = p;
+    return n;
+}
+
+static bool is_on(const wn_ephemeron *p, const wn_ephemeron *const *ring, size_t n) {
+    while (n && ring[n - 1] != p) n--;
+    return n;
+}
+
+/* One of an entry's ephemerons loses its last reference: how far along the ring, as it was before, anything changed. */
+static size_t steps_of_a_death(wn_heap *heap, wn_mutator *m, const void *key, things *pairs_, size_t i, size_t most) {
+    wn_borrow(m, things *, pairs, pairs_);
+    const wn_ephemeron **before = test_malloc(most * sizeof(void *)), **after = test_malloc(most * sizeof(void *));
+    size_t n = ring_of(wn_weak_find(heap, key), before), steps = 0;
+    wn_set(m, pairs, at[i], NULL);
+    const wn_weak_entry *e = wn_weak_find(heap, key);
+    size_t left = ring_of(e, after);
+    for (size_t k = 1; k <= n; k++) /* before[0] is where the last death has come to; it is looked at last */
+        if (!is_on(before[k % n], after, left) || (e && e->ephemerons == before[k % n] && k < n)) steps = k;
+    test_free(before);
+    test_free(after);
+    return steps;
+}
+
+/* Ephemerons of a few keys come and go in some order, and sometimes a key does. Each death looks at a few of the ring,
+ * though its own place is anywhere on it; of those that died few are left there; each value goes once, with its
+ * ephemeron or with the key. */
+static void rings_of_any_order(void **state) {
+    (void)state;
+    enum { KEYS = 3, PAIRS = 600, STEPS = 6000, NONE = KEYS, A_FEW = 8 };
+    wn_heap *heap;
+    wn_mutator *m = open_heap(&heap);
+    for (seed = 1; seed <= 6; seed++) {
+        size_t of[PAIRS], made = 0, oldest = 0, newest = 0, living[KEYS + 1] = {0};
+        values_released = 0;
+        wn_root(m, things *, keys, wn_new_array(m, &things_type, KEYS));
+        wn_root(m, things *, pairs, wn_new_array(m, &things_type, PAIRS));
+        for (size_t step = 0; step < STEPS; step++) {
+            size_t t = below(KEYS), i = below(PAIRS);
+            if (seed % 3 == 1) i = oldest++ % PAIRS;             /* who is first goes first */
+            if (seed % 3 == 2) i = PAIRS - 1 - newest++ % PAIRS; /* who is last goes first */
+            if (!keys->at[t] || below(2000) == 0) {
+                wn_move(m, keys, at[t], wn_new(m, &thing_type));
+                assert_null(heap->weak.left); /* what was on the ring of the former one has been freed */
+                living[t] = 0;
+                for (size_t k = 0; k < PAIRS; k++)
+                    if (pairs->at[k] && of[k] == t) of[k] = NONE;
+            }
+            if (pairs->at[i]) {
+                assert_ptr_equal(((wn_ephemeron *)pairs->at[i])->key, of[i] == NONE ? NULL : keys->at[of[i]]);
+                if (of[i] == NONE) {
+                    wn_set(m, pairs, at[i], NULL);
+                } else {
+                    assert_true(steps_of_a_death(heap, m, keys->at[of[i]], pairs, i, 2 * PAIRS) <= A_FEW);
+                    living[of[i]]--;
+                }
+            }
+            if (step < STEPS / 2 || below(4)) { /* at last they become fewer */
+                wn_root(m, thing *, value, wn_new(m, &value_type));
+                wn_move(m, pairs, at[i], wn_ephemeron_new(m, keys->at[t], value));
+                of[i] = t;
+                made++;
+                living[t]++;
+            }
+            if (step % 64) continue;
+            size_t there = 0;
+            for (size_t k = 0; k < PAIRS; k++) there += pairs->at[k] && of[k] != NONE;
+            assert_int_equal(values_released, made - there);
+            assert_int_equal(heap->weak.ephemerons, there);
+            for (size_t k = 0; k < KEYS; k++) {
+                const wn_ephemeron *ring[2 * PAIRS];
+                size_t n = keys->at[k] ? ring_of(wn_weak_find(heap, keys->at[k]), ring) : 0;
+                assert_in_range(n, living[k], living[k] + living[k] / 5 + A_FEW);
+                for (size_t l = 0; l < PAIRS; l++)
+                    if (pairs->at[l] && of[l] == k) assert_true(is_on(pairs->at[l], ring, n));
+            }
+        }
+        assert_int_equal(wn_verify(m, stderr), 0);
+    }
+    assert_int_equal(wn_collect(m, 2, NULL), WN_OK);
+    assert_int_equal(heap->weak.live, 0);
+    wn_detach(m);
+    wn_heap_free(heap);
+}
+
+/* Ephemerons that are part of garbage leave the ring of a key that is none, a few at a time or many, and what is left
+ * there is given back. */
+static void rings_that_garbage_leaves(void **state) {
+    (void)state;
+    enum { PAIRS = 500, ROUNDS = 40 };
+    wn_heap *heap;
+    wn_mutator *m = open_heap(&heap);
+    wn_disable(heap);
+    {
+        wn_root(m, thing *, key, wn_new(m, &thing_type));
+        for (size_t round = 0; round <= ROUNDS; round++) {
+            {
+                wn_root(m, things *, kept, wn_new_array(m, &things_type, PAIRS));
+                for (size_t i = 0; i < PAIRS; i++) {
+                    wn_root(m, things *, cycle, wn_new_array(m, &things_type, 2));
+                    wn_set(m, cycle, at[0], cycle);
+                    wn_move(m, cycle, at[1], wn_ephemeron_new(m, key, cycle));
+                    if (i % (1 + round % 7)) wn_set(m, kept, at[i], cycle);
+                }
+                assert_int_equal(wn_collect(m, (int)(round % 3), NULL), WN_OK);
+                for (size_t i = 0; i < PAIRS; i++)
+                    if (kept->at[i]) assert_ptr_equal(((wn_ephemeron *)((things *)kept->at[i])->at[1])->key, key);
+                assert_int_equal(wn_verify(m, stderr), 0);
+            }
+            assert_int_equal(wn_collect(m, 2, NULL), WN_OK);
+            const wn_ephemeron *ring[2 * PAIRS];
+            assert_int_equal(heap->weak.ephemerons, 0);
+            assert_in_range(ring_of(wn_weak_find(heap, key), ring), 0, 8);
+        }
+    }
+    assert_null(heap->weak.left);
+    wn_detach(m);
+    wn_heap_free(heap);
+}
+
+/* Where a collection finds who is dead, all the dead of a ring leave it together. */
+static size_t looks;
+static wn_weak_dead_fn *is_dead;
+static bool count_look(void *context, void *ephemeron) {
+    looks++;
+    return is_dead(context, ephemeron);
+}
+void __real_wn_weak_pair_died(wn_heap *heap, wn_ephemeron *p, wn_weak_dead_fn *dead, void *context);
+void __wrap_wn_weak_pair_died(wn_heap *heap, wn_ephemeron *p, wn_weak_dead_fn *dead, void *context);
+void __wrap_wn_weak_pair_died(wn_heap *heap, wn_ephemeron *p, wn_weak_dead_fn *dead, void *context) {
+    is_dead = dead;
+    __real_wn_weak_pair_died(heap, p, count_look, context);
+}
+void __real_wn_weak_prune_ring(wn_heap *heap, wn_weak_entry *e, wn_weak_dead_fn *dead, void *context);
+void __wrap_wn_weak_prune_ring(wn_heap *heap, wn_weak_entry *e, wn_weak_dead_fn *dead, void *context);
+void __wrap_wn_weak_prune_ring(wn_heap *heap, wn_weak_entry *e, wn_weak_dead_fn *dead, void *context) {
+    is_dead = dead;
+    __real_wn_weak_prune_ring(heap, e, count_look, context);
+}
+
+static void a_collection_looks_at_each_once(wn_collector_id collector) {
+    enum { PAIRS = 5000, KEYS = 2 };
+    if (!wn_collector_available(collector)) return;
+    wn_heap *heap;
+    wn_mutator *m;
+    wn_options options = wn_options_default();
+    options.collector = collector;
+    assert_int_equal(wn_heap_new(&options, &heap), WN_OK);
+    assert_int_equal(wn_attach(heap, &m), WN_OK);
+    {
+        wn_root(m, things *, keys, wn_new_array(m, &things_type, KEYS));
+        for (size_t t = 0; t < KEYS; t++) wn_move(m, keys, at[t], wn_new(m, &thing_type));
+        wn_root(m, things *, pairs, wn_new_array(m, &things_type, PAIRS));
+        for (size_t i = 0; i < PAIRS; i++) {
+            wn_root(m, thing *, value, wn_new(m, &thing_type));
+            value->number = i;
+            wn_move(m, pairs, at[i], wn_ephemeron_new(m, keys->at[i % KEYS], value));
+        }
+        assert_int_equal(wn_collect(m, 2, NULL), WN_OK);
+        for (size_t i = 0; i < PAIRS; i++)
+            if (below(2)) wn_set(m, pairs, at[i], NULL);
+        looks = 0;
+        assert_int_equal(wn_collect(m, 2, NULL), WN_OK);
+        assert_in_range(looks, PAIRS, PAIRS);
+        size_t there = 0;
+        for (size_t i = 0; i < PAIRS; i++) {
+            if (!pairs->at[i]) continue;
+            there++;
+            wn_root(m, thing *, value, wn_ephemeron_value(m, pairs->at[i]));
+            assert_int_equal(value->number, i);
+        }
+        assert_int_equal(heap->weak.ephemerons, there);
+        assert_int_equal(wn_verify(m, stderr), 0);
+        wn_assign(m, pairs, NULL);
+        assert_int_equal(wn_collect(m, 2, NULL), WN_OK);
+        assert_int_equal(heap->weak.live, 0);
+    }
+    wn_detach(m);
+    wn_heap_free(heap);
+}
+static void an_incremental_collection_looks_at_each_once(void **state) {
+    (void)state;
+    a_collection_looks_at_each_once(WN_COLLECTOR_INCREMENTAL);
+}
+static void a_concurrent_collection_looks_at_each_once(void **state) {
+    (void)state;
+    a_collection_looks_at_each_once(WN_COLLECTOR_CONCURRENT);
+}
+
 /* ---- no memory ----------------------------------------------------------------------------------------------------
  */
 
@@ -253,6 +454,10 @@ int main(void) {
         cmocka_unit_test(a_walk_that_stands_still),
         cmocka_unit_test(walks_of_any_pace),
         cmocka_unit_test(chains_of_any_order),
+        cmocka_unit_test(rings_of_any_order),
+        cmocka_unit_test(rings_that_garbage_leaves),
+        cmocka_unit_test(an_incremental_collection_looks_at_each_once),
+        cmocka_unit_test(a_concurrent_collection_looks_at_each_once),
         cmocka_unit_test(a_death_without_memory),
     };
     return cmocka_run_group_tests_name("weak", tests, NULL, NULL);

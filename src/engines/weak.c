@@ -277,6 +277,14 @@ static void make_due(mutator *m, wn_weakref *r) {
     __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }
 
+/* What is left on a ring is known by a bit that an ephemeron has no other use for. */
+static bool is_left(const wn_ephemeron *p) { return wn_meta_(p)[1] & WN_STATE_FINALIZED_; }
+
+static void add_left(wn_weak_table *t, wn_ephemeron *p) {
+    p->next = t->left;
+    __atomic_store_n(&t->left, p, __ATOMIC_RELAXED); /* others ask without the lock whether there are any */
+}
+
 void wn_weak_entry_died(mutator *m, wn_weak_entry *e, wn_weak_hold_fn *hold, void *context, wn_vector *values) {
     wn_heap *heap = m->heap;
     for (wn_weakref *r = e->refs, *next; r; r = next) {
@@ -286,9 +294,13 @@ void wn_weak_entry_died(mutator *m, wn_weak_entry *e, wn_weak_hold_fn *hold, voi
         if (r->callback && hold(context, r)) make_due(m, r);
     }
     for (wn_ephemeron *p = e->ephemerons, *next; p; p = next) {
-        next = p->next;
+        next = p->next == e->ephemerons ? NULL : p->next;
         p->key = NULL;
         p->next = NULL;
+        if (is_left(p)) {
+            add_left(&heap->weak, p);
+            continue;
+        }
         /* Without memory for that the pair keeps its value, as it would any reference, until it dies itself. */
         if (p->value && values && !wn_vector_push(values, p->value)) continue;
         p->value = NULL;
@@ -313,33 +325,95 @@ void wn_weak_unchain(wn_weak_entry *e, wn_weakref *r) {
     r->next = r->prev = NULL;
 }
 
-void *wn_weak_self_died(wn_heap *heap, void *object) {
-    void *value = NULL;
+void wn_weak_ref_died(wn_heap *heap, wn_weakref *r) {
     wn_weak_lock(heap);
-    if (wn_type_of(object)->flags & WN_TYPE_WEAKREF) {
-        wn_weakref *r = object;
-        wn_weak_entry *e = r->target ? wn_weak_find(heap, r->target) : NULL;
-        if (e) {
-            wn_weak_unchain(e, r);
-            wn_weak_remove_if_empty(heap, e);
-        }
-    } else {
-        wn_ephemeron *p = object;
-        wn_weak_entry *e = p->key ? wn_weak_find(heap, p->key) : NULL;
-        if (e) {
-            wn_ephemeron **at = &e->ephemerons;
-            while (*at != p) at = &(*at)->next;
-            *at = p->next;
-            heap->weak.ephemerons--;
-            wn_weak_remove_if_empty(heap, e);
-        } else if (!p->key && p->value) {
-            heap->weak.ephemerons--;
-        }
-        value = p->value;
-        p->key = p->value = NULL;
+    wn_weak_entry *e = r->target ? wn_weak_find(heap, r->target) : NULL;
+    if (e) {
+        wn_weak_unchain(e, r);
+        wn_weak_remove_if_empty(heap, e);
     }
     wn_weak_unlock(heap);
+}
+
+/* A new one comes where the next death looks first: many are short-lived. */
+static void put_on(wn_weak_entry *e, wn_ephemeron *p) {
+    if (!e->ephemerons) e->ephemerons = p->next = p;
+    p->next = e->ephemerons->next;
+    e->ephemerons->next = p;
+}
+
+/* The one behind another. */
+static wn_ephemeron *take_off(wn_weak_entry *e, wn_ephemeron *before) {
+    wn_ephemeron *p = before->next;
+    before->next = p->next;
+    if (e->ephemerons == p) e->ephemerons = before == p ? NULL : before;
+    p->key = NULL;
+    p->next = NULL;
+    return p;
+}
+
+void wn_weak_prune_ring(wn_heap *heap, wn_weak_entry *e, wn_weak_dead_fn *dead, void *context) {
+    wn_ephemeron *before = e->ephemerons, *p;
+    const wn_ephemeron *last = before;
+    if (!last) return;
+    do {
+        p = before->next;
+        if (dead(context, p)) {
+            take_off(e, before);
+            heap->weak.ephemerons--;
+        } else {
+            before = p;
+        }
+    } while (p != last);
+}
+
+void wn_weak_pair_died(wn_heap *heap, wn_ephemeron *p, wn_weak_dead_fn *dead, void *context) {
+    wn_weak_lock(heap);
+    wn_weak_entry *e = p->key ? wn_weak_find(heap, p->key) : NULL;
+    if (e) {
+        wn_weak_prune_ring(heap, e, dead, context);
+        wn_weak_remove_if_empty(heap, e);
+    }
+    wn_weak_unlock(heap);
+}
+
+void *wn_weak_take_value(wn_heap *heap, wn_ephemeron *p) {
+    wn_weak_lock(heap);
+    void *value = p->value;
+    if (value && !p->key) heap->weak.ephemerons--;
+    p->value = NULL;
+    wn_weak_unlock(heap);
     return value;
+}
+
+bool wn_weak_leave_ring(wn_heap *heap, wn_ephemeron *p) {
+    enum { LOOKS = 8 };
+    wn_weak_lock(heap);
+    wn_weak_entry *e = p->key ? wn_weak_find(heap, p->key) : NULL;
+    if (e) {
+        heap->weak.ephemerons--;
+        wn_meta_(p)[1] = WN_STATE_FINALIZED_;
+        for (unsigned n = 0; n < LOOKS && p->key; n++) {
+            wn_ephemeron *before = e->ephemerons, *met = before->next;
+            if (!is_left(met))
+                e->ephemerons = met;
+            else if (take_off(e, before) != p)
+                add_left(&heap->weak, met);
+        }
+        wn_weak_remove_if_empty(heap, e);
+    }
+    bool is_off = !p->key;
+    wn_weak_unlock(heap);
+    return is_off;
+}
+
+wn_ephemeron *wn_weak_take_left(wn_heap *heap) {
+    if (WN_LIKELY(!__atomic_load_n(&heap->weak.left, __ATOMIC_RELAXED))) return NULL;
+    wn_weak_lock(heap);
+    wn_ephemeron *first = heap->weak.left;
+    __atomic_store_n(&heap->weak.left, NULL, __ATOMIC_RELAXED);
+    wn_weak_unlock(heap);
+    return first;
 }
 
 static void moved(wn_heap *heap, void *from, void *to) {
@@ -354,7 +428,7 @@ static void moved(wn_heap *heap, void *from, void *to) {
     *there = moved;
     there->target = to;
     for (wn_weakref *r = moved.refs; r; r = r->next) r->target = to;
-    for (wn_ephemeron *p = moved.ephemerons; p; p = p->next) p->key = to;
+    WN_EACH_EPHEMERON(there, p) p->key = to;
     __atomic_fetch_or(&wn_meta_(to)[1], WN_STATE_WEAK_, __ATOMIC_RELAXED);
 }
 
@@ -486,8 +560,7 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
     wn_weak_entry *e = enter(heap, k);
     if (e) {
         p->key = k;
-        p->next = e->ephemerons;
-        e->ephemerons = p;
+        put_on(e, p);
         heap->weak.ephemerons++;
     }
     wn_weak_unlock(heap);

@@ -3,8 +3,14 @@
  *
  * Both are objects of the heap whose targets are hidden from tracing; a hash table beside the heap leads from a target
  * to them. Invariant: an object has an entry exactly while its WN_STATE_WEAK bit is set by this table, every weak
- * reference with a target and every ephemeron with a key is on its target's chain, and chains lead only to live ones.
- * They are pinned types, so the chains may run through them.
+ * reference with a target is on its target's chain and every ephemeron with a key on its key's ring, and these lead
+ * only to what has not been freed. They are pinned types, so chains and rings may run through them.
+ *
+ * An ephemeron has no room for a way back, and keys may have a hundred thousand: to look for each that dies would take
+ * a time that grows with the square of their number. So nobody does. Where deaths are found by a collection, all the
+ * dead of a ring leave it together. Where references are counted, each death looks at a few of the ring, from where the
+ * last one has come to; one that does not meet itself is left on the ring, for one of the next deaths to find. At most
+ * about one in six of a ring are such.
  *
  * heap->weak.lock guards all of it. It is taken last, and no client code runs under it. The program's threads take it
  * by wn_weak_lock; a thread of the collector's that takes it again and again calls wn_weak_give_way in between, because
@@ -28,14 +34,19 @@ struct wn_ephemeron {
     void *key;          /* not traced, not counted; NULL once dead */
     void *value;        /* counted; traced only by whoever knows that the key is alive. With no key, see
                            wn_weak_entry_died: an ordinary reference */
-    wn_ephemeron *next; /* of the same key. A way back, too, would not fit the smallest slot */
+    wn_ephemeron *next; /* of the same key, around. A way back, too, would not fit the smallest slot */
 };
 
 typedef struct wn_weak_entry {
     void *target; /* NULL: never used; WN_WEAK_GONE: deleted */
     wn_weakref *refs;
-    wn_ephemeron *ephemerons;
+    wn_ephemeron *ephemerons; /* one of the ring: where deaths have come to */
 } wn_weak_entry;
+
+/* Each ephemeron of an entry (NULL: none): WN_EACH_EPHEMERON(e, p) { ... }. The ring must not change meanwhile. Where
+ * references are counted, some may be dead: they have no value. */
+#define WN_EACH_EPHEMERON(e, p) \
+    for (wn_ephemeron *p = (e) ? (e)->ephemerons : NULL; p; p = p->next == (e)->ephemerons ? NULL : p->next)
 
 #define WN_WEAK_GONE ((void *)1)
 
@@ -71,12 +82,25 @@ typedef bool wn_weak_hold_fn(void *context, void *ref);
 void wn_weak_target_died(mutator *m, void *target, wn_weak_hold_fn *hold, void *context, wn_vector *values);
 /* The same for an entry at hand, under the lock. */
 void wn_weak_entry_died(mutator *m, wn_weak_entry *e, wn_weak_hold_fn *hold, void *context, wn_vector *values);
-/* A weak reference or an ephemeron is itself about to be freed; what an ephemeron held is returned for release. It
- * takes the same time however many others the target has, for an ephemeron as many steps as its key has younger ones.
- */
-void *wn_weak_self_died(wn_heap *heap, void *object);
+/* A weak reference is itself about to be freed. */
+void wn_weak_ref_died(wn_heap *heap, wn_weakref *r);
 /* Takes a weak reference of this entry off its chain, and leaves it without a target; under the lock. */
 void wn_weak_unchain(wn_weak_entry *e, wn_weakref *r);
+
+/* An ephemeron is about to be freed, and so is each that `dead` tells of: all of the same key leave its ring. */
+typedef bool wn_weak_dead_fn(void *context, void *ephemeron);
+void wn_weak_pair_died(wn_heap *heap, wn_ephemeron *p, wn_weak_dead_fn *dead, void *context);
+/* The same for an entry at hand, under the lock. */
+void wn_weak_prune_ring(wn_heap *heap, wn_weak_entry *e, wn_weak_dead_fn *dead, void *context);
+
+/* Where references are counted: an ephemeron is dead, and what it holds is returned for release; */
+void *wn_weak_take_value(wn_heap *heap, wn_ephemeron *p);
+/* then it may be freed, if the answer is true, or it is left on its ring, and nobody else may look at it again. Its
+ * bytes in the side table are zero. */
+bool wn_weak_leave_ring(wn_heap *heap, wn_ephemeron *p);
+/* Those that have been left and are off their rings now, chained by `next`: they may be freed. */
+wn_ephemeron *wn_weak_take_left(wn_heap *heap);
+
 /* An entry whose chains may have become empty; under the lock. */
 void wn_weak_remove_if_empty(wn_heap *heap, wn_weak_entry *e);
 /* Targets were moved: `moves` are n pairs of where they were and where they are. Each is two or three cache misses in

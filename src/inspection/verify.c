@@ -123,7 +123,7 @@ static void follow_ephemerons(verifier *v) {
     for (bool more = true; more && !v->failed;) {
         more = false;
         WN_EACH_WEAK(v->heap, e) {
-            for (wn_ephemeron *p = e->ephemerons; p; p = p->next) {
+            WN_EACH_EPHEMERON(e, p) {
                 if (!p->value) continue;
                 if (!is_reached(v, p->key) || !is_reached(v, p) || is_reached(v, p->value)) continue;
                 v->holder = p;
@@ -156,17 +156,20 @@ static void check_weak(verifier *v) {
             if (r->target != e->target || r->prev != before)
                 fault(v, "the weak reference at %p is not on the list of those to its target %p", (const void *)r,
                       r->target);
+        WN_EACH_EPHEMERON(e, p)
+        if (p->key != e->target)
+            fault(v, "the ephemeron at %p is not on the ring of those of its key %p", (const void *)p, p->key);
     }
 }
 
 /* Counts, where there are some: at least as many as the references found, since a client may hold more by wn_retain. */
 static void check_counts(verifier *v, mutator *m) {
     WN_EACH_WEAK(v->heap, e) {
-        for (wn_ephemeron *p = e->ephemerons; p; p = p->next)
-            if (p->value) {
-                seen *s = look_up(v, p->value);
-                if (s) s->references++;
-            }
+        WN_EACH_EPHEMERON(e, p)
+        if (p->value) {
+            seen *s = look_up(v, p->value);
+            if (s) s->references++;
+        }
     }
     for (mutator *each = v->heap->mutators; each; each = each->next)
         for (wn_root_link_ *link = each->fast.roots; link; link = link->up) {

@@ -83,7 +83,8 @@ typedef struct wn_weak_table {
     size_t walk_at;               /* program, and has come so far; NULL: none does */
     unsigned walks_lost;          /* how often it had to begin anew */
     size_t live;                  /* in both */
-    size_t ephemerons;            /* with a key */
+    size_t ephemerons;            /* with a key, but not those that are left on a ring */
+    struct wn_ephemeron *left;    /* those that were, and are off it: to be freed */
 } wn_weak_table;
 
 struct wn_heap {

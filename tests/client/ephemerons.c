@@ -1,6 +1,8 @@
 /* ephemerons.c - a value lives while its key and the ephemeron do, even when the value itself refers to the key. */
 #include "client.h"
 
+#include <pthread.h>
+
 static void *ephemeron(wn_mutator *m, void *key, void *value) {
     void *e = wn_ephemeron_new(m, key, value);
     if (!e) fail_msg("no ephemeron: %s", wn_error_message());
@@ -367,6 +369,70 @@ static void a_finalizer_finds_the_value(void **state) {
     client_close(&c);
 }
 
+/* Many that share a key, of which each thread drops its own, in an order of its own. */
+enum { SHARED = 10000 };
+typedef struct share {
+    wn_heap *heap;
+    void *key; /* declared by who starts the threads */
+    int order;
+} share;
+
+static void make_and_drop(wn_mutator *m, void *key_, int order, size_t n) {
+    wn_borrow(m, void *, key, key_);
+    wn_root(m, vector *, all, client_new_array(m, &vector_type, n));
+    uint64_t random = (uint64_t)order + 1;
+    for (size_t i = 0; i < n; i++) {
+        wn_root(m, mortal *, value, client_relic(m, order, key, NULL));
+        wn_move(m, all, items[i], ephemeron(m, key, value));
+    }
+    for (size_t i = 0; i < n; i++) { /* first, last, any */
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        size_t k = order % 3 == 0 ? i : order % 3 == 1 ? n - 1 - i : (size_t)(random >> 33) % n;
+        if (!all->items[k]) continue;
+        wn_root(m, void *, same, wn_ephemeron_key(m, all->items[k]));
+        assert_ptr_equal(same, key);
+        wn_set(m, all, items[k], NULL);
+    }
+    for (size_t i = 0; i < n; i++) wn_set(m, all, items[i], NULL);
+}
+
+static void *drop_in_a_thread(void *data) {
+    share *s = data;
+    wn_mutator *m;
+    if (wn_attach(s->heap, &m)) return "cannot attach";
+    make_and_drop(m, s->key, s->order, client_scaled(SHARED));
+    return wn_detach(m) ? "cannot detach" : NULL;
+}
+
+static void many_share_a_key(void **state) {
+    (void)state;
+    enum { THREADS = 3 };
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    {
+        wn_root(m, pair *, key, client_pair(m, 1, NULL, NULL));
+        assert_int_equal(wn_pin(m, key), WN_OK); /* its address goes to other threads */
+        pthread_t thread[THREADS];
+        share s[THREADS];
+        for (int i = 0; i < THREADS; i++) {
+            s[i] = (share){c.heap, key, i};
+            assert_int_equal(pthread_create(&thread[i], NULL, drop_in_a_thread, &s[i]), 0);
+        }
+        make_and_drop(m, key, THREADS, client_scaled(SHARED));
+        wn_block_begin(m);
+        for (int i = 0; i < THREADS; i++) {
+            void *failure;
+            pthread_join(thread[i], &failure);
+            assert_null(failure);
+        }
+        wn_block_end(m);
+        for (int i = 0; i < 2; i++) client_collect(m);
+        for (int i = 0; i <= THREADS; i++) assert_int_equal(client_released[i], client_scaled(SHARED));
+        wn_unpin(m, key);
+    }
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_key_keeps_the_value),
@@ -382,6 +448,7 @@ int main(void) {
         cmocka_unit_test(a_value_held_elsewhere_survives),
         cmocka_unit_test(setting_a_value_while_the_key_dies),
         cmocka_unit_test(a_finalizer_finds_the_value),
+        cmocka_unit_test(many_share_a_key),
     };
     return CLIENT_MAIN("ephemerons", tests);
 }

@@ -21,21 +21,16 @@ static bool is_marked(void *context, void *object) {
     return wn_cc_is_marked(object);
 }
 
-/* Takes dead weak references and ephemerons off the chains of a target that is alive. */
+static bool is_white(void *context, void *object) { return !is_marked(context, object); }
+
+/* Takes dead weak references and ephemerons off the chain and the ring of a target that is alive. */
 static void prune(void *context, wn_weak_entry *e) {
     wn_heap *heap = context;
     for (wn_weakref *r = e->refs, *next; r; r = next) {
         next = r->next;
         if (!wn_cc_is_marked(r)) wn_weak_unchain(e, r);
     }
-    for (wn_ephemeron **at = &e->ephemerons; *at;)
-        if (wn_cc_is_marked(*at)) {
-            at = &(*at)->next;
-        } else {
-            (*at)->key = NULL;
-            heap->weak.ephemerons--;
-            *at = (*at)->next;
-        }
+    wn_weak_prune_ring(heap, e, is_white, NULL);
     wn_weak_remove_if_empty(heap, e);
 }
 

@@ -391,12 +391,10 @@ static void follow_one(wn_cc_worker *w, wn_ephemeron *p) {
 static void follow_key(wn_cc_worker *w, void *o) {
     if (wn_type_of(o)->flags & WN_TYPE_EPHEMERON) follow_one(w, o);
     const wn_weak_entry *e = wn_weak_find(w->cc->heap, o);
-    for (wn_ephemeron *p = e ? e->ephemerons : NULL; p; p = p->next) follow_one(w, p);
+    WN_EACH_EPHEMERON(e, p) follow_one(w, p);
 }
 
-static void follow_entry(void *context, wn_weak_entry *e) {
-    for (wn_ephemeron *p = e->ephemerons; p; p = p->next) follow_one(context, p);
-}
+static void follow_entry(void *context, wn_weak_entry *e) { WN_EACH_EPHEMERON(e, p) follow_one(context, p); }
 
 bool wn_cc_walk_weak(wn_cc_worker *w, size_t n, void (*visit)(void *context, wn_weak_entry *e), void *context) {
     wn_heap *heap = w->cc->heap;

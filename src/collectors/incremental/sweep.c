@@ -38,11 +38,15 @@ void wn_inc_sweep_forget_marks(const wn_block *b) {
         if (marks[i] != keep[i]) marks[i] = keep[i];
 }
 
+static bool is_to_be_swept(void *inc, void *ephemeron) { return is_found_dead(inc, ephemeron); }
+
 static void dead(void *o, void *data) {
     incremental *inc = data;
     const wn_type *t = wn_type_of(o);
-    if (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON))
-        wn_weak_self_died(inc->heap, o);
+    if (t->flags & WN_TYPE_WEAKREF)
+        wn_weak_ref_died(inc->heap, o);
+    else if (t->flags & WN_TYPE_EPHEMERON)
+        wn_weak_pair_died(inc->heap, o, is_to_be_swept, inc);
     else if (t->release)
         t->release(o);
 }
@@ -67,11 +71,12 @@ static void sweep_small(incremental *inc, wn_block *b) {
     if (b->owned) wn_inc_old_retire_block(inc, b);
     if (b->state != WN_BLOCK_SMALL) return; /* it was empty */
     size_t slot = b->slot;
-    b->epoch = inc->epoch;
     size_t freed = wn_space_sweep(&inc->heap->space, b, b->kind == KIND_SPECIAL ? dead : NULL, inc);
     inc->freed_objects += freed;
     inc->freed_bytes += freed * slot;
-    if (b->state == WN_BLOCK_SMALL) wn_inc_sweep_forget_marks(b);
+    if (b->state != WN_BLOCK_SMALL) return;
+    wn_inc_sweep_forget_marks(b);
+    b->epoch = inc->epoch; /* only now: until then what is not marked in it is dead */
 }
 
 /* What sweeping a block, and freeing an object in it, pay of what is owed: by the time they take, beside OBJECT_BYTES

@@ -272,7 +272,7 @@ static WN_NOINLINE void scan_weak(view *v, void *object, wn_visit_fn *visit, voi
     }
     if (!(wn_meta_(object)[1] & WN_STATE_WEAK_)) return;
     wn_weak_entry *entry = wn_weak_find(v->heap, object);
-    for (wn_ephemeron *e = entry ? entry->ephemerons : NULL; e; e = e->next) {
+    WN_EACH_EPHEMERON(entry, e) {
         bool by_key = subtracting ? !wn_bits_test(&v->cycles->bits, WN_CYCLES_RANKED, (uintptr_t)e)
                                   : !(wn_cycles_has(v->cycles, e) && wn_cycles_is_garbage(v->cycles, e));
         if (e->value && by_key) visit(arg, e->value);

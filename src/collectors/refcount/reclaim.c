@@ -111,9 +111,17 @@ static void drop_reference(void **slot, void *context) {
     if (*slot) wn_count_down_(&m->fast, *slot);
 }
 
+static void free_left(mutator *m) {
+    for (wn_ephemeron *p = wn_weak_take_left(m->heap), *next; p; p = next) {
+        next = p->next;
+        wn_rc_free_slot(m, p);
+    }
+}
+
 void wn_rc_release_values(mutator *m) {
     wn_vector *values = &wn_rc_of_mutator(m)->values;
     while (values->n) wn_count_down_(&m->fast, values->at[--values->n]);
+    free_left(m);
 }
 
 /* Not one that is itself dying, in another thread, or condemned. */
@@ -125,8 +133,9 @@ bool wn_rc_hold(void *context, void *ref) {
 /* What weak references and ephemerons have to do with an object's end. */
 static void drop_weak(mutator *m, void *object, const wn_type *t) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
-    if (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)) {
-        void *value = wn_weak_self_died(m->heap, object);
+    if (t->flags & WN_TYPE_WEAKREF) wn_weak_ref_died(m->heap, object);
+    if (t->flags & WN_TYPE_EPHEMERON) {
+        void *value = wn_weak_take_value(m->heap, object);
         if (value) wn_count_down_(&m->fast, value);
     }
     if (__atomic_load_n(&wn_meta_(object)[1], __ATOMIC_ACQUIRE) & WN_STATE_WEAK_) { /* see wn_weak_remove_if_empty */
@@ -158,11 +167,23 @@ static bool finalized_back_to_life(mutator *m, void *object, const wn_type *t) {
     return true;
 }
 
+/* Frees an ephemeron's slot, unless it is left on its key's ring: then another thread may do so from that moment on. */
+static void free_ephemeron(mutator *m, void *object) {
+    uint8_t *meta = wn_meta_(object);
+    __atomic_store_n(meta, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(meta + 1, 0, __ATOMIC_RELAXED);
+    if (wn_weak_leave_ring(m->heap, object)) wn_rc_free_slot(m, object);
+    free_left(m);
+}
+
 /* All its references have been dropped. Its release hook comes only now: a trace function may read what that frees. */
 static void finish(mutator *m, void *object, const wn_type *t) {
     if (t->release) t->release(object);
     wn_rc_note_end(m, __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED));
-    wn_rc_free_slot(m, object);
+    if (WN_UNLIKELY(t->flags & WN_TYPE_EPHEMERON))
+        free_ephemeron(m, object);
+    else
+        wn_rc_free_slot(m, object);
 }
 
 static bool is_long(const void *object, const wn_type *t) {
@@ -243,9 +264,11 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
             if (t->release) t->release(o); /* see finish */
             continue;
         }
-        if (t->flags & (WN_TYPE_WEAKREF | WN_TYPE_EPHEMERON)) {
-            void *value = wn_weak_self_died(m->heap, o);
+        if (t->flags & WN_TYPE_WEAKREF) wn_weak_ref_died(m->heap, o);
+        if (t->flags & WN_TYPE_EPHEMERON) {
+            void *value = wn_weak_take_value(m->heap, o);
             drop_outside(&value, m);
+            c->ephemerons = true;
         }
         wn_each_ref(o, drop_outside, m);
         if (t->release) t->release(o);
@@ -253,11 +276,15 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
     for (; c->dropped == n && c->freed < n && done < budget; c->freed++, done++) {
         void *o = c->objects.at[c->freed];
         if (*wn_meta_(o) == WN_COUNT_BIG_) wn_rc_overflow_forget(m->heap, o);
-        wn_rc_free_slot(m, o);
+        if (WN_UNLIKELY(c->ephemerons && wn_type_of(o)->flags & WN_TYPE_EPHEMERON))
+            free_ephemeron(m, o);
+        else
+            wn_rc_free_slot(m, o);
     }
     if (c->freed == n) { /* eight bytes for each are not kept for the next batch, which brings its own list */
         wn_vector_free(&c->objects);
         c->dropped = c->freed = 0;
+        c->ephemerons = false;
     }
     return done;
 }

@@ -5,7 +5,8 @@
  *   - an object's count byte is the exact number of counted references to it (WN_COUNT_BIG_: the overflow table has
  *     it; WN_COUNT_IMMORTAL_: never counted); 0 means dead or free;
  *   - a dead object is in exactly one mutator's `dead` or `long_dead` list until it is taken apart, or, when it was
- * found in a cycle, has WN_STATE_SCRATCH_ set and is in a `condemned` batch: then nothing looks at its count any more;
+ * found in a cycle, has WN_STATE_SCRATCH_ set and is in a `condemned` batch: then nothing looks at its count any more.
+ * An ephemeron that has been taken apart may be left on its key's ring for a while (weak.h);
  *   - a tracked object of generation 0 is in some mutator's log (or `young_lost` says that logs are not complete), one
  *     of generation 1 in `middle`; logs and `middle` may also name objects that are gone, so every entry is checked;
  *   - an untracked object has generation 0, or, when it is an immutable one that a collection stopped tracking, 2 (3
@@ -50,7 +51,8 @@ typedef struct wn_rc_overflow {
 typedef struct wn_rc_condemned {
     wn_vector objects;
     size_t dropped, freed;
-    size_t item; /* of the member at `dropped`, when it is a long array */
+    size_t item;     /* of the member at `dropped`, when it is a long array */
+    bool ephemerons; /* some of those dropped are */
 } wn_rc_condemned;
 
 /* A dead array too long to be taken apart at once, and the first item that has not been dropped yet. */
@@ -136,7 +138,7 @@ void wn_rc_reclaim(mutator *m, size_t budget);
 void wn_rc_reclaim_slice(mutator *m);
 /* For wn_weak_target_died: holds a weak reference whose callback is to run, if it is alive; `context`: the mutator. */
 bool wn_rc_hold(void *context, void *ref);
-/* Lets go of the values of ephemerons whose keys have died. */
+/* Lets go of the values of ephemerons whose keys have died, and of what was left on their rings. */
 void wn_rc_release_values(mutator *m);
 bool wn_rc_has_work(const mutator *m);
 /* Moves what waits in `r` over to `mine`, as far as it fits; r's thread stands still, or is gone. */
