@@ -157,8 +157,8 @@ static void check_weak(verifier *v) {
                 fault(v, "the weak reference at %p is not on the list of those to its target %p", (const void *)r,
                       r->target);
         WN_EACH_EPHEMERON(e, p)
-        if (p->key != e->target)
-            fault(v, "the ephemeron at %p is not on the ring of those of its key %p", (const void *)p, p->key);
+            if (p->key != e->target)
+                fault(v, "the ephemeron at %p is not on the ring of those of its key %p", (const void *)p, p->key);
     }
 }
 
@@ -166,10 +166,10 @@ static void check_weak(verifier *v) {
 static void check_counts(verifier *v, mutator *m) {
     WN_EACH_WEAK(v->heap, e) {
         WN_EACH_EPHEMERON(e, p)
-        if (p->value) {
-            seen *s = look_up(v, p->value);
-            if (s) s->references++;
-        }
+            if (p->value) {
+                seen *s = look_up(v, p->value);
+                if (s) s->references++;
+            }
     }
     for (mutator *each = v->heap->mutators; each; each = each->next)
         for (wn_root_link_ *link = each->fast.roots; link; link = link->up) {

@@ -394,7 +394,9 @@ static void follow_key(wn_cc_worker *w, void *o) {
     WN_EACH_EPHEMERON(e, p) follow_one(w, p);
 }
 
-static void follow_entry(void *context, wn_weak_entry *e) { WN_EACH_EPHEMERON(e, p) follow_one(context, p); }
+static void follow_entry(void *context, wn_weak_entry *e) {
+    WN_EACH_EPHEMERON(e, p) follow_one(context, p);
+}
 
 bool wn_cc_walk_weak(wn_cc_worker *w, size_t n, void (*visit)(void *context, wn_weak_entry *e), void *context) {
     wn_heap *heap = w->cc->heap;

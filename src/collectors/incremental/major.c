@@ -94,7 +94,7 @@ static WN_ALWAYS_INLINE void scan(void *context, void *entry, wn_visit_fn *see, 
 void wn_inc_major_shade_values(incremental *inc, void *key) {
     wn_weak_entry *e = wn_weak_find(inc->heap, key);
     WN_EACH_EPHEMERON(e, p)
-    if (is_marked(p)) shade_found(inc, p->value);
+        if (is_marked(p)) shade_found(inc, p->value);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */

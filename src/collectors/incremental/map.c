@@ -28,7 +28,7 @@ map_entry *wn_inc_map_enter(map *m, void *key) {
         map bigger = {.size = m->size ? m->size * 2 : 64, .n = m->n};
         bigger.at = calloc(bigger.size, sizeof *bigger.at);
         if (!bigger.at) return NULL;
-        MAP_EACH(m, old) * place(&bigger, old->key) = *old;
+        MAP_EACH(m, old) *place(&bigger, old->key) = *old;
         free(m->at);
         *m = bigger;
     }

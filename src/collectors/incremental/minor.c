@@ -367,7 +367,8 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     if (live > inc->live_max) inc->live_max = live;
 
     if (heap->options.conservative_stacks) wn_inc_conservative_scan(inc, stay_if_young);
-    if (inc->pinned_young) MAP_EACH(&inc->pins, e) stay_if_young(inc, e->key);
+    if (inc->pinned_young)
+        MAP_EACH(&inc->pins, e) stay_if_young(inc, e->key);
     scan_new(inc, marking);
     if (inc->keep_all) move_all(inc, marking);
     wn_each_root(heap, root, inc);
@@ -393,7 +394,8 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     }
 
     /* Places of objects that stay survive the sweep as the objects do. */
-    if (inc->stayed_n && inc->phase != IDLE) MAP_EACH(&inc->shadows, e) {
+    if (inc->stayed_n && inc->phase != IDLE)
+        MAP_EACH(&inc->shadows, e) {
             void *place = (void *)e->value;
             if (wn_meta_(e->key)[1] & STATE_STAYS && wn_block_of(place)->epoch != inc->epoch) set_mark(place);
         }
