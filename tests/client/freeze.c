@@ -313,6 +313,43 @@ static void freezing_over_and_over_lets_others_collect(void **state) {
     client_close(&c);
 }
 
+/* A listener is no reason to overlook a store, whichever thread calls it. */
+static vector *frozen;
+static mortal *carried;
+static void put_down(wn_mutator *m, const wn_event *e, void *data) {
+    (void)data;
+    if (e->kind != WN_EVENT_COLLECT_STOP || !carried) return;
+    wn_set(m, frozen, items[0], carried);
+    wn_assign(m, carried, NULL);
+}
+static void what_a_listener_stores_is_seen_later(void **state) {
+    (void)state;
+    for (int before = 0; before < 2; before++) { /* threads of the collector's are there already */
+        client c = client_open(NULL);
+        wn_mutator *m = c.m;
+        assert_int_equal(wn_global(c.heap, &frozen), WN_OK);
+        assert_int_equal(wn_global(c.heap, &carried), WN_OK);
+        wn_take(m, frozen, client_new_array(m, &vector_type, 1));
+        if (before) client_collect(m);
+        assert_int_equal(wn_freeze(m), WN_OK);
+        wn_take(m, carried, client_relic(m, 1, NULL, NULL));
+        assert_int_equal(wn_add_listener(c.heap, put_down, NULL), WN_OK);
+        client_collect(m);
+        assert_int_equal(wn_remove_listener(c.heap, put_down, NULL), WN_OK);
+        assert_null(carried);
+        for (int i = 0; i < 2; i++) client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        assert_int_equal(((mortal *)frozen->items[0])->id, 1);
+        wn_set(m, frozen, items[0], NULL);
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 1);
+        assert_int_equal(wn_unfreeze(m), WN_OK);
+        assert_int_equal(wn_forget_global(m, &frozen), WN_OK);
+        assert_int_equal(wn_forget_global(m, &carried), WN_OK);
+        client_close(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(freezing_over_and_over_lets_others_collect),
@@ -325,6 +362,7 @@ int main(void) {
         cmocka_unit_test(weak_references_and_finalizers_over_a_freeze),
         cmocka_unit_test(no_freeze_in_a_no_collect_scope),
         cmocka_unit_test(freezing_again_adds),
+        cmocka_unit_test(what_a_listener_stores_is_seen_later),
         cmocka_unit_test(a_finalizer_freezes_or_is_told),
     };
     return CLIENT_MAIN("freeze", tests);

@@ -71,10 +71,9 @@ static void fini(wn_heap *heap) {
     heap->state = NULL;
 }
 
-static uint32_t mode_of(const wn_cc *cc) {
+uint32_t wn_cc_mode(const wn_cc *cc) {
     uint32_t mode = cc->heap->options.check || cc->heap->options.verify ? WN_MODE_CHECK_ : 0;
-    if (__atomic_load_n(&cc->frozen, __ATOMIC_RELAXED)) mode |= WN_MODE_REMEMBER_;
-    return mode | (cc->shading ? WN_MODE_SHADE_ : 0);
+    return __atomic_load_n(&cc->frozen, __ATOMIC_RELAXED) ? mode | WN_MODE_REMEMBER_ : mode;
 }
 
 /* A thread that comes in the middle of a cycle has an empty stack, and is black from the start. But while some threads
@@ -86,7 +85,7 @@ static wn_status attach(mutator *m) {
     if (!c) return wn_fail(WN_ERR_MEMORY, "no memory for a mutator's buffers");
     wn_mark_make(&c->assist, &cc->pool);
     m->state_of_collector = c;
-    m->fast.mode = mode_of(cc);
+    m->fast.mode = wn_cc_mode(cc) | (cc->shading ? WN_MODE_SHADE_ : 0);
     c->grey = cc->shading && !cc->barrier_is_up;
     if (__atomic_load_n(&cc->due, __ATOMIC_RELAXED)) /* those that were asked to run it may be gone */
         __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
@@ -158,6 +157,12 @@ static void let_cycle_end(mutator *me) {
     wn_world_stop(heap, me);
 }
 
+/* No cycle marks, so nobody has the barrier on. */
+static void set_modes(wn_cc *cc) {
+    for (mutator *m = cc->heap->mutators; m; m = m->next) m->fast.mode = wn_cc_mode(cc);
+    for (mutator *m = cc->heap->helpers; m; m = m->next) m->fast.mode = wn_cc_mode(cc);
+}
+
 static wn_status freeze(mutator *me) {
     wn_heap *heap = me->heap;
     wn_cc *cc = wn_cc_of(heap);
@@ -180,7 +185,7 @@ static wn_status freeze(mutator *me) {
     pthread_mutex_unlock(&heap->space.lock);
     wn_space_unlist_frozen(&heap->space);
     __atomic_fetch_add(&cc->frozen, n, __ATOMIC_RELAXED);
-    for (mutator *m = heap->mutators; m; m = m->next) m->fast.mode = mode_of(cc);
+    set_modes(cc);
     return WN_OK;
 }
 
@@ -204,7 +209,7 @@ static wn_status unfreeze(mutator *me) {
     cc->remembered.n = 0;
     cc->written = false;
     wn_space_relist(&heap->space);
-    for (mutator *m = heap->mutators; m; m = m->next) m->fast.mode = mode_of(cc);
+    set_modes(cc);
     return WN_OK;
 }
 

@@ -232,6 +232,10 @@ static inline size_t wn_cc_used(const wn_cc *cc) {
     return __atomic_load_n(&cc->heap->space.live_bytes, __ATOMIC_RELAXED);
 }
 
+/* ---- concurrent.c ---- */
+/* What every thread's mode is, but for the barrier of a cycle, which goes on and off thread by thread. */
+uint32_t wn_cc_mode(const wn_cc *cc);
+
 /* ---- allocate.c: what the program's threads do ---- */
 void *wn_cc_allocate(mutator *m, const wn_type *type, size_t bytes);
 void wn_cc_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);

@@ -472,7 +472,9 @@ static bool start_worker(wn_cc *cc, unsigned i) {
     w->cc = cc;
     w->me.heap = cc->heap;
     w->me.state = MUTATOR_STILL;
-    for (unsigned c = 0; c < WN_CLASSES_; c++) w->me.fast.from[c] = &w->me.fast.buffer[c]; /* empty, for listeners */
+    /* For listeners, which may store, and make nothing. */
+    w->me.fast.mode = wn_cc_mode(cc);
+    for (unsigned c = 0; c < WN_CLASSES_; c++) w->me.fast.from[c] = &w->me.fast.buffer[c];
     w->running = wn_cc_start_thread(&w->thread, i ? work : conduct, i ? (void *)w : (void *)cc);
     if (!w->running) return false;
     w->me.next = cc->heap->helpers;
