@@ -287,24 +287,21 @@ static _Atomic bool for_all; /* a thread that helps waits there, too */
 
 static bool is_conductor(void) { return pthread_equal(pthread_self(), wn_cc_of(gated)->worker[0].thread); }
 
-/* A lock that the test holds, and whether the conductor has come to take it. */
+/* The conductor waits before it takes a lock that is watched, and has come there. */
 static pthread_mutex_t *_Atomic watched;
 static _Atomic bool comes;
 int __real_pthread_mutex_lock(pthread_mutex_t *lock);
 int __wrap_pthread_mutex_lock(pthread_mutex_t *lock);
 int __wrap_pthread_mutex_lock(pthread_mutex_t *lock) {
-    if (lock == watched && is_conductor()) comes = true;
+    if (lock == watched && is_conductor()) {
+        comes = true;
+        while (lock == watched) sched_yield();
+    }
     return __real_pthread_mutex_lock(lock);
 }
-static void hold(pthread_mutex_t *lock) {
-    pthread_mutex_lock(lock);
+static void watch(pthread_mutex_t *lock) {
     comes = false;
     watched = lock;
-}
-static void let_go(void) {
-    pthread_mutex_t *lock = watched;
-    watched = NULL;
-    pthread_mutex_unlock(lock);
 }
 
 static bool world_stops(wn_heap *heap) {
@@ -357,6 +354,9 @@ static void close_gated(client *c) {
     client_close(c);
 }
 
+static bool is_asked(wn_mutator *m, wn_cc_ask what) {
+    return __atomic_load_n(&wn_cc_of_mutator(wn_mutator_of(m))->ask, __ATOMIC_ACQUIRE) == what;
+}
 static bool is_grey(wn_mutator *m) { return wn_cc_of_mutator(wn_mutator_of(m))->grey; }
 
 /* A cycle of which every step waits for the caller: for who attaches, it would stand still. */
@@ -469,7 +469,7 @@ static void *help_when_told(void *heap) {
     if (wn_attach(heap, &m)) return NULL;
     attached = true;
     while (!help) wn_poll(m);
-    wn_cc_assist(wn_mutator_of(m), WN_CC_ASSIST_NS);
+    wn_cc_assist(wn_mutator_of(m), UINT64_MAX);
     helped = true;
     while (!may_leave) wn_poll(m);
     wn_detach(m);
@@ -510,7 +510,7 @@ static void a_round_begins_with_nothing_left_to_scan(void **state) {
     while (gate != REACHED || is_grey(m)) wn_poll(m);
     wn_set(m, scanned, a, late);
     wn_set(m, holder, a, NULL);
-    hold(&c.heap->weak.lock);
+    watch(&c.heap->weak.lock);
     gate = OPEN;
     while (!comes) wn_poll(m); /* nothing is left to mark but what is in this thread's buffer */
     assert_false(wn_cc_is_marked(late));
@@ -520,9 +520,9 @@ static void a_round_begins_with_nothing_left_to_scan(void **state) {
     help = true;
     while (gate != REACHED) sched_yield();
     assert_true(wn_cc_is_marked(late));
-    let_go();
-    while (wn_cc_of_mutator(wn_mutator_of(m))->ask != WN_CC_ASK_FLUSH) sched_yield();
-    wn_poll(m);
+    watch(NULL);
+    while (!is_asked(m, WN_CC_ASK_FLUSH)) sched_yield();
+    while (is_asked(m, WN_CC_ASK_FLUSH)) wn_poll(m);
     {
         wn_root(m, mortal *, taken, NULL);
         wn_assign(m, taken, late->behind);
@@ -552,7 +552,7 @@ static void marking_does_not_end_after_a_weak_read(void **state) {
         pthread_t helper = attach_helper(m), other = begin_cycle(m);
         become_grey(m);
         while (gate != REACHED || is_grey(m)) wn_poll(m);
-        hold(&c.heap->roots_lock);
+        watch(&c.heap->roots_lock);
         gate = OPEN;
         while (!comes) wn_poll(m);
         wn_root(m, pair *, target, wn_weakref_get(m, weak));
@@ -563,7 +563,7 @@ static void marking_does_not_end_after_a_weak_read(void **state) {
         help = true;
         while (!helped) sched_yield();
         assert_true(wn_cc_is_marked(target));
-        let_go();
+        watch(NULL);
         end_cycle(m, other);
         assert_int_equal(client_total(EVENT_RELEASE), 0);
         detach_helper(m, helper);
@@ -582,13 +582,13 @@ static void what_is_shaded_too_late_is_forgotten(void **state) {
     pthread_t other = begin_cycle(m);
     become_grey(m);
     while (gate != REACHED || is_grey(m)) wn_poll(m);
-    hold(&wn_cc_of(c.heap)->lists);
+    watch(&wn_cc_of(c.heap)->lists);
     gate = OPEN;
     while (!comes) wn_poll(m);
     assert_int_equal(wn_cc_phase_of(wn_cc_of(c.heap)), WN_CC_CLOSED);
     wn_set(m, scanned, a, NULL);
     wn_cc_hand_over(wn_mutator_of(m)); /* as when it is full */
-    let_go();
+    watch(NULL);
     end_cycle(m, other);
     client_collect(m);
     assert_int_equal(client_total(EVENT_RELEASE), 1);
@@ -654,6 +654,7 @@ static void *clear_when_grey(void *heap) {
 /* Two threads store into one slot, of which one has no barrier yet, and has lost sight of what it stored. */
 static void what_is_stored_while_another_clears_the_slot_is_shaded(void **state) {
     (void)state;
+    if (client_sanitized()) skip(); /* one that looks for races holds a lock of its own around the store */
     client c = open_gated();
     wn_mutator *m = c.m;
     struct sigaction before, hold = {.sa_sigaction = hold_the_store, .sa_flags = SA_SIGINFO};
