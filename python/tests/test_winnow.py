@@ -1994,8 +1994,32 @@ class FromOutside(unittest.TestCase):
         logged = [line for line in p.stderr.splitlines() if "containers garbage" in line]
         self.assertGreater(len(logged), 0)
         for line in logged:
-            self.assertRegex(line, r"^winnow: .+ containers garbage(, fork .+ ms)?(: .+ \d+)?$")
-        self.assertTrue(any(line.startswith("winnow: full collection") for line in logged))
+            self.assertRegex(line, r"^winnow\[\d+\]: .+ containers garbage(, fork .+ ms)?(: .+ \d+)?$")
+        self.assertTrue(any("]: full collection" in line for line in logged))
+
+    def test_a_line_of_the_log_is_one_piece_and_names_its_process(self):
+        """Workers share the place they write to: a pipe of packets gives back what was written at once."""
+        code = (
+            "import gc, winnow; winnow.install('fast', log=True); gc.collect(); gc.disable()\n"
+            "class A: pass\n"
+            "class B: pass\n"
+            "for k in A, B: o = k(); o.o = o\n"
+            "del o; gc.collect(); winnow.report()"
+        )
+        out, into = os.pipe2(os.O_DIRECT)
+        p = subprocess.Popen([sys.executable, "-c", code], stderr=into, env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+        os.close(into)
+        pieces = []
+        while not pieces or pieces[-1]:
+            pieces.append(os.read(out, 4096).decode())
+        os.close(out)
+        self.assertEqual(p.wait(), 0)
+        first, second, report, *_ = pieces
+        for line in first, second:
+            self.assertRegex(line, rf"^winnow\[{p.pid}\]: full collection .+\n$")
+        self.assertRegex(second, r": (.+, )?A 1\b")
+        self.assertTrue(report.endswith("\n"))
+        self.assertRegex(report, rf"^winnow [0-9.]+\[{p.pid}\]: mode fast, 2 full collections\n")
 
     def test_the_package_has_the_librarys_version(self):
         header = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../include/winnow/base.h")
