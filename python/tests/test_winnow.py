@@ -1897,6 +1897,16 @@ class Extras(unittest.TestCase):
         self.assertIn("o0 -> ", f.getvalue())
         self.assertEqual(graph.write(io.StringIO(), [a]), 2)
 
+        class Proxy:
+            __class__ = property(lambda self: 1 / 0)  # as some have that stand for nothing yet
+
+        a["proxy"] = Proxy()
+        self.assertEqual(graph.write(io.StringIO(), [a]), 3)
+        for limit in 1, 2, 5:
+            f = io.StringIO()
+            self.assertEqual(graph.write(f, [[[]], [[]], a], limit=limit), limit)
+            self.assertEqual(f.getvalue().count("label="), limit)
+
     def test_asyncio_collects_when_idle(self):
         import asyncio
 
@@ -1946,9 +1956,15 @@ class Extras(unittest.TestCase):
                 self.assertIn("no option 'colour'", said.getvalue())
                 self.assertFalse(hasattr(uwsgi, "after_req_hook"))
                 os.environ["WINNOW_PYTHON"] = "fast"
-                importlib.reload(sys.modules["winnow.uwsgi"])
-                self.assertEqual(winnow.mode(), "fast")
-                uwsgi.after_req_hook()
+                for theirs in None, mock.Mock():  # the application's own
+                    if theirs:
+                        uwsgi.after_req_hook = theirs
+                    importlib.reload(sys.modules["winnow.uwsgi"])
+                    self.assertEqual(winnow.mode(), "fast")
+                    with mock.patch.object(winnow, "idle") as idle:
+                        uwsgi.after_req_hook()
+                    self.assertEqual(idle.call_count, 1)
+                self.assertEqual(theirs.call_count, 1)
         finally:
             del os.environ["WINNOW_PYTHON"]
             sys.modules.pop("winnow.uwsgi", None)
@@ -2039,6 +2055,7 @@ class FromOutside(unittest.TestCase):
             self.assertNotEqual(p.returncode, 0)
             self.assertIn(message, p.stderr)
             self.assertNotIn("Traceback", p.stderr)
+        self.assertTrue(run_python("-m", "winnow", "run").stderr.endswith("required: program\n"))
 
     @unittest.skipIf(sys.version_info < (3, 11), "no -P")
     def test_run_looks_for_modules_where_the_interpreter_would(self):
@@ -2056,6 +2073,12 @@ class FromOutside(unittest.TestCase):
         code = "import sys, winnow, winnow._start as s; sys.stderr = None; s.start('bogus'); winnow.install(); winnow.report()"
         p = run_python("-c", code)
         self.assertEqual((p.returncode, p.stdout, p.stderr), (0, "", ""))
+
+    def test_a_stderr_that_is_full_keeps_no_program_from_starting(self):
+        code = "import sys; sys.path[:0] = %r; import winnow._start as s; s.start('bogus'); print('started')" % sys.path
+        with open("/dev/full", "w") as full:
+            p = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, text=True)
+        self.assertEqual((p.returncode, p.stdout), (0, "started\n"))
 
     def test_a_program_that_is_run_is_main_to_its_end(self):
         code = (
