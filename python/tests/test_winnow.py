@@ -1,6 +1,8 @@
 """What winnow promises on a stock interpreter. Run with unittest; WINNOW_TEST_MODE chooses the mode (default: each)."""
 
 import collections
+import contextvars
+import ctypes
 import functools
 import gc
 import importlib
@@ -43,6 +45,10 @@ def old_garbage(n):
         node.refs.append(node)
     gc.collect()
     return weakref.WeakSet(nodes)
+
+
+class Renamed(Node):
+    """What a node may become."""
 
 
 class Slotted:
@@ -301,6 +307,33 @@ class Basics(Case):
         gc.collect()
         gc.collect()
         self.assertTrue(all(w() is None for w in weak))
+
+    def test_a_finalizer_may_have_an_object_of_a_later_batch_tracked_no_more(self):
+        untrack = ctypes.pythonapi.PyObject_GC_UnTrack
+        untrack.argtypes, untrack.restype = [ctypes.py_object], None
+        on(MODES[0], batch=10)
+        gc.disable()
+        weak = []
+
+        class Killer:
+            def __del__(self):
+                for w in weak:
+                    if w() is not None:
+                        untrack(w())
+
+        for i in range(200):
+            k = Killer()
+            k.me = k
+            node = Node()
+            node.refs.append(node)
+            weak.append(weakref.ref(node))
+        del k, node
+        gc.collect()
+        left = [w() for w in weak if w() is not None]
+        self.assertGreater(len(left), 100)  # nobody finds those any more
+        self.assertTrue(all(o.refs == [o] and not gc.is_tracked(o) for o in left))
+        for o in left:
+            o.refs.clear()
 
     def test_untracks_like_the_interpreter(self):
         """Tuples and dictionaries, in each other and changed when they are old; as few or as many young ones as there are ways."""
@@ -1053,7 +1086,10 @@ class Robustness(Case):
             for _ in range(20):
                 pairs(20)
                 F(*what)
-            gc.collect()
+            before = winnow.stats()["collected"]
+            n = gc.collect()
+            if winnow.installed():
+                self.assertEqual(winnow.stats()["collected"] - before, n)
             self.assertEqual(len(gc.callbacks), hooks + winnow.installed())
             pairs(10)
             self.assertGreaterEqual(gc.collect(), 20)
@@ -1230,11 +1266,13 @@ class Concurrent(Case):
         for _ in range(40):
             stale = winnow.stats()["stale_proposals"]
             garbage = [r.choice(kinds)() for _ in range(r.randrange(1, 400))]
+            changed = []
             for o in garbage:
                 o.refs.append(o)
             weak = [weakref.ref(o) for o in garbage]
             r.shuffle(weak)
-            r.choice((gc.collect, lambda: gc.collect(0), lambda: None))()
+            age = r.choice((gc.collect, lambda: gc.collect(0), lambda: None))
+            age()
             del garbage, o
             self.assertTrue(_native.start_snapshot())
             left, back, freed = [], [], 0
@@ -1244,6 +1282,9 @@ class Concurrent(Case):
                     left.append(w)
                 elif fate == 1:
                     back.append(w())
+                elif type(w()) is Node and r.random() < 0.5:
+                    changed.append(w)
+                    w().__class__ = Renamed
                 else:  # at once, by way of its count
                     freed += 1
                     o = w()
@@ -1254,12 +1295,17 @@ class Concurrent(Case):
             expected = [state(o) for o in fresh]
             self.wait()
             self.drain()
-            self.assertGreaterEqual(winnow.stats()["stale_proposals"] - stale, freed)  # whatever is there now
+            self.assertGreaterEqual(winnow.stats()["stale_proposals"] - stale, freed + len(changed))  # whatever is there now
+            if age is gc.collect:  # else they are met by young collections anyway
+                self.assertTrue(all(type(w()) is Renamed for w in changed))
             self.assertEqual([w() for w in left], [None] * len(left))
             self.assertTrue(all(o in o.refs for o in back))
             self.assertEqual([state(o) for o in fresh], expected)
             for o in back:
                 o.refs.clear()
+            o = None
+            gc.collect()
+            self.assertEqual([w() for w in changed], [None] * len(changed))
 
     def test_automatic_snapshots_start_early(self):
         on("concurrent")
