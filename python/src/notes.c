@@ -76,4 +76,5 @@ bool notes_end(void) {
     return !notes.covered;
 }
 
+bool notes_lost(void) { return notes.lost; }
 bool notes_complete(void) { return notes.on && !notes.lost && on_top(); }

@@ -26,6 +26,8 @@ bool notes_end(void);
 /* Ends it when the interpreter has ended. */
 void notes_forget(void);
 bool notes_complete(void);
+/* Whether that is for want of memory; if not, another allocator is, or was, over ours. */
+bool notes_lost(void);
 
 extern wn_bits notes_addresses; /* notes_freed's alone */
 static inline bool notes_freed(PyObject *o) {

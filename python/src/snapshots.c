@@ -79,10 +79,8 @@ static bool search_snapshot(void *context, void *result, size_t bytes) {
             a->entry[at++] = (entry){(uintptr_t)o | (i + 1 == g.end[b]), Py_TYPE(o)};
         }
     a->entries = at;
-    for (size_t i = 0; i < s->untrackable[0].n && at < room; i++, a->untrackable++) {
-        PyObject *o = s->untrackable[0].item[i];
-        a->entry[at++] = (entry){(uintptr_t)o, Py_TYPE(o)};
-    }
+    for (size_t i = 0; i < s->untrackable[0].n && at < room; i++, a->untrackable++)
+        a->entry[at++].object = (uintptr_t)s->untrackable[0].item[i];
     for (size_t i = 0; a->gone > a->tracked / 8 && i < a->gone && at < room; i++, a->told++)
         a->entry[at++].object = (uintptr_t)s->gone[0].item[i];
     for (size_t i = 0; W.o.log && i < a->entries; i++) report_count(&a->types, a->entry[i].type);
@@ -100,7 +98,9 @@ static void give_back_borrowed(void) {
 static void end_notes(void) {
     if (notes_end()) return;
     W.n.fallback_allocator++;
-    if (W.o.log) fputs("winnow: another allocator came over winnow's: no snapshots while it is there\n", stderr);
+    if (W.o.log)
+        fprintf(stderr, "winnow[%ld]: another allocator came over winnow's: no snapshots while it is there\n",
+                (long)getpid());
 }
 
 void snapshot_drop(void) {
@@ -251,8 +251,13 @@ static void reclaim_slice(size_t slice) {
     enum { TOGETHER_ASKED = 256, GONE = 256, LIGHT = 8 }; /* of the last two kinds so many take as long as one object */
     answer *a = S.answer;
     if (!notes_complete()) { /* frees went unseen: nothing of it can be trusted */
-        W.n.fallback_allocator++;
+        bool lost = notes_lost();
+        uint64_t told = W.n.fallback_allocator;
         snapshot_drop();
+        if (lost)
+            W.n.fallback_memory++;
+        else if (W.n.fallback_allocator == told) /* what came over ours has gone */
+            W.n.fallback_allocator++;
         return;
     }
     if (gc_frozen_since(W.gc, &S.frozen)) {
@@ -291,9 +296,8 @@ static void reclaim_slice(size_t slice) {
     }
     size_t untracked = a->entries + a->untrackable, end = untracked + a->told;
     for (; S.next >= a->entries && S.next < untracked && looked < slice; looked += S.next % LIGHT == 0) {
-        entry *e = &a->entry[S.next++];
-        PyObject *o = (PyObject *)e->object;
-        if (notes_freed(o) || !gc_tracked(o) || Py_TYPE(o) != e->type) continue;
+        PyObject *o = (PyObject *)a->entry[S.next++].object;
+        if (notes_freed(o) || !gc_tracked(o)) continue;
         W.n.untracked += search_untrack_one(o);
     }
     for (; S.next >= untracked && S.next < end && looked < slice; looked += GONE / LIGHT) {

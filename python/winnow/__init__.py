@@ -10,6 +10,7 @@ Winnow proposes, CPython disposes: it finds the unreachable containers with tabl
 own collector then examines and frees those and only those. `gc` keeps its meaning. See docs/python.md.
 """
 
+import os as _os
 import sys as _sys
 
 __all__ = ["install", "uninstall", "installed", "mode", "stats", "clear_stats", "report", "idle", "WinnowError", "MODES"]
@@ -104,9 +105,7 @@ def install(
     if policy not in ("interpreter", "garbage"):
         raise WinnowError(f'winnow: policy must be "interpreter" or "garbage", not {policy!r}')
     if threads is None:
-        import os
-
-        threads = min(2, len(os.sched_getaffinity(0)))
+        threads = min(2, len(_os.sched_getaffinity(0)))
     if type(threads) is not int or threads not in (1, 2):
         raise WinnowError(f"winnow: threads must be 1 or 2, not {threads!r}")
     if type(batch) is not int:
@@ -203,12 +202,14 @@ def report(file=None):
     out = file or _sys.stderr
     if out is None:  # the program has no stderr, and print would take stdout instead
         return
-    print(f"winnow {__version__}: mode {s['mode']}, {s['full_collections']} full collections", file=out)
-    print(f"  garbage proposed {s['proposed']}, collected {s['collected']}, snapshots {s['snapshots']}", file=out)
+    lines = [
+        f"winnow {__version__}[{_os.getpid()}]: mode {s['mode']}, {s['full_collections']} full collections",
+        f"  garbage proposed {s['proposed']}, collected {s['collected']}, snapshots {s['snapshots']}",
+    ]
     if not s["pauses_us"]:
-        print("  no pause yet: nothing was collected by winnow", file=out)
+        lines.append("  no pause yet: nothing was collected by winnow")
     else:
-        print(f"  pauses: longest {s['longest_ms']:.2f} ms, in all {s['total_ms']:.1f} ms", file=out)
+        lines.append(f"  pauses: longest {s['longest_ms']:.2f} ms, in all {s['total_ms']:.1f} ms")
     coarse = {}
     for below, n in s["pauses_us"]:
         limit = 1.0
@@ -218,7 +219,8 @@ def report(file=None):
     total, seen = sum(coarse.values()), 0
     for limit, n in sorted(coarse.items()):
         seen += n
-        print(f"    up to {limit / 1000:9.3f} ms: {n:6d}  {seen / total:7.2%}", file=out)
+        lines.append(f"    up to {limit / 1000:9.3f} ms: {n:6d}  {seen / total:7.2%}")
     bad = {k: v for k, v in s["fallbacks"].items() if v}
     if bad:
-        print("  left to the interpreter or repeated: " + ", ".join(f"{k} {v}" for k, v in bad.items()), file=out)
+        lines.append("  left to the interpreter or repeated: " + ", ".join(f"{k} {v}" for k, v in bad.items()))
+    print("\n".join([*lines, ""]), end="", file=out)  # in one piece: others may write there too

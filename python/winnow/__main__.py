@@ -28,7 +28,8 @@ def _parser():
     run.add_argument("--report", action="store_true", help="print the statistics at the end")
     run.add_argument("-m", dest="module", action="store_true", help="the program is a module's name")
     run.add_argument("program", help="a script, or a module after -m")
-    run.add_argument("arguments", nargs=argparse.REMAINDER)
+    rest = run.add_argument("arguments", nargs=argparse.REMAINDER, help="its own")
+    rest.required = False  # or it is said to be missing, too, where the program is
     return parser
 
 

@@ -52,6 +52,17 @@ def try_install(text, say):
         return False
 
 
+def say_on_stderr(message):
+    """If there is one that takes it: none of it may keep the program from starting."""
+    import sys
+
+    try:
+        if sys.stderr:
+            print(message, file=sys.stderr)
+    except (OSError, ValueError):  # full, closed
+        pass
+
+
 def from_environment(say):
     """The same with what is in the environment, by default fork-friendly: for servers, where somebody asked for us."""
     import os
@@ -64,13 +75,12 @@ _started = False  # the site module of a virtual environment reads .pth files tw
 
 def start(text):
     import os
-    import sys
 
     global _started
     if _started:
         return
     _started = True
-    if try_install(text, lambda message: sys.stderr and print(message, file=sys.stderr)):
+    if try_install(text, say_on_stderr):
         if os.environ.get("WINNOW_PYTHON_REPORT", "0") not in ("", "0"):
             import atexit
 

@@ -34,14 +34,14 @@ def write(file, roots, depth=3, limit=500, atoms=False):
         with open(file, "w", encoding="utf-8") as f:
             return write(f, roots, depth, limit, atoms)
     number, edges = {}, []
-    layer = list(roots)
+    layer = list(roots)[:limit]
     for o in layer:
         number.setdefault(id(o), (len(number), o))
     for _ in range(depth):
         following = []
         for o in layer:
             for r in gc.get_referents(o):
-                if isinstance(r, _UNINTERESTING) or not (atoms or gc.is_tracked(r) or isinstance(r, (list, tuple, dict))):
+                if issubclass(type(r), _UNINTERESTING) or not (atoms or gc.is_tracked(r) or isinstance(r, (list, tuple, dict))):
                     continue
                 if id(r) not in number:
                     if len(number) >= limit:
