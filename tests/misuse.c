@@ -573,6 +573,8 @@ static void the_environment_fills_what_is_left_open(void **state) {
         if (t[0] != cases[i].t0 || t[1] != cases[i].t1 || t[2] != 10)
             fail_msg("\"%s\" after %u: %u, %u, %u", cases[i].list, cases[i].set0, t[0], t[1], t[2]);
         assert_int_equal(wn_heap_free(heap), WN_OK);
+        wn_options made = wn_heap_options(heap);
+        assert_memory_equal(made.threshold, t, sizeof t);
     }
     static char list[1100] = "threshold0=300";
     memset(list + 14, ' ', 1023 - 14);

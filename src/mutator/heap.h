@@ -58,6 +58,9 @@ struct mutator {
     void *state_of_collector; /* the collector's own part */
 };
 
+/* The generation whose turn it is; a collector without that many takes it for the youngest. */
+enum { WN_DUE = -1 };
+
 struct wn_root_scanner_entry {
     wn_root_scanner scan;
     void *data;
@@ -161,6 +164,7 @@ struct wn_collector {
     /* What the collector wants done at a safepoint besides standing still for others. NULL: nothing. */
     void (*poll)(mutator *m);
 
+    /* WN_DUE: what the option stress asks for at an allocation; with NULL for the result. */
     wn_status (*collect)(mutator *m, int generation, wn_collect_result *result);
     /* Budget 0: one step. NULL: its collections cannot be divided, or need not be; a step is a whole one. */
     wn_status (*step)(mutator *m, uint64_t budget_ns, wn_step_result *result);

@@ -279,7 +279,7 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     wn_poll(&m->fast);
     if (WN_UNLIKELY(m->until_stress) && --m->until_stress == 0) {
         m->until_stress = heap->options.stress;
-        if (wn_may_collect(m)) heap->collector->collect(m, 0, NULL);
+        if (wn_may_collect(m)) heap->collector->collect(m, WN_DUE, NULL);
     }
     void *o = heap->collector->allocate(m, type, bytes);
     /* As by wn_pin: but nobody else knows the address of a weak reference. */

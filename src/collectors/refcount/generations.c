@@ -843,6 +843,8 @@ static void finish_reclaiming(mutator *m, bool everybodys) {
 wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result) {
     wn_collect_result ignored = {0};
     finish_reclaiming(m, generation == 2);
+    /* Young ones alone, which keep the automatic ones away, would leave what has grown old for ever. */
+    if (generation == WN_DUE) generation = due_generation(m->heap);
     wn_status s = collect(m, generation, result ? result : &ignored, false);
     finish_reclaiming(m, generation == 2);
     return s;
