@@ -236,12 +236,12 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 
 /* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one, and in checked
- * mode, with a report, when it is in a blocking section. */
-bool wn_is_attached(const mutator *m, const char *what);
+ * mode, with a report, when it is another thread's or in a blocking section. */
+bool wn_is_usable(const mutator *m, const char *what);
 /* The latter alone; by the mutator's own thread. */
 bool wn_check_running(const mutator *m, const char *what);
-/* Whether an argument is not NULL; false with the error's text. */
-bool wn_is_given(const void *object, const char *what);
+/* Whether an argument is not NULL; false with the error's text. In checked mode an object of the heap, too. */
+bool wn_is_given(mutator *m, const void *object, const char *what);
 
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 
@@ -335,8 +335,9 @@ void wn_trace_collection(const wn_heap *heap, uint64_t number, uint64_t at, cons
     __attribute__((format(printf, 4, 5)));
 static inline double wn_mib(size_t bytes) { return (double)bytes / (1 << 20); }
 
-/* To be called by a collector when a collection is over and the world runs: verifies the heap if the option says so. */
-void wn_after_collection(mutator *m);
+/* Called by a collector while the world runs, "before", "in the middle of" and "after" a collection: verifies the heap
+ * if the option says so. Before, because a collection would follow a word that is no reference to nowhere. */
+void wn_verify_at(mutator *m, const char *when);
 
 /* The message and NULL for an allocation that failed. */
 void *wn_out_of_memory(wn_heap *heap, size_t bytes);

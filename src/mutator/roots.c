@@ -46,6 +46,10 @@ static void note_in_stacks(wn_heap *heap, const void *variable) {
 
 wn_status wn_global(wn_heap *heap, void *variable) {
     if (!variable) return wn_fail(WN_ERR_ARGUMENT, "wn_global: pass the address of the variable, not NULL");
+    wn_mutator *m = wn_current(heap);
+    if (heap->options.check && m && !wn_check_object(wn_mutator_of(m), *(void **)variable, "wn_global", "value"))
+        return wn_fail(WN_ERR_ARGUMENT, "wn_global: the variable holds what is no object of this heap: set it to NULL, "
+                                        "or to a reference of its own, before it is declared");
     pthread_mutex_lock(&heap->roots_lock);
     bool ok = wn_vector_push(&heap->globals, variable);
     pthread_mutex_unlock(&heap->roots_lock);
@@ -56,7 +60,7 @@ wn_status wn_global(wn_heap *heap, void *variable) {
 }
 
 wn_status wn_forget_global(wn_mutator *m, void *variable) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_forget_global")) return WN_ERR_STATE;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_forget_global")) return WN_ERR_STATE;
     wn_heap *heap = wn_heap_of(m);
     pthread_mutex_lock(&heap->roots_lock);
     wn_vector *g = &heap->globals;

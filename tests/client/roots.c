@@ -369,7 +369,8 @@ static void what_leaves_a_stack_before_it_is_scanned_is_found(void **state) {
     static mortal *late;
     for (int way = 0; way < WAYS; way++) {
         client c = client_open(NULL);
-        if (wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT) {
+        /* Verifying stops the world before the first handshake, and who stands still is asked nothing. */
+        if (wn_heap_collector(c.heap) == WN_COLLECTOR_CONCURRENT && !wn_heap_options(c.heap).verify) {
             mortal *in_frame = NULL, *seen = NULL;
             if (way == IN_FRAME) assert_int_equal(wn_global(c.heap, &in_frame), WN_OK);
             if (way == IN_FRAME_BEFORE_ATTACHED) {

@@ -162,7 +162,7 @@ int winnow_tour_main(int argc, char **argv) {
     if (optind < argc) return usage_error("it takes options only");
     t.color = !t.json && isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
 
-    wn_heap *heap; /* to learn which collector the options and the environment mean */
+    wn_heap *heap; /* to learn what the options and the environment mean together */
     if (wn_heap_new(&t.options, &heap)) return usage_error(wn_error_message());
     t.collector = wn_heap_collector(heap);
     stressed = wn_heap_options(heap).stress != 0;
