@@ -130,6 +130,7 @@ static void any_call_when_detached(void **state) {
     REFUSED(wn_heap_graph(m, stderr, (void *[]){o}, 1, 0), WN_ERR_STATE);
     REFUSED((wn_store(m, o, &o->a, o), 0), 0);
     REFUSED((wn_copy(m, o, &o->a, (void *[]){o}, 1), 0), 0);
+    REFUSED((wn_unwind(m, (wn_scope){NULL, 0}), 0), 0);
     REFUSED((wn_no_collect_begin(m), 0), 0);
     REFUSED((wn_no_collect_end(m), 0), 0);
     wn_poll(m); /* nothing to say, and nothing to do */
@@ -1113,6 +1114,27 @@ static void count_report(const char *rule, const char *message, void *data) {
     reports++;
 }
 
+static void go_back_to_a_scope_that_has_ended(client *c) {
+    wn_scope scope;
+    {
+        wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+        scope = wn_scope_here(c->m);
+        (void)p;
+    }
+    wn_unwind(c->m, scope);
+}
+static void go_back_to_an_open_scope(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_unwind(c->m, wn_scope_here(c->m));
+    client_collect(c->m);
+    if (p->id != 1) _exit(1);
+}
+static void scopes_that_have_ended(void **state) {
+    (void)state;
+    expect(go_back_to_a_scope_that_has_ended, "unwind", "wn_scope_here");
+    silent(go_back_to_an_open_scope, "go_back_to_an_open_scope");
+}
+
 static void scopes_come_in_pairs(void **state) {
     (void)state;
     expect(end_of_no_scope, "no-collect", "wn_no_collect_begin");
@@ -1494,6 +1516,7 @@ int main(void) {
         cmocka_unit_test(stores_that_skip_the_barrier),
         cmocka_unit_test(words_that_are_no_references),
         cmocka_unit_test(slots_that_are_none),
+        cmocka_unit_test(scopes_that_have_ended),
         cmocka_unit_test(mutators_of_other_threads),
         cmocka_unit_test(blocking_sections_touch_nothing),
         cmocka_unit_test(scopes_come_in_pairs),

@@ -247,7 +247,8 @@ wn_status wn_detach(wn_mutator *fast) {
     if (fast->roots)
         return wn_fail(
             WN_ERR_STATE,
-            "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
+            "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach, and "
+            "before a longjmp out of them call wn_unwind");
     if (fast->nested || wn_is_telling(m->heap))
         return wn_fail(WN_ERR_STATE, "wn_detach inside a no-collect scope or a collection: call it after "
                                      "wn_no_collect_end, outside of finalizers and listeners");

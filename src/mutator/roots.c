@@ -73,6 +73,26 @@ wn_status wn_forget_global(wn_mutator *m, void *variable) {
     return WN_OK;
 }
 
+/* The innermost first, each off the list before it is released: that is a safepoint, for which the others stay roots.
+ */
+void wn_unwind(wn_mutator *m, wn_scope to) {
+    if (!wn_is_usable(wn_mutator_of(m), "wn_unwind")) return;
+    const wn_root_link_ *open = m->roots;
+    while (open && open != to.roots_) open = open->up;
+    if (open != to.roots_ || m->nested < to.nested_) {
+        wn_misuse_if(wn_mutator_of(m)->heap->options.check, "unwind",
+                     "wn_unwind: the scope to go back to has ended: wn_scope_here is called in a frame that is still "
+                     "there, by the thread that jumps");
+        return;
+    }
+    while (m->roots != to.roots_) {
+        const wn_root_link_ *link = m->roots;
+        m->roots = link->up;
+        if (wn_root_is_owned_(link)) wn_release(m, *(wn_slot_ *)wn_root_slot_(link));
+    }
+    while (m->nested > to.nested_) wn_no_collect_end(m);
+}
+
 wn_status wn_add_root_scanner(wn_heap *heap, wn_root_scanner scanner, void *data) {
     if (!scanner) return wn_fail(WN_ERR_ARGUMENT, "wn_add_root_scanner: pass a function, not NULL");
     pthread_mutex_lock(&heap->roots_lock);
