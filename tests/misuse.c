@@ -130,6 +130,7 @@ static void any_call_when_detached(void **state) {
     REFUSED(wn_heap_graph(m, stderr, (void *[]){o}, 1, 0), WN_ERR_STATE);
     REFUSED((wn_store(m, o, &o->a, o), 0), 0);
     REFUSED((wn_copy(m, o, &o->a, (void *[]){o}, 1), 0), 0);
+    REFUSED((wn_unwind(m, (wn_scope){NULL, 0}), 0), 0);
     REFUSED((wn_no_collect_begin(m), 0), 0);
     REFUSED((wn_no_collect_end(m), 0), 0);
     wn_poll(m); /* nothing to say, and nothing to do */
@@ -572,6 +573,8 @@ static void the_environment_fills_what_is_left_open(void **state) {
         wn_get_threshold(heap, t);
         if (t[0] != cases[i].t0 || t[1] != cases[i].t1 || t[2] != 10)
             fail_msg("\"%s\" after %u: %u, %u, %u", cases[i].list, cases[i].set0, t[0], t[1], t[2]);
+        wn_options made = wn_heap_options(heap);
+        assert_memory_equal(made.threshold, t, sizeof t);
         assert_int_equal(wn_heap_free(heap), WN_OK);
     }
     static char list[1100] = "threshold0=300";
@@ -683,6 +686,13 @@ static void expect_of(void (*body)(client *), const char *what, const char *rule
     if (!strstr(said, remedy)) fail_msg("%s: the message says nothing of \"%s\": \"%s\"", what, remedy, said);
 }
 
+static void silent(void (*body)(client *), const char *what) {
+    char said[4000];
+    int status;
+    in_child(body, true, said, sizeof said, &status);
+    if (status || *said) fail_msg("%s: wait status %#x: \"%s\"", what, status, said);
+}
+
 /* The last reference goes, and the address is used. */
 static pair *stale(client *c) {
     wn_mutator *m = c->m;
@@ -714,6 +724,35 @@ static void release_twice(client *c) {
 }
 static void count_freed(client *c) { wn_refcount(c->m, stale(c)); }
 
+static void pin_freed(client *c) { wn_pin(c->m, stale(c)); }
+static void identify_freed(client *c) { wn_identity(c->m, stale(c)); }
+static void make_freed_immortal(client *c) { wn_make_immortal(c->m, stale(c)); }
+static void ask_for_generation_of_freed(client *c) { wn_generation(c->m, stale(c)); }
+static void ask_whether_freed_is_finalized(client *c) { wn_is_finalized(c->m, stale(c)); }
+static void ask_whether_freed_is_tracked(client *c) { wn_is_tracked(c->m, stale(c)); }
+static void untrack_freed(client *c) { wn_untrack(c->m, stale(c)); }
+static void look_from_freed(client *c) { wn_referents(c->m, stale(c), see_nothing, NULL); }
+static void keep_freed_as_value(client *c) {
+    wn_mutator *m = c->m;
+    pair *old = stale(c);
+    wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+    wn_ephemeron_new(m, p, old);
+}
+static void read_freed_weakref(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+    wn_weakref *w = wn_weakref_new(m, p, NULL, NULL);
+    wn_release(m, w);
+    client_collect(m);
+    client_collect(m);
+    wn_weakref_get(m, w);
+}
+static void declare_what_is_no_object(client *c) {
+    static void *variable;
+    variable = c;
+    wn_global(c->heap, &variable);
+}
+
 static void using_what_was_freed(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -722,6 +761,17 @@ static void using_what_was_freed(void **state) {
     expect(store_freed_value, "use-after-free", "wn_root");
     expect(store_into_freed, "use-after-free", "wn_root");
     expect(watch_freed, "use-after-free", "wn_root");
+    expect(pin_freed, "use-after-free", "wn_pin");
+    expect(identify_freed, "use-after-free", "wn_identity");
+    expect(make_freed_immortal, "use-after-free", "wn_make_immortal");
+    expect(ask_for_generation_of_freed, "use-after-free", "wn_generation");
+    expect(ask_whether_freed_is_finalized, "use-after-free", "wn_is_finalized");
+    expect(ask_whether_freed_is_tracked, "use-after-free", "wn_is_tracked");
+    expect(untrack_freed, "use-after-free", "wn_untrack");
+    expect(look_from_freed, "use-after-free", "wn_referents");
+    expect(keep_freed_as_value, "use-after-free", "wn_ephemeron_new");
+    expect(read_freed_weakref, "use-after-free", "wn_weakref_get");
+    expect(declare_what_is_no_object, "use-after-free", "wn_global");
     if (counts) {
         expect(hold_freed, "use-after-free", "wn_");
         expect(release_twice, "use-after-free", "wn_");
@@ -822,6 +872,51 @@ static void stores_that_skip_the_barrier(void **state) {
     verifying = stressed = false;
 }
 
+/* ---- words that are no references, which a collection would follow to nowhere ------------------------------------ */
+
+static const wn_type number_named_type = WN_TYPE(pair, WN_REFS(pair, a, b, id));
+static void a_number_is_named(client *c) {
+    wn_root(c->m, pair *, p, client_new(c->m, &number_named_type));
+    p->id = 12345;
+    client_collect(c->m);
+}
+static void trace_number(const void *object, wn_tracer *tracer) {
+    wn_visit(tracer, (void *)&((const pair *)object)->id);
+}
+static const wn_type number_traced_type = WN_TYPE(pair, .trace = trace_number);
+static void a_number_is_traced(client *c) {
+    wn_root(c->m, pair *, p, client_new(c->m, &number_traced_type));
+    p->id = 12345;
+    wn_collect(c->m, 0, NULL);
+    client_collect(c->m);
+}
+static void a_length_is_changed(client *c) {
+    wn_root(c->m, vector *, v, client_new_array(c->m, &vector_type, 3));
+    v->length = 1000000;
+    client_collect(c->m);
+}
+static void a_root_is_released(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
+    wn_release(m, p);
+    client_collect(m);
+}
+
+static void words_that_are_no_references(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    bool counts = client_counts(&c);
+    client_close(&c);
+    verifying = true;
+    for (int each = 0; each < 2; each++, stressed = each) {
+        expect(a_number_is_named, "verify", "the type names a word that is none");
+        expect(a_number_is_traced, "verify", "the type names a word that is none");
+        expect(a_length_is_changed, "verify", "wn_new_array");
+        if (counts) expect(a_root_is_released, "verify", "a root refers to");
+    }
+    verifying = stressed = false;
+}
+
 static void store_outside_the_holder(client *c) {
     wn_mutator *m = c->m;
     wn_root(m, pair *, p, client_pair(m, 1, NULL, NULL));
@@ -855,8 +950,55 @@ static void copy_freed_value(client *c) {
     wn_copy(c->m, v, v->items, values, 2);
 }
 
+/* Within the holder, but no collection would look there. */
+static void store_beside_the_references(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_store(c->m, p, &p->id, p);
+}
+static void store_between_the_references(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_store(c->m, p, (char *)&p->a + 4, p);
+}
+static void store_among_bytes(client *c) {
+    wn_root(c->m, blob *, b, client_new_array(c->m, &blob_type, 64));
+    wn_store(c->m, b, b->bytes + 16, b);
+}
+typedef struct records {
+    wn_object head;
+    void *fixed;
+    size_t length;
+    struct {
+        uint64_t hash;
+        void *key, *value;
+    } record[];
+} records;
+static const wn_type records_type =
+    WN_TYPE(records, WN_REFS(records, fixed), WN_RECORDS(records, length, record, 1 << 1 | 1 << 2));
+static void store_over_a_hash(client *c) {
+    wn_mutator *m = c->m;
+    wn_root(m, records *, r, client_new_array(m, &records_type, 40));
+    wn_set(m, r, fixed, r);
+    for (size_t i = 0; i < 40; i++) {
+        wn_set(m, r, record[i].key, r);
+        wn_set(m, r, record[i].value, r);
+    }
+    wn_store(m, r, &r->record[39].hash, r);
+}
+/* A trace function may show a word only when it is filled. */
+static void trace_nothing(const void *object, wn_tracer *tracer) { (void)object, (void)tracer; }
+static const wn_type traced_type = WN_TYPE(pair, .trace = trace_nothing);
+static void store_where_a_trace_function_may_look(client *c) {
+    wn_root(c->m, pair *, p, client_new(c->m, &traced_type));
+    wn_set(c->m, p, a, p);
+}
+
 static void slots_that_are_none(void **state) {
     (void)state;
+    expect(store_beside_the_references, "wrong-slot", "WN_REFS");
+    expect(store_between_the_references, "wrong-slot", "WN_REFS");
+    expect(store_among_bytes, "wrong-slot", "byte 32 of a blob");
+    expect(store_over_a_hash, "wrong-slot", "WN_RECORDS");
+    silent(store_where_a_trace_function_may_look, "store_where_a_trace_function_may_look");
     expect(store_outside_the_holder, "wrong-slot", "holder");
     expect(store_behind_the_last_item, "wrong-slot", "holder");
     expect(copy_behind_the_last_item, "wrong-slot", "holder");
@@ -876,8 +1018,27 @@ static void another_threads_mutator(client *c) {
     pthread_join(thread, NULL);
 }
 
+/* Any call, not those alone that make something. */
+static void *block_foreign_mutator(void *data) { return wn_block_begin(data), NULL; }
+static void *pin_by_foreign_mutator(void *data) {
+    static int anything;
+    return wn_pin(data, &anything), NULL;
+}
+static void *ask_foreign_mutator(void *data) { return wn_garbage_count(data), NULL; }
+static void in_another_thread(client *c, void *(*use)(void *)) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, use, c->m)) _exit(1);
+    pthread_join(thread, NULL);
+}
+static void another_thread_blocks(client *c) { in_another_thread(c, block_foreign_mutator); }
+static void another_thread_pins(client *c) { in_another_thread(c, pin_by_foreign_mutator); }
+static void another_thread_asks(client *c) { in_another_thread(c, ask_foreign_mutator); }
+
 static void mutators_of_other_threads(void **state) {
     (void)state;
+    expect(another_thread_blocks, "wrong-thread", "wn_block_begin");
+    expect(another_thread_pins, "wrong-thread", "wn_pin");
+    expect(another_thread_asks, "wrong-thread", "wn_garbage_count");
     expect(another_threads_mutator, "wrong-thread", "attach");
 }
 
@@ -951,6 +1112,27 @@ static void count_report(const char *rule, const char *message, void *data) {
     (void)data;
     assert_string_equal(rule, "no-collect");
     reports++;
+}
+
+static void go_back_to_a_scope_that_has_ended(client *c) {
+    wn_scope scope;
+    {
+        wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+        scope = wn_scope_here(c->m);
+        (void)p;
+    }
+    wn_unwind(c->m, scope);
+}
+static void go_back_to_an_open_scope(client *c) {
+    wn_root(c->m, pair *, p, client_pair(c->m, 1, NULL, NULL));
+    wn_unwind(c->m, wn_scope_here(c->m));
+    client_collect(c->m);
+    if (p->id != 1) _exit(1);
+}
+static void scopes_that_have_ended(void **state) {
+    (void)state;
+    expect(go_back_to_a_scope_that_has_ended, "unwind", "wn_scope_here");
+    silent(go_back_to_an_open_scope, "go_back_to_an_open_scope");
 }
 
 static void scopes_come_in_pairs(void **state) {
@@ -1096,13 +1278,6 @@ static void first_thread_ends(client *c) {
     alarm(100);
     if (pthread_create(&thread, NULL, go_on_alone, unchecked.heap)) _exit(1);
     pthread_exit(NULL);
-}
-
-static void silent(void (*body)(client *), const char *what) {
-    char said[4000];
-    int status;
-    in_child(body, true, said, sizeof said, &status);
-    if (status || *said) fail_msg("%s: wait status %#x: \"%s\"", what, status, said);
 }
 
 static void threads_that_end_attached_are_reported(void **state) {
@@ -1339,7 +1514,9 @@ int main(void) {
         cmocka_unit_test(using_what_was_freed),
         cmocka_unit_test(roots_that_were_not_declared),
         cmocka_unit_test(stores_that_skip_the_barrier),
+        cmocka_unit_test(words_that_are_no_references),
         cmocka_unit_test(slots_that_are_none),
+        cmocka_unit_test(scopes_that_have_ended),
         cmocka_unit_test(mutators_of_other_threads),
         cmocka_unit_test(blocking_sections_touch_nothing),
         cmocka_unit_test(scopes_come_in_pairs),

@@ -167,6 +167,45 @@ static void test_the_rule(void **state) {
     assert_int_equal(sum(tree), 499500);
 }
 
+static struct {
+    jmp_buf to;
+    wn_scope scope;
+} handler;
+
+/* Leaves all that was called since the handler was set up. */
+static void jump_back(wn_mutator *m) {
+    wn_unwind(m, handler.scope); /* ends the scopes in between, as they would end by themselves */
+    longjmp(handler.to, 1);
+}
+
+/* A tree of the keys, none of which may be negative. */
+static node *tree_of(wn_mutator *m, const long *keys, size_t n) {
+    wn_root(m, node *, tree, NULL);
+    for (size_t i = 0; i < n; i++) {
+        if (keys[i] < 0) jump_back(m);
+        wn_take(m, tree, insert(m, tree, keys[i]));
+    }
+    return wn_give(m, tree);
+}
+
+static void test_jumps(void **state) {
+    (void)state;
+    const long keys[] = {3, 1, 4, -1, 5};
+    wn_root(m, node *, tree, NULL);
+    bool good = true;
+
+    handler.scope = wn_scope_here(m);
+    if (setjmp(handler.to) == 0)
+        wn_take(m, tree, tree_of(m, keys, 5));
+    else
+        good = false;
+
+    assert_false(good);
+    assert_null(tree);
+    wn_take(m, tree, tree_of(m, keys, 3));
+    assert_int_equal(tree->left->key, 1);
+}
+
 static void test_mistakes(void **state) {
     (void)state;
     wn_objects *shared;
@@ -443,6 +482,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_a_heap_and_a_thread),
         ON_A_HEAP(test_types),
         ON_A_HEAP(test_the_rule),
+        ON_A_HEAP(test_jumps),
         ON_A_HEAP(test_mistakes),
         ON_A_HEAP(test_stores),
         ON_A_HEAP(test_threads),

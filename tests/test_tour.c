@@ -75,6 +75,9 @@ static void test_mistakes_name_the_remedy(void **state) {
     assert_int_equal(run("tour --option stress"), 2);
     says("NAME=VALUE");
     assert_int_equal(run("tour --option size=1"), 2);
+    assert_int_equal(run("tour --collector concurrent --option stress=5"), 1); /* to its end, on shorter lists */
+    says("the claims are made for the default options");
+    says("The same tour on the others");
     assert_int_equal(run("tour --option heap_limit=1"), 2);
     says("heap_limit");
 }

@@ -56,9 +56,11 @@ WN_API wn_status wn_fail(wn_status status, const char *format, ...) __attribute_
 WN_API const char *wn_version(void);
 
 /* Called for a broken client rule that only checking finds (a use after free, an undeclared root, a store without a
- * barrier), and, with `check`, for one that the call has no result to say by (an end too many). The default prints
- * `message` to stderr and aborts; a handler that returns lets the program go on at its own risk. `rule` is a short
- * stable name such as "use-after-free". */
+ * barrier, a type that names the wrong words), and, with `check`, for one that the call has no result to say by (an end
+ * too many). The default prints `message` to stderr and aborts; a handler that returns lets the program go on at its
+ * own risk. `rule` is one of "use-after-free", "wrong-slot", "wrong-thread", "type", "blocking-section", "no-collect",
+ * "unwind", "unpin", "thread-exit" and "verify". It is called on the thread that made the call, or on one of the
+ * collector's; it calls nothing of the library, and both texts last until it returns. */
 typedef void (*wn_misuse_handler)(const char *rule, const char *message, void *data);
 
 /* Sets the process-wide misuse handler; NULL restores the default. Any thread, not while heaps are in use. */

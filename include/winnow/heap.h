@@ -57,9 +57,11 @@ typedef struct wn_options {
     bool meshing;     /* sparse blocks may be laid together on the same memory; on. Never with conservative_stacks */
 
     /* finding mistakes */
-    unsigned stress; /* collect at every Nth allocation; 0: off */
+    unsigned stress; /* collect at every Nth allocation; 0: off. A collection of what is due: refcount looks at older
+                        generations in their turn, incremental goes on marking, concurrent runs a whole cycle */
     bool check;      /* check the client's rules (slow); default on in debug builds of the library */
-    bool verify;     /* re-derive reachability by a second method after every collection, minors too, and compare */
+    bool verify;     /* re-derive reachability by a second method before and after every collection, minors too, and
+                        compare (slower still) */
     bool trace;      /* one line per collection to stderr; also WINNOW_TRACE=gc */
     bool save_all;   /* reference counting: keep cyclic garbage on the garbage list (gc.DEBUG_SAVEALL) */
 } wn_options;
@@ -90,6 +92,9 @@ WN_API wn_status wn_heap_free(wn_heap *heap);
 /* The collector a heap runs, and its name ("refcount", "incremental", "concurrent"). */
 WN_API wn_collector_id wn_heap_collector(const wn_heap *heap);
 WN_API const char *wn_collector_name(wn_collector_id id);
+/* What a heap was made with: the options that were given, completed by the environment and the defaults. What a
+ * collector then chooses by itself (nursery, workers, ...) stays 0. For a log. */
+WN_API wn_options wn_heap_options(const wn_heap *heap);
 /* Whether this build of the library contains the collector. */
 WN_API bool wn_collector_available(wn_collector_id id);
 

@@ -153,6 +153,25 @@ static inline void wn_release(wn_mutator *m, void *object) {
     if (object && wn_counting_(m)) wn_count_down_(m, object);
 }
 
+/* For a jump out of scopes (longjmp), whose ends then do not run: what is open at the place to jump to is noted there,
+ * and the jump preceded by wn_unwind, which ends all scopes that were opened since, as they would end: roots are
+ * released, no-collect scopes left. A safepoint. What the jump carries along is kept alive by a root that was open
+ * before, or a global one. A blocking section is ended first. What the library calls (finalizers, callbacks, listeners,
+ * visitors, trace functions) returns, and is not jumped out of. C++ exceptions end scopes by themselves, as they do in
+ * C compiled with -fexceptions.
+ *
+ * A thread that changes C stacks by itself (swapcontext) has none of these scopes open meanwhile: it keeps the
+ * references of its coroutines where a root scanner sees them. */
+typedef struct wn_scope {
+    wn_root_link_ *roots_;
+    uint32_t nested_;
+} wn_scope;
+static inline wn_scope wn_scope_here(const wn_mutator *m) {
+    wn_scope here = {m->roots, m->nested};
+    return here;
+}
+WN_API void wn_unwind(wn_mutator *m, wn_scope to);
+
 /* Declares a variable outside any object (a static, a field of a malloc'd struct) as a root until wn_forget_global.
  * It starts with whatever it holds, as an owned reference; assign with wn_assign and wn_take. Any thread, but one that
  * is not attached, or is in a blocking section, has no references: the variable is then NULL. */

@@ -127,6 +127,7 @@ wn_status wn_heap_free(wn_heap *h) {
 }
 
 wn_collector_id wn_heap_collector(const wn_heap *heap) { return heap->collector->id; }
+wn_options wn_heap_options(const wn_heap *heap) { return heap->options; }
 
 void wn_disable(wn_heap *heap) { __atomic_add_fetch(&heap->disabled, 1, __ATOMIC_RELAXED); }
 void wn_enable(wn_heap *heap) {

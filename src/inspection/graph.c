@@ -189,7 +189,7 @@ static wn_status write_out(mutator *self, const char *text, size_t length, FILE 
 }
 
 wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n, size_t max_objects) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_heap_graph")) return WN_ERR_STATE;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_heap_graph")) return WN_ERR_STATE;
     if (!out || (n && !objects))
         return wn_fail(WN_ERR_ARGUMENT, "wn_heap_graph needs a file to write to and an array of %zu objects", n);
     if (!max_objects) max_objects = DEFAULT_MAX;

@@ -24,6 +24,7 @@ typedef struct verifier {
     size_t size, used;
     wn_vector work;
     void *holder; /* whose references are being visited; NULL: a root */
+    bool torn;    /* an object is not whole: nothing else can be said of it */
     bool failed;
 } verifier;
 
@@ -73,16 +74,19 @@ static const char *name_of(const void *object) {
 
 /* Notes one reference to an object; `counted`: it is one that a count should include. */
 static void note(verifier *v, void *object, bool counted) {
-    if (!wn_heap_object_at(v->heap, object, true)) {
-        fault(
-            v,
-            "the %s at %p refers to %p, which is no object of this heap: it was freed or moved, and the reference was "
-            "not known; store references by wn_set or wn_move",
-            name_of(v->holder), v->holder, object);
-        return;
-    }
-    if (v->heap->collector->is_live && !v->heap->collector->is_live(v->heap, object)) {
-        fault(v, "the %s at %p refers to %p, which is dead", name_of(v->holder), v->holder, object);
+    bool there = wn_heap_object_at(v->heap, object, true);
+    if (!there || (v->heap->collector->is_live && !v->heap->collector->is_live(v->heap, object))) {
+        const char *how = there ? "which is dead" : "which is no object of this heap";
+        if (v->holder)
+            fault(v,
+                  "the %s at %p refers to %p, %s: it was freed or moved, and the reference was not known, so store "
+                  "references by wn_set or wn_move; or the type names a word that is none",
+                  name_of(v->holder), v->holder, object, how);
+        else
+            fault(v,
+                  "a root refers to %p, %s: what wn_root, wn_global or a root scanner shows is NULL or a reference of "
+                  "its own, and this one was released once too often, or never was one",
+                  object, how);
         return;
     }
     seen *s = look_up(v, object);
@@ -100,6 +104,20 @@ static void note_root_slot(void **slot, void *context) {
     if (*slot) note(context, *slot, false);
 }
 
+/* Whether the last byte that an object has by its length is its own. */
+static bool is_whole(verifier *v, void *object) {
+    const wn_type *t = wn_type_of(object);
+    size_t length = wn_length_of(object, t), bytes;
+    if (!__builtin_mul_overflow(length, (size_t)t->item_size, &bytes) &&
+        !__builtin_add_overflow(bytes, (size_t)t->size, &bytes) &&
+        wn_heap_object_at(v->heap, (char *)object + bytes - 1, false) == object)
+        return true;
+    fault(v, "the %s at %p has room for less than its length, %zu, says: wn_new_array sets it, and nobody changes it",
+          name_of(object), object, length);
+    v->torn = true;
+    return false;
+}
+
 static void follow(verifier *v) {
     while (v->work.n) {
         void *o = v->work.at[--v->work.n];
@@ -107,7 +125,7 @@ static void follow(verifier *v) {
         v->holder = o;
         if (wn_type_check(t, t->item_size != 0))
             fault(v, "the object at %p has a broken type: %s", o, wn_error_message());
-        wn_each_ref(o, note_slot, v);
+        if (is_whole(v, o)) wn_each_ref(o, note_slot, v);
     }
     v->holder = NULL;
 }
@@ -179,16 +197,18 @@ static void check_counts(verifier *v, mutator *m) {
         }
     for (size_t i = 0; i < v->size; i++) {
         const seen *s = &v->map[i];
-        if (!s->object) continue;
+        if (!s->object || !s->reached) continue; /* what a root holds although it is gone was said before */
         size_t count = v->heap->collector->refcount(m, s->object);
         if (count < s->references)
-            fault(v, "the %s at %p has count %zu but %zu references: a reference was stored without wn_set or wn_move",
+            fault(v,
+                  "the %s at %p has count %zu but %zu references: a reference was stored without wn_set or wn_move, "
+                  "or a borrowed one by wn_move",
                   name_of(s->object), s->object, count, s->references);
     }
 }
 
 size_t wn_verify(wn_mutator *fast, FILE *report) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_verify")) return 1;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_verify")) return 1;
     mutator *m = wn_mutator_of(fast);
     wn_heap *heap = m->heap;
     verifier v = {.heap = heap, .report = report};
@@ -213,7 +233,7 @@ size_t wn_verify(wn_mutator *fast, FILE *report) {
         }
         check_counts(&v, m);
     }
-    if (heap->collector->verify) heap->collector->verify(m, fault, &v);
+    if (heap->collector->verify && !v.torn) heap->collector->verify(m, fault, &v);
     wn_world_start(heap, m);
     if (v.failed) fault(&v, "no memory to verify a heap of this size");
     free(v.map);

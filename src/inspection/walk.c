@@ -38,7 +38,7 @@ static void walk(wn_heap *heap, bool (*wanted)(wn_heap *heap, void *object, cons
 }
 
 wn_status wn_each_object(wn_mutator *m, wn_object_visitor visit, void *data) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_each_object")) return WN_ERR_STATE;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_each_object")) return WN_ERR_STATE;
     walk(begin(m), NULL, NULL, visit, data);
     end(m);
     return WN_OK;
@@ -52,7 +52,7 @@ static bool is_of_generation(wn_heap *heap, void *object, const void *arg) {
 }
 
 wn_status wn_each_tracked(wn_mutator *m, int generation, wn_object_visitor visit, void *data) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_each_tracked")) return WN_ERR_STATE;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_each_tracked")) return WN_ERR_STATE;
     if (generation < -1 || generation > 3)
         return wn_fail(WN_ERR_ARGUMENT,
                        "wn_each_tracked: there is no generation %d; use 0 to 2, 3 for the frozen, -1 for all",
@@ -78,7 +78,7 @@ static bool refers(wn_heap *heap, void *object, const void *arg) {
 }
 
 wn_status wn_referrers(wn_mutator *m, const void *target, wn_object_visitor visit, void *data) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_referrers")) return WN_ERR_STATE;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_referrers")) return WN_ERR_STATE;
     walk(begin(m), refers, target, visit, data);
     end(m);
     return WN_OK;
@@ -95,36 +95,39 @@ static void show_visit(void **slot, void *context) {
 }
 
 wn_status wn_referents(wn_mutator *m, const void *object, wn_object_visitor visit, void *data) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_referents")) return WN_ERR_STATE;
-    if (!wn_is_given(object, "wn_referents")) return WN_ERR_ARGUMENT;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_referents")) return WN_ERR_STATE;
+    if (!wn_is_given(wn_mutator_of(m), object, "wn_referents")) return WN_ERR_ARGUMENT;
     show s = {visit, data, false};
     wn_each_ref((void *)object, show_visit, &s);
     return WN_OK;
 }
 
 bool wn_is_tracked(wn_mutator *m, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_is_tracked") || !wn_is_given(object, "wn_is_tracked")) return false;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_is_tracked") || !wn_is_given(wn_mutator_of(m), object, "wn_is_tracked"))
+        return false;
     return wn_heap_of(m)->collector->is_tracked(wn_heap_of(m), object);
 }
 bool wn_is_finalized(wn_mutator *m, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_is_finalized") || !wn_is_given(object, "wn_is_finalized")) return false;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_is_finalized") || !wn_is_given(wn_mutator_of(m), object, "wn_is_finalized"))
+        return false;
     return __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_FINALIZED_;
 }
 bool wn_is_frozen(wn_mutator *m, const void *object) { return wn_generation(m, object) == 3; }
 int wn_generation(wn_mutator *m, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_generation") || !wn_is_given(object, "wn_generation")) return -1;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_generation") || !wn_is_given(wn_mutator_of(m), object, "wn_generation"))
+        return -1;
     return wn_heap_of(m)->collector->generation(wn_heap_of(m), object);
 }
 
 bool wn_is_object(wn_mutator *m, const void *address) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_is_object")) return false;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_is_object")) return false;
     wn_heap *heap = wn_heap_of(m);
     void *o = wn_heap_object_at(heap, address, true);
     return o && shown(heap, o) && wn_type_of(o);
 }
 
 size_t wn_size_of(wn_mutator *m, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_size_of")) return 0;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_size_of")) return 0;
     if (wn_is_object(m, object)) return wn_bytes_of(object);
     wn_fail(WN_ERR_ARGUMENT, "wn_size_of: %p is no object of this heap: it was freed or moved, or never was one",
             object);
@@ -132,26 +135,26 @@ size_t wn_size_of(wn_mutator *m, const void *object) {
 }
 
 void wn_untrack(wn_mutator *m, void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_untrack") || !wn_is_given(object, "wn_untrack")) return;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_untrack") || !wn_is_given(wn_mutator_of(m), object, "wn_untrack")) return;
     if (wn_heap_of(m)->collector->track) wn_heap_of(m)->collector->track(wn_mutator_of(m), object, false);
 }
 void wn_track(wn_mutator *m, void *object) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_track") || !wn_is_given(object, "wn_track")) return;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_track") || !wn_is_given(wn_mutator_of(m), object, "wn_track")) return;
     if (!wn_has_refs_(wn_type_of(object))) return;
     if (wn_heap_of(m)->collector->track) wn_heap_of(m)->collector->track(wn_mutator_of(m), object, true);
 }
 
 size_t wn_garbage_count(wn_mutator *m) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_garbage_count")) return 0;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_garbage_count")) return 0;
     return wn_heap_of(m)->garbage.n;
 }
 void *wn_garbage_get(wn_mutator *m, size_t index) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_garbage_get")) return NULL;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_garbage_get")) return NULL;
     wn_heap *heap = wn_heap_of(m);
     return index < heap->garbage.n ? heap->garbage.at[index] : NULL;
 }
 void wn_garbage_clear(wn_mutator *m) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_garbage_clear")) return;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_garbage_clear")) return;
     wn_vector *g = &wn_heap_of(m)->garbage;
     while (g->n) wn_release(m, g->at[--g->n]);
 }

@@ -58,6 +58,9 @@ struct mutator {
     void *state_of_collector; /* the collector's own part */
 };
 
+/* The generation whose turn it is; a collector without that many takes it for the youngest. */
+enum { WN_DUE = -1 };
+
 struct wn_root_scanner_entry {
     wn_root_scanner scan;
     void *data;
@@ -162,6 +165,7 @@ struct wn_collector {
     /* What the collector wants done at a safepoint besides standing still for others. NULL: nothing. */
     void (*poll)(mutator *m);
 
+    /* WN_DUE: what the option stress asks for at an allocation; with NULL for the result. */
     wn_status (*collect)(mutator *m, int generation, wn_collect_result *result);
     /* Budget 0: one step. NULL: its collections cannot be divided, or need not be; a step is a whole one. */
     wn_status (*step)(mutator *m, uint64_t budget_ns, wn_step_result *result);
@@ -233,12 +237,12 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 
 /* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one, and in checked
- * mode, with a report, when it is in a blocking section. */
-bool wn_is_attached(const mutator *m, const char *what);
+ * mode, with a report, when it is another thread's or in a blocking section. */
+bool wn_is_usable(const mutator *m, const char *what);
 /* The latter alone; by the mutator's own thread. */
 bool wn_check_running(const mutator *m, const char *what);
-/* Whether an argument is not NULL; false with the error's text. */
-bool wn_is_given(const void *object, const char *what);
+/* Whether an argument is not NULL; false with the error's text. In checked mode an object of the heap, too. */
+bool wn_is_given(mutator *m, const void *object, const char *what);
 
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 
@@ -332,8 +336,9 @@ void wn_trace_collection(const wn_heap *heap, uint64_t number, uint64_t at, cons
     __attribute__((format(printf, 4, 5)));
 static inline double wn_mib(size_t bytes) { return (double)bytes / (1 << 20); }
 
-/* To be called by a collector when a collection is over and the world runs: verifies the heap if the option says so. */
-void wn_after_collection(mutator *m);
+/* Called by a collector while the world runs, "before", "in the middle of" and "after" a collection: verifies the heap
+ * if the option says so. Before, because a collection would follow a word that is no reference to nowhere. */
+void wn_verify_at(mutator *m, const char *when);
 
 /* The message and NULL for an allocation that failed. */
 void *wn_out_of_memory(wn_heap *heap, size_t bytes);

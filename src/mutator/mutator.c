@@ -66,12 +66,23 @@ static bool is_there(const mutator *m, const char *what) {
     return false;
 }
 
-bool wn_is_attached(const mutator *m, const char *what) { return is_there(m, what) && wn_check_running(m, what); }
+bool wn_is_usable(const mutator *m, const char *what) {
+    if (!is_there(m, what)) return false;
+    if (WN_LIKELY(!m->heap->options.check)) return true;
+    if (!pthread_equal(m->thread, pthread_self())) {
+        wn_misuse("wrong-thread",
+                  "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
+        return false;
+    }
+    return wn_check_running(m, what);
+}
 
-bool wn_is_given(const void *object, const char *what) {
-    if (WN_LIKELY(object != NULL)) return true;
-    wn_fail(WN_ERR_ARGUMENT, "%s: the object is NULL: look at what made it, which has failed", what);
-    return false;
+bool wn_is_given(mutator *m, const void *object, const char *what) {
+    if (WN_UNLIKELY(!object)) {
+        wn_fail(WN_ERR_ARGUMENT, "%s: the object is NULL: look at what made it, which has failed", what);
+        return false;
+    }
+    return !m->heap->options.check || wn_check_object(m, object, what, "object");
 }
 
 static mutator *take_spare(void) {
@@ -236,7 +247,8 @@ wn_status wn_detach(wn_mutator *fast) {
     if (fast->roots)
         return wn_fail(
             WN_ERR_STATE,
-            "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach");
+            "local roots are still declared: leave the scopes of wn_root, wn_hold and wn_borrow before wn_detach, and "
+            "before a longjmp out of them call wn_unwind");
     if (fast->nested || wn_is_telling(m->heap))
         return wn_fail(WN_ERR_STATE, "wn_detach inside a no-collect scope or a collection: call it after "
                                      "wn_no_collect_end, outside of finalizers and listeners");
@@ -248,18 +260,6 @@ wn_status wn_detach(wn_mutator *fast) {
 }
 
 /* ---- making objects ---------------------------------------------------------------------------------------------- */
-
-/* Whether the calling thread may use m at all; in checked mode also whether it is the right one. */
-static bool usable(mutator *m, const char *what) {
-    if (!is_there(m, what)) return false;
-    if (WN_LIKELY(!m->heap->options.check)) return true;
-    if (!pthread_equal(m->thread, pthread_self())) {
-        wn_misuse("wrong-thread",
-                  "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
-        return false;
-    }
-    return wn_check_running(m, what);
-}
 
 static bool is_right_type(const mutator *m, const wn_type *type, bool array, const char *what) {
     if (type) return wn_type_check(type, array) == WN_OK;
@@ -279,7 +279,7 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
     wn_poll(&m->fast);
     if (WN_UNLIKELY(m->until_stress) && --m->until_stress == 0) {
         m->until_stress = heap->options.stress;
-        if (wn_may_collect(m)) heap->collector->collect(m, 0, NULL);
+        if (wn_may_collect(m)) heap->collector->collect(m, WN_DUE, NULL);
     }
     void *o = heap->collector->allocate(m, type, bytes);
     /* As by wn_pin: but nobody else knows the address of a weak reference. */
@@ -290,13 +290,13 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
 
 void *wn_new_slow_(wn_mutator *fast, const wn_type *type) {
     mutator *m = wn_mutator_of(fast);
-    if (!usable(m, "wn_new") || !is_right_type(m, type, false, "wn_new")) return NULL;
+    if (!wn_is_usable(m, "wn_new") || !is_right_type(m, type, false, "wn_new")) return NULL;
     return allocate(m, type, type->size);
 }
 
 void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
     mutator *m = wn_mutator_of(fast);
-    if (!usable(m, "wn_new_array") || !is_right_type(m, type, true, "wn_new_array")) return NULL;
+    if (!wn_is_usable(m, "wn_new_array") || !is_right_type(m, type, true, "wn_new_array")) return NULL;
     size_t bytes;
     if (__builtin_mul_overflow(length, (size_t)type->item_size, &bytes) ||
         __builtin_add_overflow(bytes, (size_t)type->size, &bytes) || bytes > (size_t)1 << 46) {
@@ -311,7 +311,7 @@ void *wn_new_array(wn_mutator *fast, const wn_type *type, size_t length) {
 }
 
 void wn_external(wn_mutator *fast, void *object, ptrdiff_t delta) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_external")) return;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_external")) return;
     (void)object;
     mutator *m = wn_mutator_of(fast);
     __atomic_fetch_add(&m->heap->external_bytes, (size_t)delta, __ATOMIC_RELAXED);
@@ -334,18 +334,17 @@ void *wn_space_object_at_locked(wn_heap *heap, const void *address, bool exact) 
 bool wn_check_object(mutator *m, const void *o, const char *what, const char *role) {
     if (!o) return true;
     if (!wn_heap_object_at(m->heap, o, true)) {
-        wn_misuse("use-after-free",
-                  "%s: the %s at %p is no object of this heap: it was freed or moved, or never was one. Hold it by "
-                  "wn_root or "
-                  "wn_hold across safepoints",
-                  what, role, o);
+        wn_misuse(
+            "use-after-free",
+            "%s: the %s at %p is no object of this heap: it was freed or moved, is another heap's, or never was one. "
+            "Hold it by wn_root or wn_hold across safepoints",
+            what, role, o);
         return false;
     }
     if (m->heap->collector->is_live && !m->heap->collector->is_live(m->heap, o)) {
         wn_misuse("use-after-free",
                   "%s: the %s at %p was freed: its last reference is gone. A reference kept across a safepoint must be "
-                  "declared by "
-                  "wn_root or wn_hold",
+                  "declared by wn_root or wn_hold",
                   what, role, o);
         return false;
     }
@@ -354,16 +353,25 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
 
 static bool check_store(mutator *m, const void *holder, const void *slot, const void *value) {
     if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return false;
-    if ((const char *)slot >= (const char *)holder && (const char *)slot < (const char *)holder + wn_bytes_of(holder))
-        return true;
-    wn_misuse("wrong-slot", "wn_set: the slot %p does not lie in the holder %p (%s)", slot, holder,
-              wn_type_of(holder)->name);
+    size_t offset = (size_t)((const char *)slot - (const char *)holder), bytes = wn_bytes_of(holder);
+    const char *name = wn_type_of(holder)->name ? wn_type_of(holder)->name : "(unnamed)";
+    if (offset < bytes && wn_is_ref_at(holder, offset)) return true;
+    if (offset < bytes)
+        wn_misuse("wrong-slot",
+                  "wn_set: what lies at byte %zu of a %s is no reference by its type, so that no collection would see "
+                  "what is stored there: name the field in the type (WN_REFS, WN_ITEMS, WN_RECORDS, .trace)",
+                  offset, name);
+    else
+        wn_misuse("wrong-slot",
+                  "wn_set: the slot at %p does not lie in the holder, a %s of %zu bytes at %p: look at the index, and "
+                  "at which object the field belongs to",
+                  slot, name, bytes, holder);
     return false;
 }
 
 void wn_store_slow_(wn_mutator *fast, void *holder, void *slot, void *value, bool takes_over) {
     mutator *m = wn_mutator_of(fast);
-    if (!usable(m, "wn_set")) return;
+    if (!wn_is_usable(m, "wn_set")) return;
     __atomic_store_n(&m->barrier_slow, m->barrier_slow + 1, __ATOMIC_RELAXED); /* others may read it */
     if (m->heap->options.check && !check_store(m, holder, slot, value)) return;
     m->heap->collector->store(m, holder, slot, value, takes_over);
@@ -386,7 +394,7 @@ void wn_copy(wn_mutator *fast, void *holder, void *slots, const void *values, si
     mutator *m = wn_mutator_of(fast);
     if (m->heap && m->heap->collector->copy) {
         for (size_t i = 0; i < n && m->heap->options.check; i++)
-            if (!usable(m, "wn_copy") || !check_store(m, holder, &to[i], from[i])) return;
+            if (!wn_is_usable(m, "wn_copy") || !check_store(m, holder, &to[i], from[i])) return;
         m->heap->collector->copy(m, (void **)slots, (void *const *)values, n);
     } else if ((uintptr_t)to <= (uintptr_t)from) {
         for (size_t i = 0; i < n; i++) wn_store(fast, holder, &to[i], from[i]);
@@ -401,7 +409,7 @@ void *wn_load_(wn_mutator *m, const void *slot) {
 
 /* ---- collecting -------------------------------------------------------------------------------------------------- */
 
-void wn_after_collection(mutator *m) {
+void wn_verify_at(mutator *m, const char *when) {
     if (!m->heap->options.verify || m->fast.nested) return;
     /* The one call to a layer above: a public one, and only when somebody looks for a mistake. */
     char *text = NULL;
@@ -410,7 +418,7 @@ void wn_after_collection(mutator *m) {
     size_t faults = wn_verify(&m->fast, report);
     if (report) fclose(report);
     if (faults)
-        wn_misuse("verify", "the heap is not sound after a collection, in %zu ways: %s", faults, text ? text : "");
+        wn_misuse("verify", "the heap is not sound %s a collection, in %zu ways: %s", when, faults, text ? text : "");
     free(text);
 }
 
@@ -419,7 +427,7 @@ wn_status wn_collect(wn_mutator *fast, int generation, wn_collect_result *result
     wn_collect_result ignored;
     if (!result) result = &ignored;
     memset(result, 0, sizeof *result);
-    if (!usable(m, "wn_collect")) return WN_ERR_STATE;
+    if (!wn_is_usable(m, "wn_collect")) return WN_ERR_STATE;
     if (generation < 0 || generation > 2)
         return wn_fail(WN_ERR_ARGUMENT, "wn_collect: there is no generation %d; 0 is the youngest, 2 the whole heap",
                        generation);
@@ -436,7 +444,7 @@ static wn_status step(wn_mutator *fast, uint64_t budget, wn_step_result *result)
     wn_step_result ignored;
     if (!result) result = &ignored;
     memset(result, 0, sizeof *result);
-    if (!usable(m, "wn_collect_step")) return WN_ERR_STATE;
+    if (!wn_is_usable(m, "wn_collect_step")) return WN_ERR_STATE;
     if (fast->nested)
         return wn_fail(WN_ERR_STATE, "wn_collect_step inside a no-collect scope or a collection: call it afterwards");
     if (wn_is_telling(m->heap))
@@ -459,7 +467,7 @@ wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *resu
 
 wn_status wn_freeze(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
-    if (!usable(m, "wn_freeze")) return WN_ERR_STATE;
+    if (!wn_is_usable(m, "wn_freeze")) return WN_ERR_STATE;
     if (wn_is_telling(m->heap)) /* a thread of the collector's would wait for the cycle that it runs */
         return wn_fail(WN_ERR_STATE, "wn_freeze by a listener: call it when the event is over");
     if (fast->nested) /* what is young would move */
@@ -472,7 +480,7 @@ wn_status wn_freeze(wn_mutator *fast) {
 
 wn_status wn_unfreeze(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
-    if (!usable(m, "wn_unfreeze")) return WN_ERR_STATE;
+    if (!wn_is_usable(m, "wn_unfreeze")) return WN_ERR_STATE;
     if (wn_is_telling(m->heap))
         return wn_fail(WN_ERR_STATE, "wn_unfreeze by a listener: call it when the event is over");
     wn_world_stop(m->heap, m);
@@ -514,7 +522,7 @@ static size_t lay_together(mutator *m) {
 }
 
 size_t wn_trim(wn_mutator *fast) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_trim")) return 0;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_trim")) return 0;
     mutator *m = wn_mutator_of(fast);
     stop_and_drop(m);
     if (m->heap->collector->trim) m->heap->collector->trim(m);
@@ -526,30 +534,33 @@ size_t wn_trim(wn_mutator *fast) {
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
 
 size_t wn_refcount(wn_mutator *fast, const void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_refcount") || !wn_is_given(object, "wn_refcount")) return 0;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_refcount") || !wn_is_given(wn_mutator_of(fast), object, "wn_refcount"))
+        return 0;
     mutator *m = wn_mutator_of(fast);
-    if (m->heap->options.check && !wn_check_object(m, object, "wn_refcount", "object")) return 0;
     return m->heap->collector->refcount ? m->heap->collector->refcount(m, object) : 0;
 }
 
 void wn_make_immortal(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_make_immortal") || !wn_is_given(object, "wn_make_immortal")) return;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_make_immortal") ||
+        !wn_is_given(wn_mutator_of(fast), object, "wn_make_immortal"))
+        return;
     mutator *m = wn_mutator_of(fast);
     m->heap->collector->make_immortal(m, object);
 }
 
 wn_status wn_pin(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_pin")) return WN_ERR_STATE;
-    if (!wn_is_given(object, "wn_pin")) return WN_ERR_ARGUMENT;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_pin")) return WN_ERR_STATE;
+    if (!wn_is_given(wn_mutator_of(fast), object, "wn_pin")) return WN_ERR_ARGUMENT;
     /* Who pins may tell others the address, who write there while the world stands still. */
     __atomic_store_n(&wn_block_of(object)->pinned, 1, __ATOMIC_RELAXED);
     return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object);
 }
 void wn_unpin(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_unpin") || !wn_is_given(object, "wn_unpin")) return;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_unpin") || !wn_is_given(wn_mutator_of(fast), object, "wn_unpin")) return;
     wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object);
 }
 uintptr_t wn_identity(wn_mutator *fast, void *object) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_identity") || !wn_is_given(object, "wn_identity")) return 0;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_identity") || !wn_is_given(wn_mutator_of(fast), object, "wn_identity"))
+        return 0;
     return wn_mutator_of(fast)->heap->collector->identity(wn_mutator_of(fast), object);
 }

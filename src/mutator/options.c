@@ -56,7 +56,7 @@ static const option options[] = {
     {"meshing", SWITCH, AT(meshing), 0, 1, "on", "lay sparse blocks together on the same memory: wn_trim, concurrent"},
     {"stress", COUNT, AT(stress), 0, 1e9, "0", "collect at every Nth allocation"},
     {"check", SWITCH, AT(check), 0, 1, WINNOW_CHECK ? "on" : "off", "check the client's rules"},
-    {"verify", SWITCH, AT(verify), 0, 1, "off", "verify the heap after every collection"},
+    {"verify", SWITCH, AT(verify), 0, 1, "off", "verify the heap before and after every collection"},
     {"trace", SWITCH, AT(trace), 0, 1, "off", "a line per collection on stderr; also WINNOW_TRACE=gc"},
     {"save_all", SWITCH, AT(save_all), 0, 1, "off", "refcount: keep cyclic garbage on the garbage list"},
 };

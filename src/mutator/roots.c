@@ -46,6 +46,10 @@ static void note_in_stacks(wn_heap *heap, const void *variable) {
 
 wn_status wn_global(wn_heap *heap, void *variable) {
     if (!variable) return wn_fail(WN_ERR_ARGUMENT, "wn_global: pass the address of the variable, not NULL");
+    wn_mutator *m = wn_current(heap);
+    if (heap->options.check && m && !wn_check_object(wn_mutator_of(m), *(void **)variable, "wn_global", "value"))
+        return wn_fail(WN_ERR_ARGUMENT, "wn_global: the variable holds what is no object of this heap: set it to NULL, "
+                                        "or to a reference of its own, before it is declared");
     pthread_mutex_lock(&heap->roots_lock);
     bool ok = wn_vector_push(&heap->globals, variable);
     pthread_mutex_unlock(&heap->roots_lock);
@@ -56,7 +60,7 @@ wn_status wn_global(wn_heap *heap, void *variable) {
 }
 
 wn_status wn_forget_global(wn_mutator *m, void *variable) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_forget_global")) return WN_ERR_STATE;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_forget_global")) return WN_ERR_STATE;
     wn_heap *heap = wn_heap_of(m);
     pthread_mutex_lock(&heap->roots_lock);
     wn_vector *g = &heap->globals;
@@ -67,6 +71,26 @@ wn_status wn_forget_global(wn_mutator *m, void *variable) {
     if (!i) return wn_fail(WN_ERR_STATE, "the variable is not a global root: declare it by wn_global first");
     wn_take_(m, variable, NULL);
     return WN_OK;
+}
+
+/* The innermost first, each off the list before it is released: that is a safepoint, for which the others stay roots.
+ */
+void wn_unwind(wn_mutator *m, wn_scope to) {
+    if (!wn_is_usable(wn_mutator_of(m), "wn_unwind")) return;
+    const wn_root_link_ *open = m->roots;
+    while (open && open != to.roots_) open = open->up;
+    if (open != to.roots_ || m->nested < to.nested_) {
+        wn_misuse_if(wn_mutator_of(m)->heap->options.check, "unwind",
+                     "wn_unwind: the scope to go back to has ended: wn_scope_here is called in a frame that is still "
+                     "there, by the thread that jumps");
+        return;
+    }
+    while (m->roots != to.roots_) {
+        const wn_root_link_ *link = m->roots;
+        m->roots = link->up;
+        if (wn_root_is_owned_(link)) wn_release(m, *(wn_slot_ *)wn_root_slot_(link));
+    }
+    while (m->nested > to.nested_) wn_no_collect_end(m);
 }
 
 wn_status wn_add_root_scanner(wn_heap *heap, wn_root_scanner scanner, void *data) {

@@ -204,7 +204,7 @@ void wn_world_run(mutator *me) {
 }
 
 void wn_block_begin(wn_mutator *fast) {
-    if (!wn_is_attached(wn_mutator_of(fast), "wn_block_begin")) return;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_block_begin")) return;
     mutator *m = wn_mutator_of(fast);
     wn_world_spill(m);
     pthread_mutex_lock(&m->heap->world);
@@ -216,7 +216,7 @@ void wn_block_begin(wn_mutator *fast) {
 void wn_block_end(wn_mutator *fast) {
     mutator *m = wn_mutator_of(fast);
     if (m->state == MUTATOR_RUNNING) {
-        if (wn_is_attached(m, "wn_block_end") && m->heap->options.check)
+        if (wn_is_usable(m, "wn_block_end") && m->heap->options.check)
             wn_misuse("blocking-section",
                       "wn_block_end without wn_block_begin: they come in pairs and do not nest; look "
                       "for one that was left by a jump or ended twice");
@@ -233,10 +233,10 @@ void wn_stand_aside(mutator *m) {
 }
 
 void wn_no_collect_begin(wn_mutator *m) {
-    if (wn_is_attached(wn_mutator_of(m), "wn_no_collect_begin")) m->nested++;
+    if (wn_is_usable(wn_mutator_of(m), "wn_no_collect_begin")) m->nested++;
 }
 void wn_no_collect_end(wn_mutator *m) {
-    if (!wn_is_attached(wn_mutator_of(m), "wn_no_collect_end")) return;
+    if (!wn_is_usable(wn_mutator_of(m), "wn_no_collect_end")) return;
     if (m->nested == 0)
         wn_misuse_if(wn_mutator_of(m)->heap->options.check, "no-collect",
                      "wn_no_collect_end: no scope is open: each wn_no_collect_end ends one wn_no_collect_begin");

@@ -5,6 +5,17 @@
 
 void wn_visit(wn_tracer *tracer, void *slot) { tracer->visit((void **)slot, tracer->context); }
 
+bool wn_is_ref_at(const void *object, size_t offset) {
+    const wn_type *t = wn_type_of(object);
+    if (t->trace) return true;
+    uint64_t map = t->refs;
+    if (offset >= t->size) {
+        map = t->item_refs;
+        offset = (offset - t->size) % t->item_size;
+    }
+    return offset % sizeof(void *) == 0 && offset < 64 * sizeof(void *) && map >> offset / sizeof(void *) & 1;
+}
+
 wn_status wn_type_check(const wn_type *t, bool array) {
     const char *name = t->name ? t->name : "(unnamed)";
     if (t->size < sizeof(wn_object) || t->size > 1u << 20)

@@ -69,6 +69,10 @@ static WN_ALWAYS_INLINE void wn_fetch_head(void *context, void *object, int stag
     }
 }
 
+/* Whether the word at an offset of an object is a reference by its bitmaps. With a trace function nobody can tell, as
+ * it may show a word only when it is filled: then yes. */
+bool wn_is_ref_at(const void *object, size_t offset);
+
 /* Checks a type that a client hands in; WN_ERR_ARGUMENT with the rule it breaks. */
 wn_status wn_type_check(const wn_type *type, bool array);
 

@@ -309,6 +309,21 @@ static void stress_keeps_the_rules(void **state) {
     client_close(&c);
 }
 
+/* ... and goes on to what has grown old: cycles whose first half was there when the second was made. */
+static void stress_lets_no_garbage_pile_up(void **state) {
+    (void)state;
+    enum { CYCLES = 300 };
+    wn_options o = wn_options_default();
+    o.stress = 1;
+    client c = client_open(&o);
+    for (long i = 0; i < CYCLES; i++) {
+        wn_root(c.m, mortal *, p, client_relic(c.m, i, NULL, NULL));
+        wn_move(c.m, p, a, client_relic(c.m, i, p, NULL));
+    }
+    assert_true(client_total(EVENT_RELEASE) > CYCLES); /* half of them at least, and nobody has asked */
+    client_close(&c);
+}
+
 static void no_collection_in_a_no_collect_scope(void **state) {
     (void)state;
     client c = client_open(NULL);
@@ -453,6 +468,7 @@ int main(void) {
         cmocka_unit_test(disabled_collectors_wait),
         cmocka_unit_test(disabled_majors_wait_for_the_program),
         cmocka_unit_test(stress_keeps_the_rules),
+        cmocka_unit_test(stress_lets_no_garbage_pile_up),
         cmocka_unit_test(no_collection_in_a_no_collect_scope),
     };
     return CLIENT_MAIN("triggers", tests);

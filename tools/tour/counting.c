@@ -174,7 +174,7 @@ static void space_overhead(tour *t) {
         sizeof(wn_object));
 
     /* So many that a collector's fixed part does not weigh. */
-    size_t nodes = tour_is_instrumented() ? 1000000 : 2000000;
+    size_t nodes = tour_scale_to(2000000, 1000000);
     tour_say(
         t,
         "The first of the bad things about counting is the space it takes. In CPython a container pays 16 bytes for "

@@ -225,7 +225,7 @@ static void the_rule(tour *t) {
     wn_mutator *m = s.m;
     /* Small thresholds, so that a full collection is due often and only the rule holds it back. */
     if (tour_counts(t)) wn_set_threshold(s.heap, 100, 2, 2);
-    size_t n = tour_counts(t) ? tour_scale(200000) : tour_is_instrumented() ? 1000000 : 3000000, alive = 0;
+    size_t n = tour_counts(t) ? tour_scale(200000) : tour_scale_to(3000000, 1000000), alive = 0;
     tour_say(t,
              "Full collections are the expensive ones: their cost grows with the heap. CPython starts one only if more "
              "objects wait for their first full collection than a quarter of those that survived the last. The list "

@@ -69,7 +69,12 @@ bool tour_is_instrumented(void) {
 #endif
     return false;
 }
-size_t tour_scale(size_t n) { return tour_is_instrumented() ? n / 10 : n; }
+static bool stressed;
+size_t tour_scale_to(size_t n, size_t instrumented) {
+    if (tour_is_instrumented()) n = instrumented;
+    return !stressed ? n : n > 10000 ? n / 500 : 20;
+}
+size_t tour_scale(size_t n) { return tour_scale_to(n, n / 10); }
 
 /* ---- small things ------------------------------------------------------------------------------------------------ */
 
@@ -157,9 +162,10 @@ int winnow_tour_main(int argc, char **argv) {
     if (optind < argc) return usage_error("it takes options only");
     t.color = !t.json && isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
 
-    wn_heap *heap; /* to learn which collector the options and the environment mean */
+    wn_heap *heap; /* to learn what the options and the environment mean together */
     if (wn_heap_new(&t.options, &heap)) return usage_error(wn_error_message());
     t.collector = wn_heap_collector(heap);
+    stressed = wn_heap_options(heap).stress != 0;
     wn_heap_free(heap);
 
     if (!t.json) printf("An insight into garbage collection, live, on the %s collector.\n", tour_collector(&t));

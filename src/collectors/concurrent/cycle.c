@@ -267,9 +267,7 @@ static bool mark_and_sweep(wn_cc *cc) {
     if (!ok) return false;
     cc->now.closed = wn_os_now();
     if (gave_up(cc)) return false;
-    if (heap->options.verify && wn_verify(&w->me.fast, stderr))
-        wn_misuse("verify", "the heap is not sound after marking, for which a store without wn_set or wn_move is the "
-                            "usual reason; the report is on stderr");
+    wn_verify_at(&w->me, "in the middle of");
     bool found = wn_cc_find_dead(cc, w);
     if (gave_up(cc) || !found) return false;
     cc->now.sweep = wn_os_now();
@@ -298,6 +296,7 @@ static bool cycle(wn_cc *cc) {
     cc->now.start = wn_os_now();
     uint64_t cpu = wn_os_thread_cpu();
     wn_cc_pace_start(cc);
+    wn_verify_at(&conductor_of(cc)->me, "before");
     tell(cc, WN_EVENT_COLLECT_START, WN_PHASE_IDLE);
     bool done = mark_and_sweep(cc);
     count_time(cc, cpu);

@@ -83,7 +83,7 @@ static void tell_turn(mutator *m, bool start) {
                                 e.result.collected, (double)e.result.duration_ns / 1e6,
                                 (unsigned long long)inc->minors);
         wn_tell(m, &e);
-        wn_after_collection(m);
+        wn_verify_at(m, "after");
     }
 }
 
@@ -146,6 +146,7 @@ static wn_event minor_event(const incremental *inc, uint64_t since) {
  * `major`: one that waits for a minor goes on. */
 static void minor(mutator *m, wn_collect_result *result, bool major) {
     incremental *inc = inc_of(m->heap);
+    wn_verify_at(m, "before");
     uint64_t seen = inc->minors, since = wn_os_now();
     wn_world_stop(m->heap, m);
     if (inc->minors != seen) {
@@ -167,7 +168,7 @@ static void minor(mutator *m, wn_collect_result *result, bool major) {
     note(inc, since, 1, false);
     wn_world_start(m->heap, m);
     wn_tell(m, &e);
-    wn_after_collection(m);
+    wn_verify_at(m, "after");
 }
 
 /* ---- finalizers and callbacks ------------------------------------------------------------------------------------ */
@@ -300,6 +301,7 @@ static wn_status full(mutator *m, wn_collect_result *result) {
     wn_heap *heap = m->heap;
     uint64_t begun = wn_os_now();
     wn_status status = WN_OK;
+    wn_verify_at(m, "before");
     tell_majors(m); /* of one that a freeze has ended */
     for (int pass = 0; pass < FINALIZE_PASSES; pass++) {
         uint64_t since = wn_os_now();

@@ -695,6 +695,7 @@ void wn_rc_set_counts(wn_rc_heap *rc, unsigned count1, unsigned count2) {
 static wn_status collect(mutator *m, int generation, wn_collect_result *result, bool automatic) {
     wn_heap *heap = m->heap;
     wn_rc_heap *rc = wn_rc_of(heap);
+    wn_verify_at(m, "before");
     wn_event event = {.kind = WN_EVENT_COLLECT_START, .generation = generation, .bytes_before = live_bytes(heap)};
     m->fast.nested++; /* a listener may allocate, but not collect again */
     wn_tell(m, &event);
@@ -815,7 +816,7 @@ static wn_status collect(mutator *m, int generation, wn_collect_result *result, 
     m->fast.nested++;
     wn_tell(m, &event);
     m->fast.nested--;
-    wn_after_collection(m);
+    wn_verify_at(m, "after");
     return ok ? WN_OK : WN_ERR_MEMORY;
 }
 
@@ -842,6 +843,8 @@ static void finish_reclaiming(mutator *m, bool everybodys) {
 
 wn_status wn_rc_collect(mutator *m, int generation, wn_collect_result *result) {
     wn_collect_result ignored = {0};
+    /* Young ones alone, which keep the automatic ones away, would leave what has grown old for ever. */
+    if (generation == WN_DUE) generation = due_generation(m->heap);
     finish_reclaiming(m, generation == 2);
     wn_status s = collect(m, generation, result ? result : &ignored, false);
     finish_reclaiming(m, generation == 2);
