@@ -45,8 +45,8 @@ bool tour_moves(const tour *t);  /* the collector moves objects */
 const char *tour_collector(const tour *t);
 /* Whether the program is built so that memory and time say nothing about the library (sanitizers). */
 bool tour_is_instrumented(void);
-/* n, or a tenth of it when instrumented; of either a five-hundredth (20 at least) under stress, where everything that is
- * made costs a collection of all that there is. */
+/* n, or a tenth of it when instrumented; of either a five-hundredth (20 at least) under stress, where everything that
+ * is made costs a collection of all that there is. */
 size_t tour_scale(size_t n);
 /* The same where a tenth would be too little to see something. */
 size_t tour_scale_to(size_t n, size_t instrumented);
