@@ -9,11 +9,11 @@
  * Invariants while a cycle marks:
  *   - an object is marked when its bit is set in the mark table; it is then scanned, waiting in a marker's stack or in
  *     `slices`, or it was allocated in this cycle and needs no scan;
- *   - every object that the program can reach and that is not marked is reachable from one that waits to be scanned, or
- *     from one that a thread has shaded (its buffer, `shaded`), or from a stack that is not scanned yet, by a path
- * whose every link will be shaded when it is cut;
- *   - once a thread's stack is black, mark bits of what its buffers still hold are set: what it allocates is black
- * (A1);
+ *   - every object that the program can reach and that is not marked is reachable from one that waits to be
+ *     scanned, or from one that a thread has shaded (its buffer, `shaded`), or from a stack that is not scanned yet,
+ *     by a path whose every link will be shaded when it is cut;
+ *   - once a thread's stack is black, mark bits of what its buffers still hold are set: what it allocates is
+ *     black (A1);
  *   - outside of cycles and while sweeping no thread sets a mark bit.
  * While sweeping: a block is swept by whoever claims it from `unswept`; until then nobody allocates from it, and its
  * alloc bits still show the dead. Nothing of the object is read or written, except by release hooks.
