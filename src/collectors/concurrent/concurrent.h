@@ -9,11 +9,11 @@
  * Invariants while a cycle marks:
  *   - an object is marked when its bit is set in the mark table; it is then scanned, waiting in a marker's stack or in
  *     `slices`, or it was allocated in this cycle and needs no scan;
- *   - every object that the program can reach and that is not marked is reachable from one that waits to be scanned, or
- *     from one that a thread has shaded (its buffer, `shaded`), or from a stack that is not scanned yet, by a path
- * whose every link will be shaded when it is cut;
- *   - once a thread's stack is black, mark bits of what its buffers still hold are set: what it allocates is black
- * (A1);
+ *   - every object that the program can reach and that is not marked is reachable from one that waits to be
+ *     scanned, or from one that a thread has shaded (its buffer, `shaded`), or from a stack that is not scanned yet,
+ *     by a path whose every link will be shaded when it is cut;
+ *   - once a thread's stack is black, mark bits of what its buffers still hold are set: what it allocates is
+ *     black (A1);
  *   - outside of cycles and while sweeping no thread sets a mark bit.
  * While sweeping: a block is swept by whoever claims it from `unswept`; until then nobody allocates from it, and its
  * alloc bits still show the dead. Nothing of the object is read or written, except by release hooks.
@@ -113,7 +113,8 @@ typedef struct wn_cc_share {
 
 typedef struct wn_cc {
     wn_heap *heap;
-    uint32_t phase;     /* wn_cc_phase; changed by the conductor under heap->world and heap->weak.lock; atomic */
+    uint32_t phase;     /* wn_cc_phase; changed by the conductor, or with the world stopped: to and from IDLE under
+                           heap->world, else under heap->weak.lock, and from MARKING under `lock`, too; atomic */
     uint32_t shading;   /* whether a thread that attaches must start with its barrier on; under heap->world */
     bool barrier_is_up; /* H1 is over: every thread has its barrier on, so that tracing may begin; goes up
                            under heap->world, down under `lock`, after H4; atomic */
@@ -121,9 +122,9 @@ typedef struct wn_cc {
     wn_cc_found at_dry; /* what that was when nothing was left to mark last; the conductor's alone */
     bool chased;        /* a round found white ones: threads help with what they hand over; atomic */
     bool failed;        /* no memory for the marking itself: the cycle frees nothing; atomic */
-    bool aborted;       /* the cycle was given up from outside; under heap->world */
+    bool aborted;       /* the cycle was given up; written under heap->world, or with the world stopped; atomic */
 
-    /* the conductor's life; all under heap->world */
+    /* the conductor's life; all under heap->world, and what others look at without it atomic */
     bool quit;
     pthread_cond_t wake, done;
     uint64_t wanted, started, finished; /* cycles, counted from 1 */
@@ -257,7 +258,7 @@ void wn_cc_serve(mutator *m, wn_cc_ask ask);
 /* Asks every thread and waits until all have served; `meanwhile` is called as long as it returns true. False: the cycle
  * was aborted. */
 bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc));
-/* H2 at one stop, for heaps whose root scanners or conservative frames have no barrier. */
+/* H2 at one stop, for heaps whose root scanners have no barrier. */
 bool wn_cc_scan_stopped(wn_cc *cc);
 void wn_cc_scan_roots(mutator *m);
 

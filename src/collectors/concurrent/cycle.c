@@ -4,7 +4,8 @@
  *     clear marks -> H1 barrier -> globals, H2 stacks, marking -> T1..T3 until a clean round -> what is dead ->
  *     H4 barrier off -> sweep
  *
- * Nothing here stops the world, except where a heap has root scanners, which have no barrier (wn_cc_scan_stopped).
+ * Nothing here stops the world, except where a heap has root scanners, which have no barrier (wn_cc_scan_stopped),
+ * where a cycle is given up for want of memory, and where the client is checked (`verify`).
  *
  * The conductor stands still (wn_helper_park) between units of work whenever somebody stops the world or forks. What it
  * knows is in wn_cc and not in its frames as far as a cycle can be given up: wn_cc_abort puts everything back to before

@@ -119,7 +119,6 @@ static bool has_room(wn_cc *cc, size_t more) {
 }
 
 static bool find_finals(wn_cc *cc, wn_cc_worker *w) {
-    if (!wn_cc_pause(cc, w)) return false; /* given up already: nothing may be taken off the list */
     pthread_mutex_lock(&cc->lists);
     wn_vector empty = cc->examined;
     cc->examined = cc->finalizable; /* threads go on adding to the other */
@@ -166,6 +165,8 @@ void wn_cc_make_finals_due(wn_cc *cc) {
 }
 
 bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w) {
+    /* A verification may have waited while the cycle was given up: then marks mean nothing, and the lists stay. */
+    if (!wn_cc_pause(cc, w)) return false;
     bool weak, finals; /* what is made from now on is black: it comes to neither */
     pthread_mutex_lock(&cc->heap->weak.lock);
     weak = cc->heap->weak.live;
