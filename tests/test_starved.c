@@ -159,8 +159,11 @@ static void a_remembered_card_is_whole_or_none(void **state) {
 static void a_collection_without_memory_is_an_error(void **state) {
     (void)state;
     enum { DEAD = 300 };
-    client c = open_quiet();
+    wn_options o = client_quiet_options();
+    o.min_heap = 64 << 10;
+    client c = client_open(&o);
     wn_mutator *m = c.m;
+    wn_disable(c.heap);
     wn_collect_result r;
     {
         {
@@ -177,6 +180,10 @@ static void a_collection_without_memory_is_an_error(void **state) {
         assert_true(feed() > 0);
         assert_int_equal(status, WN_ERR_MEMORY);
         assert_non_null(strstr(wn_error_message(), "memory"));
+        assert_int_equal(inc_of(c.heap)->phase, IDLE);
+        assert_true((double)inc_of(c.heap)->threshold > 1.3 * (double)wn_inc_major_used(inc_of(c.heap)));
+        assert_int_equal(m->mode, wn_inc_barrier_mode(inc_of(c.heap)));
+        assert_int_equal(inc_of(c.heap)->slices.n, 0);
         assert_int_equal(r.collected, 0);
         assert_int_equal(r.freed_bytes, 0);
         assert_int_equal(wn_collect(m, 2, &r), WN_OK);
@@ -291,8 +298,10 @@ static void a_search_that_failed_goes_no_further(void **state) {
             wn_move(m, (vector *)owner->a, items[n - 1], client_new_array(m, &vector_type, LONG));
         }
         starve(sizeof(stack_segment));
-        wn_collect(m, 2, NULL);
-        failures += feed();
+        wn_status status = wn_collect(m, 2, NULL);
+        unsigned failed = feed();
+        failures += failed;
+        assert_int_equal(status, failed ? WN_ERR_MEMORY : WN_OK);
         client_collect(m);
         client_collect(m);
         assert_int_equal(client_finalized[1], 1);
@@ -300,6 +309,34 @@ static void a_search_that_failed_goes_no_further(void **state) {
         client_close(&c);
     }
     assert_true(failures > 0);
+}
+
+/* An object that cannot be noted for its finalizer is not made; of each that is, it runs. */
+static void what_is_made_is_finalized(void **state) {
+    (void)state;
+    enum { N = 3 * STACK_SEGMENT };
+    client c = open_quiet();
+    wn_mutator *m = c.m;
+    unsigned failed = 0;
+    {
+        wn_root(m, vector *, all, client_new_array(m, &vector_type, N));
+        for (long i = 0; i < N; i++) {
+            starve(sizeof(stack_segment));
+            wn_root(m, mortal *, x, wn_new(m, &mortal_type));
+            bool refused_some = feed();
+            assert_int_equal(!x, refused_some);
+            failed += !x;
+            if (!x) wn_take(m, x, client_new(m, &mortal_type));
+            x->id = i;
+            wn_set(m, all, items[i], x);
+        }
+        assert_int_equal(failed, N / STACK_SEGMENT);
+    }
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_FINALIZE), N);
+    client_collect(m);
+    assert_int_equal(client_total(EVENT_RELEASE), N);
+    client_close(&c);
 }
 
 /* No memory to remember that a dead object with a finalizer refers to a young one that had to stay; which moves, or
@@ -482,6 +519,7 @@ int main(void) {
         cmocka_unit_test(what_a_long_array_refers_to_lives),
         cmocka_unit_test(the_table_of_weak_references_is_never_full),
         cmocka_unit_test(a_search_that_failed_goes_no_further),
+        cmocka_unit_test(what_is_made_is_finalized),
         cmocka_unit_test(what_a_finalizer_needs_lives),
         cmocka_unit_test(what_was_lost_is_remembered_as_before),
         cmocka_unit_test(an_address_becomes_an_identity),

@@ -169,7 +169,8 @@ static void chains_of_any_order(void **state) {
     enum { TARGETS = 4, REFS = 40, STEPS = 5000, NONE = TARGETS };
     wn_heap *heap;
     wn_mutator *m = open_heap(&heap);
-    for (seed = 1; seed <= 10; seed++) {
+    for (uint64_t run = 1; run <= 10; run++) {
+        seed = run;
         size_t of[REFS];
         wn_root(m, things *, targets, wn_new_array(m, &things_type, TARGETS));
         wn_root(m, things *, refs, wn_new_array(m, &things_type, REFS));
@@ -239,15 +240,16 @@ static void rings_of_any_order(void **state) {
     enum { KEYS = 3, PAIRS = 600, STEPS = 6000, NONE = KEYS, A_FEW = 8 };
     wn_heap *heap;
     wn_mutator *m = open_heap(&heap);
-    for (seed = 1; seed <= 6; seed++) {
+    for (uint64_t run = 1; run <= 6; run++) {
+        seed = run;
         size_t of[PAIRS], made = 0, oldest = 0, newest = 0, living[KEYS + 1] = {0};
         values_released = 0;
         wn_root(m, things *, keys, wn_new_array(m, &things_type, KEYS));
         wn_root(m, things *, pairs, wn_new_array(m, &things_type, PAIRS));
         for (size_t step = 0; step < STEPS; step++) {
             size_t t = below(KEYS), i = below(PAIRS);
-            if (seed % 3 == 1) i = oldest++ % PAIRS;             /* who is first goes first */
-            if (seed % 3 == 2) i = PAIRS - 1 - newest++ % PAIRS; /* who is last goes first */
+            if (run % 3 == 1) i = oldest++ % PAIRS;             /* who is first goes first */
+            if (run % 3 == 2) i = PAIRS - 1 - newest++ % PAIRS; /* who is last goes first */
             if (!keys->at[t] || below(2000) == 0) {
                 wn_move(m, keys, at[t], wn_new(m, &thing_type));
                 assert_null(heap->weak.left); /* what was on the ring of the former one has been freed */

@@ -628,6 +628,66 @@ static void a_child_runs_callbacks_that_were_due(void **state) {
     client_close(&c);
 }
 
+/* The same of a thread that is in the middle of a callback, which others are to follow. */
+enum { CALLS = 5 };
+static void call_and_block(wn_mutator *m, wn_weakref *ref, void *data) {
+    (void)ref, (void)data;
+    called_back++;
+    if (stage) return;
+    wn_block_begin(m);
+    stage = 1;
+    while (stage != 2) usleep(1000);
+    wn_block_end(m);
+}
+static void *let_go_of_many(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) abort();
+    {
+        wn_root(m, vector *, refs, client_new_array(m, &vector_type, CALLS));
+        wn_root(m, vector *, targets, client_new_array(m, &vector_type, CALLS));
+        for (long i = 0; i < CALLS; i++) {
+            wn_move(m, targets, items[i], client_pair(m, i, NULL, NULL));
+            wn_move(m, refs, items[i], wn_weakref_new(m, targets->items[i], call_and_block, NULL));
+        }
+        wn_assign(m, targets, NULL);
+        wn_collect(m, 2, NULL);
+    }
+    wn_detach(m);
+    return NULL;
+}
+
+static void a_child_runs_the_callbacks_after_one_that_blocks(void **state) {
+    (void)state;
+    for (int attached = 0; attached < 2; attached++) {
+        client c = client_open(NULL);
+        stage = 0;
+        called_back = 0;
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, let_go_of_many, c.heap), 0);
+        wn_block_begin(c.m);
+        while (stage != 1) usleep(1000);
+        wn_block_end(c.m);
+        if (!attached) assert_int_equal(wn_detach(c.m), WN_OK);
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            if (!attached && wn_attach(c.heap, &c.m)) exit_child("cannot attach");
+            wn_poll(c.m);
+            if (wn_collect(c.m, 2, NULL)) exit_child("collect failed");
+            exit_child(called_back == CALLS ? NULL : "callbacks were lost");
+        }
+        assert_true(child > 0);
+        stage = 2;
+        if (!attached) assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
+        wn_block_begin(c.m);
+        pthread_join(thread, NULL);
+        wn_block_end(c.m);
+        wait_for(child);
+        assert_int_equal(called_back, CALLS);
+        client_close(&c);
+    }
+}
+
 /* The thread that runs finalizers is not in the child, which has one of its own. */
 static const char *wait_for_a_finalizer(client *c) {
     wn_release(c->m, client_mortal(c->m, 2, NULL, NULL));
@@ -669,6 +729,7 @@ int main(void) {
         cmocka_unit_test(a_listener_that_is_removed_may_fork),
         cmocka_unit_test(a_childs_objects_have_pages_of_their_own),
         cmocka_unit_test(a_child_runs_callbacks_that_were_due),
+        cmocka_unit_test(a_child_runs_the_callbacks_after_one_that_blocks),
         cmocka_unit_test(a_child_has_a_finalizer_thread_of_its_own),
     };
     return CLIENT_MAIN("forks", tests);

@@ -51,8 +51,8 @@ static void what_lasts_is_born_old_until_it_does_not(void **state) {
         if (is_exact(&c) && n >= KEPT) assert_true(old > n / 2);
         old = waste(m, 4 * n);
         if (is_exact(&c) && n >= KEPT) assert_int_equal(old, 0);
-        old = keep(m, ring, n);
-        if (is_exact(&c) && n >= KEPT) assert_true(old > n / 2);
+        old = keep(m, ring, n); /* not as many: the quota begins small, and first it has to be seen */
+        if (is_exact(&c) && n >= KEPT) assert_true(old > n / 4);
     }
     client_close(&c);
 }

@@ -445,17 +445,31 @@ static bool make_room(mutator *m) {
     return true;
 }
 
+/* A place on the list of finalizable objects, or NULL. It is the caller's until the next safepoint. */
+static void **take_place(incremental *inc) {
+    stack *s = &inc->finalizable;
+    pthread_mutex_lock(&inc->lock);
+    void **place = stack_push(s, NULL) ? &s->top->at[s->top->n - 1] : NULL;
+    pthread_mutex_unlock(&inc->lock);
+    return place;
+}
+
+/* One that could not be noted would never be finalized, so that comes first; a place that stays empty is struck out. */
+static void *make_old(incremental *inc, const wn_type *type, size_t bytes, unsigned kind) {
+    void **place = type->finalize ? take_place(inc) : NULL;
+    if (type->finalize && !place) return NULL;
+    void *o = wn_inc_old_allocate(inc, type, bytes, kind);
+    if (place) *place = o;
+    return o;
+}
+
 static void *born_old(mutator *m, const wn_type *type, size_t bytes, bool special) {
     incremental *inc = inc_of(m->heap);
+    unsigned kind = special ? KIND_SPECIAL : KIND_PLAIN;
     pace(m, bytes);
-    void *o = wn_inc_old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
-    if (!o && make_room(m)) o = wn_inc_old_allocate(inc, type, bytes, special ? KIND_SPECIAL : KIND_PLAIN);
+    void *o = make_old(inc, type, bytes, kind);
+    if (!o && make_room(m)) o = make_old(inc, type, bytes, kind);
     if (!o) return wn_out_of_memory(m->heap, bytes);
-    if (type->finalize) {
-        pthread_mutex_lock(&inc->lock);
-        stack_push(&inc->finalizable, o); /* without memory for that it is never finalized, only freed */
-        pthread_mutex_unlock(&inc->lock);
-    }
     if (type->flags & WN_TYPE_EPHEMERON) __atomic_store_n(&inc->ephemerons, true, __ATOMIC_RELAXED);
     return o;
 }
@@ -516,9 +530,14 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
         run_due(m, wn_os_now() + inc->target_ns);
         tell_majors(m);
         o = young_slot(m, slot, false);
-        if (!o) make_room(m);
     }
+    /* Other threads may have used up what that minor left: no reason for a whole major. */
     if (!o) o = young_slot(m, slot, true);
+    if (!o) {
+        void *old = wn_inc_old_allocate(inc, type, bytes, KIND_PLAIN);
+        if (old) return old;
+        if (make_room(m)) o = young_slot(m, slot, true);
+    }
     if (!o) return born_old(m, type, bytes, false);
     if (type->item_size) /* all of it is small: the narrower division is the cheaper one */
         *(size_t *)((char *)o + type->length_at) = (uint32_t)(bytes - type->size) / type->item_size;
@@ -732,21 +751,33 @@ static void fini(wn_heap *heap) {
     wn_inc_stack_free(&inc->written);
     wn_vector_free(&inc->kept);
     wn_vector_free(&inc->weak_moves);
+    wn_vector_free(&inc->orphaned);
     pthread_mutex_destroy(&inc->lock);
     pthread_mutex_destroy(&inc->counts_lock);
     free(inc);
     heap->state = NULL;
 }
 
+/* Callbacks that were due for threads which a forked child does not have. */
+static void adopt_callbacks(incremental *inc, mutator *m) {
+    wn_vector *due = &inc->orphaned;
+    for (size_t i = 0; i < due->n; i++) wn_vector_push(&m->callbacks, due->at[i]); /* else it does not run */
+    wn_vector_free(due);
+    if (!wn_callbacks_are_due(m)) return;
+    __atomic_store_n(&own_of(m)->calls, true, __ATOMIC_RELAXED);
+    __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
+}
+
 static wn_status attach(mutator *m) {
     m->state_of_collector = calloc(1, sizeof(own));
     if (!m->state_of_collector) return wn_fail(WN_ERR_MEMORY, "no memory for a thread's remembered set");
-    const incremental *inc = inc_of(m->heap);
+    incremental *inc = inc_of(m->heap);
     m->fast.nursery = (uintptr_t)inc->nursery;
     m->fast.nursery_size = inc->nursery_size;
     m->fast.mode = wn_inc_barrier_mode(inc);
     for (unsigned c = 0; c < WN_CLASSES_; c++)
         m->fast.from[c] = &m->fast.buffer[wn_inc_tenure_is_born_old(inc, c) ? c : 0];
+    adopt_callbacks(inc, m);
     return WN_OK;
 }
 
@@ -774,12 +805,18 @@ static void before_fork(wn_heap *heap) {
         if (!pthread_equal(m->thread, pthread_self())) inc->alone_at_fork = false;
 }
 
+static void orphaned(mutator *m) {
+    for (size_t i = m->callback_at; i < m->callbacks.n; i++)
+        if (m->callbacks.at[i]) wn_vector_push(&inc_of(m->heap)->orphaned, m->callbacks.at[i]);
+}
+
 static void after_fork(wn_heap *heap, bool child) {
     incremental *inc = inc_of(heap);
     /* Remembered sets of threads that are gone with the fork cannot be trusted. */
     if (child && !inc->alone_at_fork) inc->remembered_lost = true;
     /* Nor will such a thread end what it was finalizing. */
     if (child && inc->finalizer != wn_mutator_of(wn_current(heap))) inc->finalizer = NULL;
+    if (child && heap->mutators) adopt_callbacks(inc, heap->mutators); /* else whoever attaches first does */
     pthread_mutex_unlock(&inc->lock);
     pthread_mutex_unlock(&inc->counts_lock);
 }
@@ -812,6 +849,7 @@ const wn_collector wn_collector_incremental = {
     .is_live = is_live,
     .stats = stats,
     .before_fork = before_fork,
+    .orphaned = orphaned,
     .after_fork = after_fork,
     .trim = trim,
 };

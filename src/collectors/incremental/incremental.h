@@ -119,14 +119,15 @@ typedef struct incremental {
     size_t immortal_young; /* heap->immortals from here on may be young */
     bool keep_all;         /* everything young is moved, reached or not: before a freeze */
     bool alone_at_fork;    /* no mutator is another thread's than the one that forks */
+    wn_vector orphaned;    /* in a forked child without mutators: callbacks that are due */
     uint64_t minors;
 
     /* tenure.c */
     tenure seen[WN_CLASSES_];
     uint64_t born_old;       /* size classes that are born old now, as bits; atomic */
-    uint64_t were_old;       /* ... that are, or were until they were to be judged anew */
+    uint64_t were_old;       /* ... that were when they were judged last */
     ptrdiff_t born_old_left; /* bytes until then; atomic */
-    size_t quota;            /* ... when they began */
+    size_t quota;            /* ... when they began; 0: the next one is small */
 
     /* major.c */
     phase phase;

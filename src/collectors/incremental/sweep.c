@@ -59,12 +59,14 @@ static void sweep_large(incremental *inc, wn_block *b) {
         return;
     }
     const wn_type *t = wn_type_of(o);
-    size_t bytes = b->bytes;
+    wn_space *space = &inc->heap->space;
+    size_t before = __atomic_load_n(&space->live_bytes, __ATOMIC_RELAXED);
     dead(o, inc);
-    clear_cards(o, t, bytes);
+    clear_cards(o, t, b->bytes);
+    wn_space_free_large_later(space, o);
     inc->freed_objects++;
-    inc->freed_bytes += bytes;
-    wn_space_free_large_later(&inc->heap->space, o);
+    /* As slots: the next major's threshold is set by what was in use less this. */
+    inc->freed_bytes += before - __atomic_load_n(&space->live_bytes, __ATOMIC_RELAXED);
 }
 
 static void sweep_small(incremental *inc, wn_block *b) {

@@ -57,14 +57,14 @@ void wn_inc_tenure_judge(incremental *inc) {
         *(lasts ? &old : &young) |= (uint64_t)1 << cls;
         *t = (tenure){0};
     }
+    if (inc->were_old & young) inc->quota = 0; /* the next one is small, whichever class is judged first */
+    inc->were_old = (inc->were_old & ~young) | old;
     if (!old) return;
     if (!inc->born_old) {
-        inc->quota = inc->quota && !(inc->were_old & young) ? 2 * inc->quota : first_quota(inc);
+        inc->quota = inc->quota ? 2 * inc->quota : first_quota(inc);
         if (inc->quota > QUOTA_MAX * first_quota(inc)) inc->quota = QUOTA_MAX * first_quota(inc);
         inc->born_old_left = (ptrdiff_t)inc->quota;
-        inc->were_old = 0;
     }
-    inc->were_old |= old;
     inc->born_old |= old;
     for (mutator *m = inc->heap->mutators; m; m = m->next)
         for (uint64_t left = old; left; left &= left - 1) {
