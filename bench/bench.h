@@ -51,12 +51,19 @@ typedef struct bench_result {
 } bench_result;
 
 /* What the user chose, for the workloads that care. */
+/* An option of the heap as the command line named it. */
+typedef struct bench_option {
+    const char *name, *value;
+} bench_option;
+
 typedef struct bench_settings {
     double scale;
     double seconds; /* 0: not said */
     unsigned threads, repetitions;
     const char *const *files; /* documents for `store` and `fork` */
     unsigned n_files;
+    const bench_option *options;
+    unsigned n_options;
 } bench_settings;
 
 /* One mutator thread's view of a run. */

@@ -120,7 +120,12 @@ void bench_write_json(FILE *out, const bench_set *set, bool raw) {
     fprintf(out, ",\"parameters\":{");
     for (unsigned i = 0; i < BENCH_PARAMS && job->workload->params[i].name; i++)
         fprintf(out, "%s\"%s\":%llu", i ? "," : "", job->workload->params[i].name, (unsigned long long)job->param[i]);
-    fprintf(out, "},\"version\":\"%s\"", wn_version());
+    fprintf(out, "},\"options\":{");
+    /* Names, and values without a quote, or no heap would have been made. */
+    for (unsigned i = 0; i < job->settings->n_options; i++)
+        fprintf(out, "%s\"%s\":\"%s\"", i ? "," : "", job->settings->options[i].name, job->settings->options[i].value);
+    const char *environment = getenv("WINNOW_OPTIONS");
+    fprintf(out, "},\"environment\":\"%s\",\"version\":\"%s\"", environment ? environment : "", wn_version());
     if (raw) json_raw(out, set);
     fprintf(out, "}\n");
     fflush(out);

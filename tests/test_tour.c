@@ -66,6 +66,10 @@ static void test_mistakes_name_the_remedy(void **state) {
     says("there is no command 'tuor'");
     says("winnow --help");
     assert_int_equal(run("help tuor"), 2);
+    setenv("WINNOW_OPTION", "check=on", 1);
+    assert_int_equal(run("options"), 0);
+    unsetenv("WINNOW_OPTION");
+    says("nothing reads the environment variable WINNOW_OPTION;");
     assert_int_equal(run("options heap_limit"), 2);
     assert_int_equal(run("tour --colour"), 2);
     says("tour --help");

@@ -16,7 +16,7 @@
 
 #include "commands.h"
 
-enum { MAX_RUNS = 1000, MAX_NAMED = 64, MAX_OVERRIDES = 64, COLLECTORS = 3 };
+enum { MAX_RUNS = 1000, MAX_NAMED = 64, MAX_OVERRIDES = 64, MAX_OPTIONS = 64, COLLECTORS = 3 };
 static const uint64_t MAX_PARAM = (uint64_t)1 << 40;
 
 typedef struct arguments {
@@ -26,6 +26,7 @@ typedef struct arguments {
     wn_collector_id collector[COLLECTORS];
     unsigned collectors;
     wn_options options;
+    bench_option option[MAX_OPTIONS]; /* what was set in them, each name once */
     const char *file[MAX_NAMED];
     const char *override[MAX_OVERRIDES]; /* NAME=VALUE of --param */
     unsigned overrides;
@@ -129,6 +130,15 @@ static int parse_collectors(arguments *a, char *text) {
     return a->collectors ? 0 : misuse("--collector needs a name: refcount, incremental, concurrent or all");
 }
 
+/* The latest of a name counts; there are fewer names than places. */
+static void note_option(arguments *a, const char *name, const char *value) {
+    bench_settings *s = &a->settings;
+    unsigned i = 0;
+    while (i < s->n_options && strcmp(a->option[i].name, name) != 0) i++;
+    a->option[i] = (bench_option){name, value};
+    if (i == s->n_options) s->n_options++;
+}
+
 static int parse_option(arguments *a, char *text) {
     char *equals = strchr(text, '=');
     if (!equals) return misuse("--option %s: write it as NAME=VALUE; `winnow options` lists the names", text);
@@ -136,6 +146,7 @@ static int parse_option(arguments *a, char *text) {
     if (strcmp(text, "collector") == 0) return misuse("--option collector: name collectors by --collector LIST");
     a->single_thread_named |= strcmp(text, "single_thread") == 0;
     if (wn_options_set(&a->options, text, equals + 1)) return misuse("--option: %s", wn_error_message());
+    note_option(a, text, equals + 1);
     return 0;
 }
 
@@ -206,6 +217,7 @@ static int parse_one(arguments *a, int option, char *value) {
         return GO_ON;
     case OPT_HEAP_LIMIT:
         if (wn_options_set(&a->options, "heap_limit", value)) return misuse("--heap-limit: %s", wn_error_message());
+        note_option(a, "heap_limit", value);
         return GO_ON;
     case OPT_OPTION: {
         int status = parse_option(a, value);
@@ -230,6 +242,7 @@ static int parse_one(arguments *a, int option, char *value) {
 static int parse(arguments *a, int argc, char **argv) {
     *a = (arguments){.settings = {.scale = 1, .threads = 1, .repetitions = 3}, .options = wn_options_default()};
     a->settings.files = a->file;
+    a->settings.options = a->option;
     optind = 1;
     for (int option; (option = getopt_long(argc, argv, "h", long_options, NULL)) != -1;) {
         int status = parse_one(a, option, optarg);

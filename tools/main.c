@@ -4,9 +4,11 @@
  * What concerns the command as a whole (--help, --version, the table of options) is here; everything else is in the
  * subcommand's own file.
  */
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <winnow.h>
 
@@ -56,11 +58,12 @@ static void usage(FILE *out) {
                  "Winnow is an embeddable garbage collector with three collectors behind one API; this command runs,\n"
                  "measures and shows them.\n\nCommands:\n");
     for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
-    fprintf(out, "\n`winnow COMMAND --help` tells about one of them.\n\n"
-                 "Environment:\n"
-                 "  WINNOW_COLLECTOR  the collector where none is named: refcount, incremental or concurrent\n"
-                 "  WINNOW_OPTIONS    heap options, NAME=VALUE separated by commas (see `winnow options`)\n"
-                 "  WINNOW_TRACE=gc   one line per collection on stderr\n");
+    fprintf(out,
+            "\n`winnow COMMAND --help` tells about one of them.\n\n"
+            "Environment:\n"
+            "  WINNOW_COLLECTOR  the collector where none is named: refcount, incremental or concurrent (bench: all)\n"
+            "  WINNOW_OPTIONS    heap options, NAME=VALUE separated by commas (see `winnow options`)\n"
+            "  WINNOW_TRACE=gc   one line per collection on stderr\n");
 }
 
 static void version(void) {
@@ -68,6 +71,22 @@ static void version(void) {
     for (int id = WN_COLLECTOR_REFCOUNT; id <= WN_COLLECTOR_CONCURRENT; id++)
         if (wn_collector_available((wn_collector_id)id)) printf(" %s", wn_collector_name((wn_collector_id)id));
     printf("\n");
+}
+
+/* Of a name that is almost right nothing else would tell. */
+static void warn_of_unknown_variables(void) {
+    static const char *const known[] = {"WINNOW_COLLECTOR=", "WINNOW_OPTIONS=", "WINNOW_TRACE=", "WINNOW_PYTHON"};
+    for (char **e = environ; *e; e++) {
+        bool is_known = strncmp(*e, "WINNOW_", 7) != 0;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            is_known |= strncmp(*e, known[i], strlen(known[i])) == 0;
+        if (!is_known)
+            fprintf(
+                stderr,
+                "winnow: nothing reads the environment variable %.*s; there are WINNOW_COLLECTOR, WINNOW_OPTIONS and "
+                "WINNOW_TRACE\n",
+                (int)strcspn(*e, "="), *e);
+    }
 }
 
 static int run(int argc, char **argv) {
@@ -92,6 +111,7 @@ static int run(int argc, char **argv) {
         name = argv[2];
     }
     const struct command *command = find(name);
+    warn_of_unknown_variables();
     if (command) return run_command(command, argc - 1, argv + 1);
     fprintf(stderr, "winnow: there is no command '%s'; `winnow --help` lists what there is\n", name);
     return WINNOW_EXIT_USAGE;

@@ -200,7 +200,8 @@ WN_API void wn_make_immortal(wn_mutator *m, void *object);
 
 /* Keeps an object at its address, and that address on its memory, until as many wn_unpin: a buffer of bytes may be read
  * and written by others meanwhile, as read(2) does in a blocking section. On every collector, also on one that does not
- * move objects. WN_ERR_ARGUMENT for NULL, WN_ERR_MEMORY when the pin limit is reached. */
+ * move objects. It is kept there, not alive: who pins it holds a reference, too. WN_ERR_ARGUMENT for NULL,
+ * WN_ERR_MEMORY when the pin limit is reached. */
 WN_API wn_status wn_pin(wn_mutator *m, void *object);
 WN_API void wn_unpin(wn_mutator *m, void *object);
 

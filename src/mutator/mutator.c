@@ -556,7 +556,8 @@ wn_status wn_pin(wn_mutator *fast, void *object) {
     return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object);
 }
 void wn_unpin(wn_mutator *fast, void *object) {
-    if (!wn_is_usable(wn_mutator_of(fast), "wn_unpin") || !wn_is_given(wn_mutator_of(fast), object, "wn_unpin")) return;
+    if (!wn_is_usable(wn_mutator_of(fast), "wn_unpin")) return;
+    if (!object && !wn_is_given(wn_mutator_of(fast), object, "wn_unpin")) return; /* else it may be gone by now */
     wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object);
 }
 uintptr_t wn_identity(wn_mutator *fast, void *object) {

@@ -302,7 +302,8 @@ static wn_status apply_list(wn_options *opts, const char *list) {
     char *rest = NULL;
     for (char *item = strtok_r(text, ", ", &rest); item; item = strtok_r(NULL, ", ", &rest)) {
         char *eq = strchr(item, '=');
-        if (!eq) return wn_fail(WN_ERR_ARGUMENT, "WINNOW_OPTIONS: '%s' is not of the form name=value", item);
+        if (!eq)
+            return wn_fail(WN_ERR_ARGUMENT, "WINNOW_OPTIONS: '%s' is not of the form name=value, as check=on", item);
         *eq = 0;
         /* An option that the program itself set stays as it set it. Of one that is here twice the latter counts. */
         const option *o = find(item);
