@@ -455,6 +455,32 @@ class Basics(Case):
             lines = run_python("-c", code, mode).stderr.splitlines()
             self.assertEqual([line.split(" 0x")[0] for line in lines], ["gc: collectable <list"] * 3)
 
+    def test_debugging_output_comes_in_one_part(self):
+        code = (
+            "import gc, sys, winnow; winnow.install(sys.argv[1], batch=10); gc.collect(); gc.disable()\n"
+            "for i in range(1000): l = []; l.append(l)\n"
+            "gc.set_debug(gc.DEBUG_STATS); gc.collect(); gc.set_debug(0)"
+        )
+        for mode in MODES:
+            self.assertEqual(run_python("-c", code, mode).stderr.count("collecting generation 2"), 1)
+
+    def test_a_few_finalizers_are_called_in_the_interpreters_order(self):
+        code = (
+            "import gc, random, sys, winnow; winnow.install(sys.argv[1]); gc.disable(); gc.collect()\n"
+            "class F:\n"
+            "    def __del__(self): seen.append(self.number)\n"
+            "seen, random = [], random.Random(1)\n"
+            "some = [F() for _ in range(400)]; random.shuffle(some)\n"
+            "for f in some: f.number = -1\n"
+            "del f, some[::2]; seen.clear()\n"
+            "more = [F() for _ in range(200)]\n"  # where the others were, in any order
+            "for i, f in enumerate(more): f.number = i; f.me = f\n"
+            "print([id(f) for f in more] == sorted(map(id, more))); del f, more; gc.collect()\n"
+            "print(seen == list(range(200)))"
+        )
+        for mode in MODES:
+            self.assertEqual(run_python("-c", code, mode).stdout, "False\nTrue\n")
+
     def test_generations_and_thresholds_keep_their_meaning(self):
         on(MODES[0])
         gc.collect()
@@ -1319,6 +1345,92 @@ class Concurrent(Case):
                 break
         self.assertGreater(winnow.stats()["early"], 0)
         self.assertGreater(gc.get_stats()[2]["collections"], counted)
+
+    def grown(self, percent, **options):
+        """Installed, and the old objects grown by that much since the last full collection; what must be kept for that."""
+        on("concurrent", **options)
+        gc.disable()
+        alive = []
+        gc.collect()
+        for _ in range(5):
+            alive.extend([i] for i in range(winnow.stats()["tracked"] * percent // 500))
+            gc.collect(1)
+        return alive
+
+    def test_when_snapshots_start_early(self):
+        def a_child_died():
+            self.assertTrue(_native.start_snapshot())
+            os.kill(children()[0], signal.SIGKILL)
+            self.wait()
+            self.assertEqual(winnow.stats()["fallbacks"]["child_died"], 1)
+
+        padding = [[i] for i in range(200000)]  # the child is not done before it is killed
+        for early, options, threshold, first in (
+            (True, {}, 3, gc.enable),
+            (False, {"policy": "garbage"}, 3, gc.enable),
+            (False, {"budget_ms": 1e6}, 3, gc.enable),
+            (False, {}, 0, gc.enable),
+            (False, {}, 9, gc.enable),
+            (False, {}, 3, gc.disable),
+            (False, {}, 3, a_child_died),
+        ):
+            alive = self.grown(20, **options)
+            gc.set_threshold(1 << 30, 3, threshold)
+            gc.enable()
+            first()
+            gc.collect(1), gc.collect(0)
+            s, counts, pending = winnow.stats(), gc.get_count(), _native.pending()
+            gc.disable()
+            self.assertEqual(s["early"], early, (options, threshold, first))
+            self.assertEqual((pending == 0, counts[2] == 0), (early, early))
+            winnow.uninstall()
+            winnow.clear_stats()
+        del alive, padding
+
+    def test_what_is_taken_for_automatic(self):
+        """The interpreter's gc.collect, kept from before, takes a snapshot only where its thresholds would have asked for one."""
+        kept = gc.collect
+        for snapshot, asked, switch, threshold, percent in (
+            (True, False, gc.enable, (1000, 3, 3), 40),
+            (False, True, gc.enable, (1000, 3, 3), 40),
+            (False, False, gc.disable, (1000, 3, 3), 40),
+            (False, False, gc.enable, (1000, 3, 0), 40),
+            (False, False, gc.enable, (1000, 3, 9), 40),
+            (sys.version_info >= (3, 12), False, gc.enable, (1 << 30, 3, 3), 40),
+            (False, False, gc.enable, (1000, 3, 3), 10),
+        ):
+            garbage = [Node() for _ in range(100)]
+            for node in garbage:
+                node.refs.append(node)
+            alive = self.grown(percent)
+            node = None
+            garbage.clear()
+            alive.append([[i] for i in range(2000)])
+            gc.set_threshold(*threshold)
+            collect = gc.collect if asked else kept
+            switch()
+            n = collect()
+            gc.disable()
+            self.assertEqual((winnow.stats()["snapshots"], n >= 200), (snapshot, not snapshot), (asked, switch, threshold, percent))
+            winnow.uninstall()
+            winnow.clear_stats()
+        del alive
+
+    def test_what_a_snapshot_would_untrack_has_gone(self):
+        """With the memory it was in, or is tracked no more."""
+        on("concurrent")
+        gc.disable()
+        gc.collect()
+        tuples = [(i, i) for i in range(300000)]
+        self.assertTrue(_native.start_snapshot())
+        gone, tuples = tuples[::2], tuples[1::2]
+        tuples = tuples[:100]
+        del gone
+        gc.collect(1)
+        self.assertEqual(sum(map(gc.is_tracked, tuples)), 0)
+        self.wait()
+        self.drain()
+        self.assertLess(winnow.stats()["untracked"], 100)
 
     def test_slices_come_between_young_collections(self):
         on("concurrent", slice_ms=0.05)
