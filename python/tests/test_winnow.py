@@ -502,19 +502,27 @@ class Basics(Case):
     def test_a_weak_reference_that_dies_with_its_object_does_not_call_back(self):
         called = []
 
-        def make():
-            holders = [Node() for _ in range(400)]
+        class Callable(Node):
+            def __call__(self):
+                pass
+
+        class Reference(weakref.ref):
+            pass
+
+        def make(cls, kind):
+            holders = [cls() for _ in range(400)]
             for i, h in enumerate(holders):
                 h.refs.append(h)
-                h.weak = weakref.ref(holders[i ^ 1], called.append)
+                h.weak = kind(holders[i ^ 1], called.append)
             gc.collect()
 
-        for mode in MODES:
+        kinds = (Node, weakref.ref), (Node, Reference), (Node, weakref.proxy), (Callable, weakref.proxy)
+        for mode, (cls, kind) in itertools.product(MODES, kinds):
             for snapshot in (False, True) if mode == "concurrent" else (False,):
-                with self.subTest(mode=mode, snapshot=snapshot):
+                with self.subTest(mode=mode, snapshot=snapshot, cls=cls, kind=kind):
                     on(mode, batch=1, slice_ms=0.01)
                     gc.disable()
-                    make()
+                    make(cls, kind)
                     by_snapshot() if snapshot else gc.collect()
                     self.assertEqual(called, [])
                     called.clear()
@@ -1788,7 +1796,8 @@ class Graph:
     """A random graph, the same for the same seed, and what its objects have done.
 
     Objects hold each other directly and by way of what a program holds them with: containers, closures, generators,
-    bound methods, weak references with a callback. Some have finalizers, which bring themselves or a neighbour back.
+    bound methods, classes, frames, iterators, contexts, weak references with a callback. Some have finalizers, which
+    bring themselves or a neighbour back, let neighbours go, fail, or ask for a collection.
     """
 
     now = None  # whose objects are finalized
@@ -1809,6 +1818,12 @@ class Graph:
                 Graph.now.saved.append(self)
             elif self.number % 7 == 0:
                 Graph.now.saved.append(getattr(self, "next", None))
+            elif self.number % 11 == 0 and sys.version_info >= (3, 9):  # on 3.8 what is rescued makes it find less, see below
+                Graph.now.log.append(("in it", gc.collect(self.number % 3)))
+            elif self.number % 13 == 0:
+                self.next = self.other = None
+            elif self.number % 17 == 0:
+                raise ValueError(self.number)
 
     def generator(self, held):
         number = len(self.generators)
@@ -1824,11 +1839,56 @@ class Graph:
         next(g)
         return g
 
+    def coroutine(self, held):
+        number = len(self.generators)
+        self.generators.append(number)
+
+        @types.coroutine
+        def forever():
+            yield held
+
+        async def run():
+            try:
+                await forever()
+            finally:
+                self.log.append(("coroutine", number))
+
+        c = run()
+        c.send(None)
+        return c
+
+    def call_back(self, what, number):
+        self.log.append((what, number))
+        if number % 19 == 0:
+            raise KeyError(number)
+
     def called_back(self, held):
-        return weakref.ref(held, lambda _, number=held.number: self.log.append(("inner weak", number)))
+        return weakref.ref(held, lambda _, number=held.number: self.call_back("inner weak", number))
+
+    def proxy(self, held):
+        return weakref.proxy(held, lambda _, number=held.number: self.call_back("inner proxy", number))
 
     def closure(self, held):
         return lambda: held
+
+    def frame(self, held):
+        try:
+            raise ValueError
+        except ValueError as e:
+            return e.__traceback__
+
+    def context(self, held):
+        c = contextvars.copy_context()
+        c.run(self.variable.set, held)
+        return c
+
+    def namesake(self, held):
+        return type("Holder", (), {"held": held})
+
+    def ordered(self, held):
+        return collections.OrderedDict(held=held)
+
+    variable = contextvars.ContextVar("variable")
 
     links = (
         lambda self, b: b,
@@ -1843,15 +1903,34 @@ class Graph:
         lambda self, b: ValueError(b),
         lambda self, b: b.__repr__,
         lambda self, b: types.SimpleNamespace(b=b),
+        lambda self, b: frozenset((b,)),
+        lambda self, b: collections.defaultdict(list, b=b),
+        lambda self, b: types.MappingProxyType({"b": b}),
+        lambda self, b: {"b": b}.values(),
+        lambda self, b: map(print, [b]),
+        lambda self, b: zip([b], itertools.chain((b,))),
+        lambda self, b: (x for x in [b]),
+        lambda self, b: iter(lambda: b, None),
+        lambda self, b: property(lambda _: b),
+        lambda self, b: functools.lru_cache()(lambda: b),
+        lambda self, b: super(type(b), b),
+        lambda self, b: types.MethodType(print, b),
         closure,
         generator,
+        coroutine,
+        frame,
+        context,
+        namesake,
+        ordered,
         called_back,
+        proxy,
     )
 
     def __init__(self, seed, halfway=lambda: None):
         r = random.Random(seed)
         Graph.now = self
         self.log, self.saved, self.weak, self.generators = [], [], [], []
+        self.failed = []
         kinds = [self.Plain, self.Slots, self.Table, self.Final]
         if r.random() < 0.3:  # classes that die with their instances
             kinds = [type("Local", (k,), {}) for k in kinds]
@@ -1865,10 +1944,15 @@ class Graph:
             setattr(a, r.choice(("next", "other")), r.choice(self.links)(self, b))
         for o in self.objects:
             if r.random() < 0.5:
-                self.weak.append(weakref.ref(o, lambda _, number=o.number: self.log.append(("weak", number))))
+                self.weak.append(weakref.ref(o, lambda _, number=o.number: self.call_back("weak", number)))
         self.keep = [o for o in self.objects if r.random() < 0.1]
 
     def outcome(self, collect, grown_old):
+        note = lambda it: self.failed.append(f"{type(it.exc_value).__name__} {it.exc_value}")
+        with mock.patch("sys.unraisablehook", note):
+            return self.what_becomes_of_it(collect, grown_old)
+
+    def what_becomes_of_it(self, collect, grown_old):
         if grown_old:
             gc.collect()
         self.objects.clear()
@@ -1879,8 +1963,9 @@ class Graph:
                 more = collect()
                 again += more
             n, again = n + again, None
-        saved = sorted(str(getattr(o, "number", type(o))) for o in self.saved)
-        result = n, again, sorted(self.log), [w() is None for w in self.weak], saved
+        proxies = weakref.ProxyTypes  # which may stand for nothing any more
+        saved = sorted(str(type(o) if type(o) in proxies else getattr(o, "number", type(o))) for o in self.saved)
+        result = n, again, sorted(self.log), [w() is None for w in self.weak], saved, sorted(self.failed)
         for part in (self.keep, self.saved, self.weak):
             part.clear()
         while gc.collect() or self.saved:  # nothing of it is left for the next
