@@ -1127,7 +1127,7 @@ static void a_verification_may_wait_for_a_cycle_to_be_given_up(void **state) {
             while (!comes) wn_poll(m);
             assert_int_equal(wn_cc_phase_of(wn_cc_of(c.heap)), WN_CC_CLOSED);
             assert_int_equal(wn_freeze(m), WN_OK);
-            watch(&c.heap->roots_lock, 2); /* where it has verified it, and marks the tables of the next one */
+            watch(&c.heap->roots_lock, 3); /* where it has verified it twice, and marks the tables of the next one */
             while (!comes) wn_poll(m);
             assert_int_equal(wn_cc_phase_of(wn_cc_of(c.heap)), WN_CC_MARKING);
             wn_root(m, pair *, target, client_pair(m, 1, NULL, NULL));
