@@ -570,7 +570,7 @@ static void marking_does_not_end_after_a_weak_read(void **state) {
         pthread_t helper = attach_helper(m), other = begin_cycle(m);
         become_grey(m);
         while (gate != REACHED || is_grey(m)) wn_poll(m);
-        watch(&c.heap->roots_lock, 1);
+        watch(&c.heap->roots_lock, 2); /* in the end of marking */
         gate = OPEN;
         while (!comes) wn_poll(m);
         wn_root(m, pair *, target, wn_weakref_get(m, weak));
@@ -894,6 +894,59 @@ static void a_root_scanner_may_come_while_marking_goes_on(void **state) {
     }
 }
 
+/* One comes while stacks are scanned. Through what it shows a thread whose stack is still grey hands over to one whose
+ * stack is black, and that puts where the marking has been, what nothing else has referred to. */
+static _Atomic bool is_black;
+static void *pass_when_told(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    attached = true;
+    while (!__atomic_load_n(&wn_cc_of(heap)->barrier_is_up, __ATOMIC_ACQUIRE) || is_grey(m)) wn_poll(m);
+    is_black = true;
+    while (!put) wn_poll(m);
+    wn_set(m, scanned, a, shown);
+    shown = NULL;
+    has_put = true;
+    while (!may_leave) wn_poll(m);
+    wn_detach(m);
+    return NULL;
+}
+static void a_root_scanner_may_come_while_stacks_are_scanned(void **state) {
+    (void)state;
+    for (int stays = 0; stays < 2; stays++) {
+        client c = open_gated();
+        wn_mutator *m = c.m;
+        pthread_t carrier;
+        attached = is_black = put = has_put = may_leave = false;
+        assert_int_equal(pthread_create(&carrier, NULL, pass_when_told, c.heap), 0);
+        while (!attached) wn_poll(m);
+        {
+            wn_root(m, mortal *, kept, client_relic(m, 1, NULL, NULL));
+            pthread_t other = begin_cycle(m);
+            become_grey(m);
+            while (gate != REACHED || !is_black) sched_yield();
+            assert_true(is_grey(m));
+            assert_int_equal(wn_add_root_scanner(c.heap, show, NULL), WN_OK);
+            shown = kept;
+            wn_assign(m, kept, NULL);
+            put = true;
+            while (!has_put) sched_yield();
+            if (!stays) assert_int_equal(wn_remove_root_scanner(c.heap, show, NULL), WN_OK);
+            may_leave = true;
+            end_cycle(m, other);
+            wn_block_begin(m);
+            pthread_join(carrier, NULL);
+            wn_block_end(m);
+        }
+        if (stays) assert_int_equal(wn_remove_root_scanner(c.heap, show, NULL), WN_OK);
+        assert_int_equal(client_total(EVENT_RELEASE), 0);
+        wn_set(m, scanned, a, NULL);
+        client_collect(m);
+        assert_int_equal(client_total(EVENT_RELEASE), 1);
+        close_gated(&c);
+    }
+}
+
 /* A thread ends in a callback, and has taken another: that is run by whoever is there. When a cycle marks, nothing else
  * has referred to it since the tables were marked. */
 static vector *watchers;
@@ -1121,7 +1174,7 @@ static void a_verification_may_wait_for_a_cycle_to_be_given_up(void **state) {
             for (long i = 0; i < N; i++) wn_release(m, client_mortal(m, i, NULL, NULL));
             pthread_t other = begin_cycle(m);
             become_grey(m);
-            watch(&c.heap->roots_lock, 1); /* in the end of marking */
+            watch(&c.heap->roots_lock, 2); /* in the end of marking */
             while (!comes) wn_poll(m);
             watch(&c.heap->world, 2); /* where the verification stops it */
             while (!comes) wn_poll(m);
@@ -1315,6 +1368,7 @@ int main(void) {
         cmocka_unit_test(what_is_stored_while_another_clears_the_slot_is_shaded),
         cmocka_unit_test(what_a_weak_read_returns_is_marked),
         cmocka_unit_test(a_root_scanner_may_come_while_marking_goes_on),
+        cmocka_unit_test(a_root_scanner_may_come_while_stacks_are_scanned),
         cmocka_unit_test(callbacks_of_a_thread_that_ends_live_until_they_run),
         cmocka_unit_test(a_child_forked_amid_a_cycle_has_cycles_of_its_own),
         cmocka_unit_test(finalizers_of_a_cycle_given_up_run_once),

@@ -107,11 +107,12 @@ struct wn_heap {
     unsigned stop_depth;
     bool brief; /* it will be over before a thread that sleeps would be awake again */
 
-    pthread_mutex_t roots_lock; /* guards the four below; with the world stopped, too */
+    pthread_mutex_t roots_lock; /* guards the five below; with the world stopped, too */
     wn_vector globals;
     struct wn_root_scanner_entry *scanners;
     struct wn_listener_entry *listeners;
     size_t scanner_count, listener_count;
+    uint64_t scanners_added; /* ever */
 
     wn_vector immortals; /* under roots_lock */
     wn_vector garbage;   /* owned references; changed with the world stopped or by one thread */

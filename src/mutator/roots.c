@@ -100,6 +100,7 @@ wn_status wn_add_root_scanner(wn_heap *heap, wn_root_scanner scanner, void *data
     if (s) {
         heap->scanners = s;
         s[heap->scanner_count++] = (struct wn_root_scanner_entry){scanner, data};
+        heap->scanners_added++;
     }
     pthread_mutex_unlock(&heap->roots_lock);
     return s ? WN_OK : wn_fail(WN_ERR_MEMORY, "no memory to add a root scanner");

@@ -238,11 +238,11 @@ init {
         allocated = BIT(1) | BIT(2);
         field[0] = 1;
         if
+        :: thread[0].left = 1; thread[1].left = 3; thread[1].held = 2 /* BREAK_EXCHANGE is found only so */
         :: thread[0].left = 2; thread[1].left = 2;
             if :: field[1] = 2 :: field[1] = 0 fi;
             if :: thread[0].held = 0 :: thread[0].held = 2 fi;
             if :: thread[1].held = 0 :: thread[1].held = 2 fi
-        :: thread[0].left = 1; thread[1].left = 3; thread[1].held = 2 /* BREAK_EXCHANGE is found only so */
         fi;
         weak_target = 2;
         run mutator(0);

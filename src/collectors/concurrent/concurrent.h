@@ -128,7 +128,8 @@ typedef struct wn_cc {
     bool quit;
     pthread_cond_t wake, done;
     uint64_t wanted, started, finished; /* cycles, counted from 1 */
-    bool given_up;                      /* the next one has been begun, and given up for a freeze */
+    bool given_up;                      /* the next one has been begun, and given up */
+    bool scan_at_once;                  /* because of a root scanner that came amid H2: it scans at one stop */
     unsigned wanted_on;                 /* the processor of the thread that asked last */
     size_t total_objects, total_bytes;  /* what all finished ones have freed */
     bool last_failed;                   /* the last one had no memory for its work, and freed nothing */
@@ -258,7 +259,7 @@ void wn_cc_serve(mutator *m, wn_cc_ask ask);
 /* Asks every thread and waits until all have served; `meanwhile` is called as long as it returns true. False: the cycle
  * was aborted. */
 bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc));
-/* H2 at one stop, for heaps whose root scanners have no barrier. */
+/* H2 at one stop, for heaps with root scanners, which have no barrier. */
 bool wn_cc_scan_stopped(wn_cc *cc);
 void wn_cc_scan_roots(mutator *m);
 

@@ -5,7 +5,7 @@
  *     H4 barrier off -> sweep
  *
  * Nothing here stops the world, except where a heap has root scanners, which have no barrier (wn_cc_scan_stopped),
- * where a cycle is given up for want of memory, and where the client is checked (`verify`).
+ * where a cycle is given up, and where the client is checked (`verify`).
  *
  * The conductor stands still (wn_helper_park) between units of work whenever somebody stops the world or forks. What it
  * knows is in wn_cc and not in its frames as far as a cycle can be given up: wn_cc_abort puts everything back to before
@@ -141,11 +141,35 @@ bool wn_cc_mark_all(wn_cc *cc) {
     return wn_cc_pause(cc, conductor_of(cc));
 }
 
-static bool scan_stacks(wn_cc *cc, size_t *scanners) {
+static void give_up(wn_cc *cc) {
+    wn_cc_worker *w = conductor_of(cc);
+    wn_world_stop(cc->heap, &w->me);
+    if (!cc->aborted) wn_cc_abort(cc);
+    wn_world_start(cc->heap, &w->me);
+}
+
+static uint64_t scanners_added(wn_cc *cc, size_t *now) {
     pthread_mutex_lock(&cc->heap->roots_lock);
-    *scanners = cc->heap->scanner_count;
+    uint64_t added = cc->heap->scanners_added;
+    *now = cc->heap->scanner_count;
     pthread_mutex_unlock(&cc->heap->roots_lock);
-    return *scanners ? wn_cc_scan_stopped(cc) : wn_cc_handshake(cc, WN_CC_ASK_SCAN, mark_meanwhile);
+    return added;
+}
+
+/* Through what a scanner shows, references pass without a barrier from a grey stack to one that is black, whose thread
+ * may put them where nobody looks again. So if one comes while stacks are scanned one by one, all begins anew. */
+static bool scan_stacks(wn_cc *cc, size_t *scanners) {
+    size_t later;
+    uint64_t added = scanners_added(cc, scanners);
+    if (*scanners || cc->scan_at_once) {
+        cc->scan_at_once = false;
+        return wn_cc_scan_stopped(cc);
+    }
+    if (!wn_cc_handshake(cc, WN_CC_ASK_SCAN, mark_meanwhile)) return false;
+    if (scanners_added(cc, &later) == added) return true;
+    cc->scan_at_once = true;
+    give_up(cc);
+    return false;
 }
 
 /* T3: ends marking if the round that has just ended found nothing white. */
@@ -238,10 +262,7 @@ static void tell(wn_cc *cc, wn_event_kind kind, wn_phase before) {
 /* True: there was no memory for the work lists, so marks are not complete and nothing may be freed. */
 static bool gave_up(wn_cc *cc) {
     if (!__atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) return false;
-    wn_cc_worker *w = conductor_of(cc);
-    wn_world_stop(cc->heap, &w->me);
-    if (!cc->aborted) wn_cc_abort(cc);
-    wn_world_start(cc->heap, &w->me);
+    give_up(cc);
     return true;
 }
 
@@ -418,7 +439,7 @@ static void *conduct(void *arg) {
             cc->given_up = false;
             cc->last_failed = true;
         } else if (!done) {
-            cc->started--; /* given up for a freeze: once more, if it is still wanted */
+            cc->started--; /* given up for a freeze or a root scanner: once more, if it is still wanted */
             cc->given_up = true;
         } else if (fresh) {
             cc->finished = cc->started;

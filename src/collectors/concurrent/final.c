@@ -166,7 +166,7 @@ void wn_cc_make_finals_due(wn_cc *cc) {
 
 bool wn_cc_find_dead(wn_cc *cc, wn_cc_worker *w) {
     /* A verification may have waited while the cycle was given up: then marks mean nothing, and the lists stay. */
-    if (!wn_cc_pause(cc, w)) return false;
+    if (__atomic_load_n(&cc->aborted, __ATOMIC_ACQUIRE)) return false;
     bool weak, finals; /* what is made from now on is black: it comes to neither */
     pthread_mutex_lock(&cc->heap->weak.lock);
     weak = cc->heap->weak.live;
