@@ -733,6 +733,10 @@ static void what_dangles_is_not_looked_at(void **state) {
     wn_options o = client_quiet_options();
     o.check = false; /* else addresses in the nursery are not used again soon */
     client c = client_open(&o);
+    if (c.heap->options.check) { /* the environment asks for it */
+        client_close(&c);
+        skip();
+    }
     wn_mutator *m = c.m;
     incremental *inc = inc_of(c.heap);
     wn_disable(c.heap);
