@@ -290,6 +290,8 @@ static void rings_of_any_order(void **state) {
     }
     assert_int_equal(wn_collect(m, 2, NULL), WN_OK);
     assert_int_equal(heap->weak.live, 0);
+    wn_trim(m);
+    assert_int_equal(heap->space.live_bytes, 0); /* not a slot is lost */
     wn_detach(m);
     wn_heap_free(heap);
 }

@@ -50,6 +50,14 @@ static void note(incremental *inc, uint64_t since, uint64_t minors, bool step) {
     wn_note_pause(heap, ns);
 }
 
+/* A listener may allocate; but what that owes is worked off later, or the next would hear of the end before the start.
+ */
+static void tell_in_order(mutator *m, const wn_event *e) {
+    m->fast.nested++;
+    wn_tell(m, e);
+    m->fast.nested--;
+}
+
 static void tell_turn(mutator *m, bool start) {
     incremental *inc = inc_of(m->heap);
     if (start) {
@@ -57,7 +65,7 @@ static void tell_turn(mutator *m, bool start) {
                       .generation = 2,
                       .after = WN_PHASE_SCANNING,
                       .bytes_before = inc->bytes_at_start};
-        wn_tell(m, &e);
+        tell_in_order(m, &e);
     } else {
         wn_event e = {.kind = WN_EVENT_COLLECT_STOP,
                       .generation = 2,
@@ -82,7 +90,7 @@ static void tell_turn(mutator *m, bool start) {
                                 wn_mib(e.bytes_before), wn_mib(e.bytes_after), wn_mib(inc->threshold),
                                 e.result.collected, (double)e.result.duration_ns / 1e6,
                                 (unsigned long long)inc->minors);
-        wn_tell(m, &e);
+        tell_in_order(m, &e);
         wn_verify_at(m, "after");
     }
 }
@@ -523,7 +531,7 @@ static void *allocate(mutator *m, const wn_type *type, size_t bytes) {
         wn_inc_tenure_end(inc); /* the nursery's memory is there already */
     }
     m->fast.from[cls] = &m->fast.buffer[0];
-    if ((size_t)(b->limit - b->cursor) < slot) pace(m, PIECE);
+    if ((size_t)(b->limit - b->cursor) < slot) pace(m, slot > PIECE / SMALL_PIECES ? slot : PIECE);
     o = young_slot(m, slot, false);
     if (!o && !m->fast.nested) {
         minor(m, NULL, wn_may_collect(m));
