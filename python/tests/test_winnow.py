@@ -2225,7 +2225,9 @@ class Extras(unittest.TestCase):
         due, searches, put_off, there, grown = 0.5, 1, 0, old(), 0
         try:
             while due < 2:
+                gc.enable()
                 alive.extend([i] for i in range(20))
+                gc.disable()  # or the next would come while we look at the last
                 s = winnow.stats()
                 if s["full_collections"] - s["deferred"] > searches:
                     self.assertTrue(due * there - 1000 < grown < due * there + 3000, (grown, due, there))
@@ -2238,6 +2240,7 @@ class Extras(unittest.TestCase):
                 self.assertLess(grown, 2 * there + 3000)
             self.assertGreater(put_off, 1)
         finally:
+            gc.enable()
             gc.set_threshold(*threshold)
             winnow.uninstall()
         del alive
