@@ -315,19 +315,18 @@ class Basics(Case):
         gc.disable()
         weak = []
 
-        class Killer:
+        class Killer(Node):
             def __del__(self):
                 for w in weak:
                     if w() is not None:
                         untrack(w())
 
-        for i in range(200):
-            k = Killer()
-            k.me = k
-            node = Node()
-            node.refs.append(node)
-            weak.append(weakref.ref(node))
-        del k, node
+        for i in range(400):  # of one shape, so that their batches alternate
+            o = (Killer, Node)[i % 2]()
+            o.refs.append(o)
+            if i % 2:
+                weak.append(weakref.ref(o))
+        del o
         gc.collect()
         left = [w() for w in weak if w() is not None]
         self.assertGreater(len(left), 100)  # nobody finds those any more
