@@ -315,19 +315,18 @@ class Basics(Case):
         gc.disable()
         weak = []
 
-        class Killer:
+        class Killer(Node):
             def __del__(self):
                 for w in weak:
                     if w() is not None:
                         untrack(w())
 
-        for i in range(200):
-            k = Killer()
-            k.me = k
-            node = Node()
-            node.refs.append(node)
-            weak.append(weakref.ref(node))
-        del k, node
+        for i in range(400):  # of one shape, so that their batches alternate
+            o = (Killer, Node)[i % 2]()
+            o.refs.append(o)
+            if i % 2:
+                weak.append(weakref.ref(o))
+        del o
         gc.collect()
         left = [w() for w in weak if w() is not None]
         self.assertGreater(len(left), 100)  # nobody finds those any more
@@ -2225,7 +2224,9 @@ class Extras(unittest.TestCase):
         due, searches, put_off, there, grown = 0.5, 1, 0, old(), 0
         try:
             while due < 2:
+                gc.enable()
                 alive.extend([i] for i in range(20))
+                gc.disable()  # or the next would come while we look at the last
                 s = winnow.stats()
                 if s["full_collections"] - s["deferred"] > searches:
                     self.assertTrue(due * there - 1000 < grown < due * there + 3000, (grown, due, there))
@@ -2238,6 +2239,7 @@ class Extras(unittest.TestCase):
                 self.assertLess(grown, 2 * there + 3000)
             self.assertGreater(put_off, 1)
         finally:
+            gc.enable()
             gc.set_threshold(*threshold)
             winnow.uninstall()
         del alive
