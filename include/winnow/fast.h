@@ -193,8 +193,11 @@ static inline bool wn_is_young_(const wn_mutator *m, const void *o) {
  * while nothing is marked the value must be young, and while marking goes on not marked yet, which its own bit tells,
  * in a table an eighth as large. */
 static inline bool wn_may_record_(const wn_mutator *m, const void *holder, const void *slot, const void *value) {
-    if (wn_mode_(m, WN_MODE_MARKING_)) return value && !wn_is_young_(m, holder);
-    if (wn_mode_(m, WN_MODE_YOUNG_) && !wn_is_young_(m, value)) return false;
+    if (wn_mode_(m, WN_MODE_YOUNG_)) {
+        if (!wn_is_young_(m, value)) return false;
+    } else if (wn_mode_(m, WN_MODE_MARKING_)) {
+        return value && !wn_is_young_(m, holder);
+    }
     return wn_unrecorded_(holder, slot);
 }
 
