@@ -53,13 +53,18 @@ def try_install(text, say):
 
 
 def say_on_stderr(message):
-    """If there is one that takes it: none of it may keep the program from starting."""
+    """If there is one that takes it: none of it may keep the program from starting, or change how it ends."""
+    import os
     import sys
 
     try:
-        if sys.stderr:
+        try:
+            number = sys.stderr.fileno()
+        except (OSError, ValueError):  # no file of the system's
             print(message, file=sys.stderr)
-    except (OSError, ValueError):  # full, closed
+        else:  # past its buffer: what stays there because the file is full would be the program's exit status
+            os.write(number, (message + "\n").encode(errors="backslashreplace"))
+    except (AttributeError, OSError, ValueError):  # none; full; closed
         pass
 
 
