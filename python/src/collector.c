@@ -85,8 +85,10 @@ static void collect_batch(void) {
     C.nested = true;
     PyObject *n = PyObject_CallNoArgs(C.original_collect); /* PyGC_Collect would do nothing after gc.disable() */
     C.nested = false;
-    if (n) C.extra += PyLong_AsSsize_t(n);
-    if (PyErr_Occurred()) PyErr_Clear();
+    if (n)
+        C.extra += PyLong_AsSsize_t(n);
+    else
+        PyErr_Clear();
     Py_XDECREF(n);
     gc->generation_stats[2].collections--;
     gc->collecting = 1;
@@ -337,7 +339,7 @@ static void full_stop(PyObject *info) {
 /* Always at once: there is little to be searched. */
 static void younger_start(int level) {
     young *y = &C.young_search;
-    if (C.bypass || W.gc->debug) return; /* debugging output tells of the generations' sizes */
+    if (W.gc->debug) return; /* debugging output tells of the generations' sizes */
     C.searched_at = wn_os_now();
     bool writes = writes_freely(), known = level && census_check();
     if (level && !known) census_step(8192 + 2 * C.grown_old);
