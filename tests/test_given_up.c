@@ -395,7 +395,12 @@ static pthread_t begin_cycle(wn_mutator *m) {
     assert_int_equal(pthread_create(&other, NULL, collect_when_told, heap), 0);
     while (!attached) wn_poll(m);
     may_collect = true;
-    while (wn_cc_phase_of(wn_cc_of(heap)) != WN_CC_MARKING) sched_yield();
+    while (wn_cc_phase_of(wn_cc_of(heap)) != WN_CC_MARKING) {
+        if (heap->options.verify && world_stops(heap)) /* for a look before the cycle */
+            wn_poll(m);
+        else
+            sched_yield();
+    }
     return other;
 }
 
