@@ -348,11 +348,10 @@ static const wn_type barred_type = WN_TYPE(barred, .trace = barred_trace);
 static pair *scanned;
 
 /* With one marker, and no cycle but by begin_cycle. */
-static client open_gated_with(bool verify) {
+static client open_gated(void) {
     wn_options o = wn_options_default();
     o.collector = WN_COLLECTOR_CONCURRENT;
     o.workers = 1;
-    o.verify = verify;
     client c = client_open(&o);
     wn_disable(c.heap);
     gated = c.heap;
@@ -363,8 +362,6 @@ static client open_gated_with(bool verify) {
     wn_move(c.m, scanned, b, client_new(c.m, &barred_type));
     return c;
 }
-
-static client open_gated(void) { return open_gated_with(false); }
 
 static void close_gated(client *c) {
     gate = OPEN;
@@ -395,12 +392,7 @@ static pthread_t begin_cycle(wn_mutator *m) {
     assert_int_equal(pthread_create(&other, NULL, collect_when_told, heap), 0);
     while (!attached) wn_poll(m);
     may_collect = true;
-    while (wn_cc_phase_of(wn_cc_of(heap)) != WN_CC_MARKING) {
-        if (heap->options.verify && world_stops(heap)) /* for a look before the cycle */
-            wn_poll(m);
-        else
-            sched_yield();
-    }
+    while (wn_cc_phase_of(wn_cc_of(heap)) != WN_CC_MARKING) sched_yield();
     return other;
 }
 
@@ -1163,53 +1155,6 @@ static void no_finalizer_is_forgotten_with_a_cycle(void **state) {
     }
 }
 
-/* The cycle is given up while the conductor, which has marked all, waits to verify the heap. It takes nothing off the
- * lists then, and does not believe of the next one, given up amid marking, that weak references to the dead are being
- * cleared. */
-static void a_verification_may_wait_for_a_cycle_to_be_given_up(void **state) {
-    (void)state;
-    enum { N = 100 };
-    for (int weakly = 0; weakly < 2; weakly++) {
-        client c = open_gated_with(true);
-        wn_mutator *m = c.m;
-        gate = OPEN;
-        {
-            wn_root(m, wn_weakref *, first, NULL);
-            if (weakly) wn_take(m, first, wn_weakref_new(m, scanned, NULL, NULL));
-            for (long i = 0; i < N; i++) wn_release(m, client_mortal(m, i, NULL, NULL));
-            pthread_t other = begin_cycle(m);
-            become_grey(m);
-            watch(&c.heap->roots_lock, 2); /* in the end of marking */
-            while (!comes) wn_poll(m);
-            watch(&c.heap->world, 2); /* where the verification stops it */
-            while (!comes) wn_poll(m);
-            assert_int_equal(wn_cc_phase_of(wn_cc_of(c.heap)), WN_CC_CLOSED);
-            assert_int_equal(wn_freeze(m), WN_OK);
-            watch(&c.heap->roots_lock, 3); /* where it has verified it twice, and marks the tables of the next one */
-            while (!comes) wn_poll(m);
-            assert_int_equal(wn_cc_phase_of(wn_cc_of(c.heap)), WN_CC_MARKING);
-            wn_root(m, pair *, target, client_pair(m, 1, NULL, NULL));
-            wn_root(m, wn_weakref *, weak, weakly ? wn_weakref_new(m, target, NULL, NULL) : NULL);
-            assert_false(wn_cc_is_marked(target));
-            fflush(NULL);
-            pid_t child = weakly ? fork() : -1;
-            if (child == 0) _exit(wn_weakref_get(m, weak) == target ? 0 : 1);
-            watch(NULL, 0);
-            end_cycle(m, other);
-            int status = 0;
-            wn_block_begin(m);
-            if (weakly) waitpid(child, &status, 0);
-            wn_block_end(m);
-            assert_true(WIFEXITED(status));
-            assert_int_equal(WEXITSTATUS(status), 0);
-            assert_int_equal(wn_unfreeze(m), WN_OK);
-        }
-        client_collect(m);
-        for (long i = 0; i < N; i++) assert_int_equal(client_finalized[i], 1);
-        close_gated(&c);
-    }
-}
-
 /* After a cycle that was given up the next one traces no earlier than the first: a thread without barrier moves what
  * only it knows of into what a weak read has shaded. */
 static void after_a_cycle_given_up_nothing_is_traced_early(void **state) {
@@ -1381,7 +1326,6 @@ int main(void) {
         cmocka_unit_test(a_child_ends_the_sweep_of_its_parent),
         cmocka_unit_test(what_a_cycle_given_up_has_found_runs_at_once),
         cmocka_unit_test(no_finalizer_is_forgotten_with_a_cycle),
-        cmocka_unit_test(a_verification_may_wait_for_a_cycle_to_be_given_up),
         cmocka_unit_test(after_a_cycle_given_up_nothing_is_traced_early),
         cmocka_unit_test(a_child_has_no_barrier_before_its_first_cycle),
         cmocka_unit_test(the_table_of_weak_references_forgets_the_dead),
