@@ -369,6 +369,13 @@ static void close_gated(client *c) {
     client_close(c);
 }
 
+/* The next cycle frees the last of those that have been made. */
+static void close_released(client *c, unsigned n) {
+    client_collect(c->m);
+    assert_int_equal(client_total(EVENT_RELEASE), n);
+    close_gated(c);
+}
+
 static bool is_asked(wn_mutator *m, wn_cc_ask what) {
     return __atomic_load_n(&wn_cc_of_mutator(wn_mutator_of(m))->ask, __ATOMIC_ACQUIRE) == what;
 }
@@ -402,6 +409,17 @@ static void become_grey(wn_mutator *m) {
     while (!__atomic_load_n(&wn_cc_of(wn_heap_of(m))->barrier_is_up, __ATOMIC_ACQUIRE)) sched_yield();
 }
 
+static pthread_t begin_grey_cycle(wn_mutator *m) {
+    pthread_t other = begin_cycle(m);
+    become_grey(m);
+    return other;
+}
+
+/* The stack has been scanned, and the conductor waits at the gate. */
+static void reach_gate(wn_mutator *m) {
+    while (gate != REACHED || is_grey(m)) wn_poll(m);
+}
+
 static void end_cycle(wn_mutator *m, pthread_t other) {
     gate = OPEN;
     wn_block_begin(m);
@@ -427,9 +445,8 @@ static void what_a_thread_has_shaded_is_marked_when_it_has_left(void **state) {
         }
         wn_set(m, (barred *)scanned->b, behind, chain);
     }
-    pthread_t other = begin_cycle(m);
-    become_grey(m);
-    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    pthread_t other = begin_grey_cycle(m);
+    reach_gate(m);
     assert_false(wn_cc_is_marked(last->a));
     wn_set(m, scanned, a, last->a);
     wn_set(m, last, a, NULL);
@@ -457,9 +474,8 @@ static void marking_goes_on_until_a_round_finds_nothing(void **state) {
         wn_move(m, late, behind, client_relic(m, 1, NULL, NULL));
         wn_set(m, (barred *)scanned->b, behind, chain);
     }
-    pthread_t other = begin_cycle(m);
-    become_grey(m);
-    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    pthread_t other = begin_grey_cycle(m);
+    reach_gate(m);
     wn_set(m, scanned, a, late);
     wn_set(m, holder, a, NULL);
     assert_false(wn_cc_is_marked(late));
@@ -472,9 +488,7 @@ static void marking_goes_on_until_a_round_finds_nothing(void **state) {
         end_cycle(m, other);
         assert_int_equal(client_total(EVENT_RELEASE), 0);
     }
-    client_collect(m);
-    assert_int_equal(client_total(EVENT_RELEASE), 1);
-    close_gated(&c);
+    close_released(&c, 1);
 }
 
 /* A thread that helps with the marking once, when it is told to. */
@@ -520,9 +534,8 @@ static void a_round_begins_with_nothing_left_to_scan(void **state) {
         wn_move(m, late, behind, client_relic(m, 1, NULL, NULL));
         wn_set(m, (barred *)scanned->b, behind, chain);
     }
-    pthread_t helper = attach_helper(m), other = begin_cycle(m);
-    become_grey(m);
-    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    pthread_t helper = attach_helper(m), other = begin_grey_cycle(m);
+    reach_gate(m);
     wn_set(m, scanned, a, late);
     wn_set(m, holder, a, NULL);
     watch(&c.heap->weak.lock, 1);
@@ -546,9 +559,7 @@ static void a_round_begins_with_nothing_left_to_scan(void **state) {
         assert_int_equal(client_total(EVENT_RELEASE), 0);
         detach_helper(m, helper);
     }
-    client_collect(m);
-    assert_int_equal(client_total(EVENT_RELEASE), 1);
-    close_gated(&c);
+    close_released(&c, 1);
 }
 
 /* A weak reference is read between the end of a round that found nothing and the end of marking; what it returned has
@@ -564,9 +575,8 @@ static void marking_does_not_end_after_a_weak_read(void **state) {
             wn_move(m, target, a, client_relic(m, 1, NULL, NULL));
             wn_take(m, weak, wn_weakref_new(m, target, NULL, NULL));
         }
-        pthread_t helper = attach_helper(m), other = begin_cycle(m);
-        become_grey(m);
-        while (gate != REACHED || is_grey(m)) wn_poll(m);
+        pthread_t helper = attach_helper(m), other = begin_grey_cycle(m);
+        reach_gate(m);
         watch(&c.heap->roots_lock, 2); /* in the end of marking */
         gate = OPEN;
         while (!comes) wn_poll(m);
@@ -583,9 +593,7 @@ static void marking_does_not_end_after_a_weak_read(void **state) {
         assert_int_equal(client_total(EVENT_RELEASE), 0);
         detach_helper(m, helper);
     }
-    client_collect(m);
-    assert_int_equal(client_total(EVENT_RELEASE), 1);
-    close_gated(&c);
+    close_released(&c, 1);
 }
 
 /* What is shaded since marking has ended says nothing about the next cycle. */
@@ -594,9 +602,8 @@ static void what_is_shaded_too_late_is_forgotten(void **state) {
     client c = open_gated();
     wn_mutator *m = c.m;
     wn_move(m, scanned, a, client_relic(m, 1, NULL, NULL));
-    pthread_t other = begin_cycle(m);
-    become_grey(m);
-    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    pthread_t other = begin_grey_cycle(m);
+    reach_gate(m);
     watch(&wn_cc_of(c.heap)->lists, 1);
     gate = OPEN;
     while (!comes) wn_poll(m);
@@ -605,9 +612,7 @@ static void what_is_shaded_too_late_is_forgotten(void **state) {
     wn_cc_hand_over(wn_mutator_of(m)); /* as when it is full */
     watch(NULL, 0);
     end_cycle(m, other);
-    client_collect(m);
-    assert_int_equal(client_total(EVENT_RELEASE), 1);
-    close_gated(&c);
+    close_released(&c, 1);
 }
 
 /* Marking has ended, and somebody may still hold what was shaded since. */
@@ -617,8 +622,7 @@ static void a_sweep_waits_for_whoever_has_work(void **state) {
     wn_mutator *m = c.m;
     wn_cc *cc = wn_cc_of(c.heap);
     gate = OPEN;
-    pthread_t other = begin_cycle(m);
-    become_grey(m);
+    pthread_t other = begin_grey_cycle(m);
     watch(&cc->lists, 1);
     while (!comes) wn_poll(m);
     assert_int_equal(wn_cc_phase_of(cc), WN_CC_CLOSED);
@@ -690,7 +694,7 @@ static void who_attaches_before_all_have_a_barrier_is_grey(void **state) {
         watch(NULL, 0);
         wn_no_collect_end(m);
         become_grey(m);
-        while (gate != REACHED || is_grey(m)) wn_poll(m);
+        reach_gate(m);
         put = true;
         while (!has_put) sched_yield();
         may_leave = true;
@@ -701,9 +705,7 @@ static void who_attaches_before_all_have_a_barrier_is_grey(void **state) {
     }
     assert_int_equal(client_total(EVENT_RELEASE), 0);
     wn_set(m, scanned, a, NULL);
-    client_collect(m);
-    assert_int_equal(client_total(EVENT_RELEASE), 1);
-    close_gated(&c);
+    close_released(&c, 1);
 }
 
 /* Where memory runs out, threads mark: what has been shaded, though the conductor does not come to it. */
@@ -720,9 +722,8 @@ static void threads_help_when_the_goal_is_reached(void **state) {
         wn_move(m, chain, a, late);
         wn_set(m, (barred *)scanned->b, behind, chain);
     }
-    pthread_t other = begin_cycle(m);
-    become_grey(m);
-    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    pthread_t other = begin_grey_cycle(m);
+    reach_gate(m);
     wn_set(m, scanned, a, late);
     wn_set(m, holder, a, NULL);
     wn_cc_hand_over(wn_mutator_of(m));
@@ -744,8 +745,7 @@ static void what_leaves_a_grey_stack_is_shaded(void **state) {
         wn_root(m, mortal *, stored, client_relic(m, 0, NULL, NULL));
         wn_root(m, mortal *, declared, client_relic(m, 1, NULL, NULL));
         wn_root(m, mortal *, immortal, client_relic(m, 2, NULL, NULL));
-        pthread_t other = begin_cycle(m);
-        become_grey(m);
+        pthread_t other = begin_grey_cycle(m);
         while (gate != REACHED) sched_yield();
         wn_set(m, scanned, a, stored);
         global = declared;
@@ -817,7 +817,7 @@ static void what_is_stored_while_another_clears_the_slot_is_shaded(void **state)
         wn_set(m, wide, items[ITEM], stored);
         wn_assign(m, stored, NULL);
         become_grey(m);
-        while (gate != REACHED || is_grey(m)) wn_poll(m);
+        reach_gate(m);
         wn_assign(m, stored, wide->items[ITEM]); /* on a stack that has been scanned */
         may_store = true;
         while (!has_stored) sched_yield();
@@ -829,9 +829,7 @@ static void what_is_stored_while_another_clears_the_slot_is_shaded(void **state)
         wn_block_end(m);
     }
     assert_int_equal(sigaction(SIGSEGV, &before, NULL), 0);
-    client_collect(m);
-    assert_int_equal(client_total(EVENT_RELEASE), 1);
-    close_gated(&c);
+    close_released(&c, 1);
 }
 
 /* What only a weak reference led to is read when the stack of the reader is not scanned any more. */
@@ -845,18 +843,15 @@ static void what_a_weak_read_returns_is_marked(void **state) {
             wn_root(m, mortal *, target, client_relic(m, 1, NULL, NULL));
             wn_take(m, weak, wn_weakref_new(m, target, NULL, NULL));
         }
-        pthread_t other = begin_cycle(m);
-        become_grey(m);
-        while (gate != REACHED || is_grey(m)) wn_poll(m);
+        pthread_t other = begin_grey_cycle(m);
+        reach_gate(m);
         wn_root(m, mortal *, target, wn_weakref_get(m, weak));
         assert_non_null(target);
         end_cycle(m, other);
         assert_int_equal(client_total(EVENT_RELEASE), 0);
         assert_ptr_equal(wn_weakref_get(m, weak), target);
     }
-    client_collect(m);
-    assert_int_equal(client_total(EVENT_RELEASE), 1);
-    close_gated(&c);
+    close_released(&c, 1);
 }
 
 /* A scanner shows what lay on a stack before that was scanned, and comes when those there were have run. */
@@ -873,8 +868,7 @@ static void a_root_scanner_may_come_while_marking_goes_on(void **state) {
         gate = OPEN;
         {
             wn_root(m, mortal *, kept, client_relic(m, 1, NULL, NULL));
-            pthread_t other = begin_cycle(m);
-            become_grey(m);
+            pthread_t other = begin_grey_cycle(m);
             shown = kept;
             wn_assign(m, kept, NULL);
             if (before) assert_int_equal(wn_add_root_scanner(c.heap, show, NULL), WN_OK);
@@ -919,8 +913,7 @@ static void a_root_scanner_may_come_while_stacks_are_scanned(void **state) {
         while (!attached) wn_poll(m);
         {
             wn_root(m, mortal *, kept, client_relic(m, 1, NULL, NULL));
-            pthread_t other = begin_cycle(m);
-            become_grey(m);
+            pthread_t other = begin_grey_cycle(m);
             while (gate != REACHED || !is_black) sched_yield();
             assert_true(is_grey(m));
             assert_int_equal(wn_add_root_scanner(c.heap, show, NULL), WN_OK);
@@ -1112,8 +1105,7 @@ static void what_a_cycle_given_up_has_found_runs_at_once(void **state) {
     wn_mutator *m = c.m;
     gate = OPEN;
     wn_release(m, client_mortal(m, 1, NULL, NULL));
-    pthread_t other = begin_cycle(m);
-    become_grey(m);
+    pthread_t other = begin_grey_cycle(m);
     watch(&wn_cc_of(c.heap)->lists, 4); /* it has looked at all, and comes to mark what was found */
     while (!comes) wn_poll(m);
     assert_int_equal(wn_freeze(m), WN_OK);
@@ -1138,8 +1130,7 @@ static void no_finalizer_is_forgotten_with_a_cycle(void **state) {
             wn_root(m, vector *, all, client_new_array(m, &vector_type, N));
             for (long i = 0; i < N; i++) wn_move(m, all, items[i], client_mortal(m, i, NULL, NULL));
             for (long i = 0; i < N; i += 2) wn_set(m, all, items[i], NULL);
-            pthread_t other = begin_cycle(m);
-            become_grey(m);
+            pthread_t other = begin_grey_cycle(m);
             watch(&wn_cc_of(c.heap)->lists, steps);
             while (!comes) wn_poll(m);
             assert_int_equal(wn_cc_phase_of(wn_cc_of(c.heap)), WN_CC_CLOSED);
@@ -1161,9 +1152,8 @@ static void after_a_cycle_given_up_nothing_is_traced_early(void **state) {
     (void)state;
     client c = open_gated();
     wn_mutator *m = c.m;
-    pthread_t helper = attach_helper(m), other = begin_cycle(m);
-    become_grey(m);
-    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    pthread_t helper = attach_helper(m), other = begin_grey_cycle(m);
+    reach_gate(m);
     assert_int_equal(wn_freeze(m), WN_OK);
     gate = OPEN;
     wn_no_collect_begin(m); /* no barrier before it ends */
@@ -1196,9 +1186,8 @@ static void a_child_has_no_barrier_before_its_first_cycle(void **state) {
     client c = open_gated();
     wn_mutator *m = c.m;
     wn_move(m, scanned, a, client_relic(m, 1, NULL, NULL));
-    pthread_t other = begin_cycle(m);
-    become_grey(m);
-    while (gate != REACHED || is_grey(m)) wn_poll(m);
+    pthread_t other = begin_grey_cycle(m);
+    reach_gate(m);
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {

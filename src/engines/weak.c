@@ -498,8 +498,7 @@ void wn_run_callbacks_first(mutator *m) {
 /* ---- the public calls -------------------------------------------------------------------------------------------- */
 
 wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callback, void *data) {
-    if (!wn_is_usable(wn_mutator_of(m), "wn_weakref_new") || !wn_is_given(wn_mutator_of(m), target, "wn_weakref_new"))
-        return NULL;
+    if (!wn_may_use(wn_mutator_of(m), target, "wn_weakref_new")) return NULL;
     wn_heap *heap = wn_heap_of(m);
     wn_borrow(m, void *, t, target);
     wn_weakref *r = wn_new(m, &wn_weakref_type);
@@ -527,8 +526,7 @@ wn_weakref *wn_weakref_new(wn_mutator *m, void *target, wn_weak_callback callbac
 }
 
 void *wn_weakref_get(wn_mutator *fast, wn_weakref *r) {
-    if (!wn_is_usable(wn_mutator_of(fast), "wn_weakref_get") || !wn_is_given(wn_mutator_of(fast), r, "wn_weakref_get"))
-        return NULL;
+    if (!wn_may_use(wn_mutator_of(fast), r, "wn_weakref_get")) return NULL;
     mutator *m = wn_mutator_of(fast);
     wn_weak_lock(m->heap);
     void *target = r->target ? m->heap->collector->weak_get(m, r->target) : NULL;
@@ -548,8 +546,7 @@ size_t wn_weakref_count(wn_mutator *m, const void *target) {
 }
 
 wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
-    if (!wn_is_usable(wn_mutator_of(m), "wn_ephemeron_new") || !wn_is_given(wn_mutator_of(m), key, "wn_ephemeron_new"))
-        return NULL;
+    if (!wn_may_use(wn_mutator_of(m), key, "wn_ephemeron_new")) return NULL;
     wn_heap *heap = wn_heap_of(m);
     if (value && !wn_is_given(wn_mutator_of(m), value, "wn_ephemeron_new")) return NULL;
     wn_borrow(m, void *, k, key);
@@ -576,9 +573,7 @@ wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value) {
 }
 
 void *wn_ephemeron_key(wn_mutator *fast, wn_ephemeron *p) {
-    if (!wn_is_usable(wn_mutator_of(fast), "wn_ephemeron_key") ||
-        !wn_is_given(wn_mutator_of(fast), p, "wn_ephemeron_key"))
-        return NULL;
+    if (!wn_may_use(wn_mutator_of(fast), p, "wn_ephemeron_key")) return NULL;
     mutator *m = wn_mutator_of(fast);
     wn_weak_lock(m->heap);
     void *key = p->key ? m->heap->collector->weak_get(m, p->key) : NULL;
@@ -587,9 +582,7 @@ void *wn_ephemeron_key(wn_mutator *fast, wn_ephemeron *p) {
 }
 
 void *wn_ephemeron_value(wn_mutator *fast, wn_ephemeron *p) {
-    if (!wn_is_usable(wn_mutator_of(fast), "wn_ephemeron_value") ||
-        !wn_is_given(wn_mutator_of(fast), p, "wn_ephemeron_value"))
-        return NULL;
+    if (!wn_may_use(wn_mutator_of(fast), p, "wn_ephemeron_value")) return NULL;
     mutator *m = wn_mutator_of(fast);
     wn_weak_lock(m->heap);
     /* The key decides: a value may be alive for other reasons when the key is dead already. */

@@ -103,19 +103,16 @@ wn_status wn_referents(wn_mutator *m, const void *object, wn_object_visitor visi
 }
 
 bool wn_is_tracked(wn_mutator *m, const void *object) {
-    if (!wn_is_usable(wn_mutator_of(m), "wn_is_tracked") || !wn_is_given(wn_mutator_of(m), object, "wn_is_tracked"))
-        return false;
+    if (!wn_may_use(wn_mutator_of(m), object, "wn_is_tracked")) return false;
     return wn_heap_of(m)->collector->is_tracked(wn_heap_of(m), object);
 }
 bool wn_is_finalized(wn_mutator *m, const void *object) {
-    if (!wn_is_usable(wn_mutator_of(m), "wn_is_finalized") || !wn_is_given(wn_mutator_of(m), object, "wn_is_finalized"))
-        return false;
+    if (!wn_may_use(wn_mutator_of(m), object, "wn_is_finalized")) return false;
     return __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED) & WN_STATE_FINALIZED_;
 }
 bool wn_is_frozen(wn_mutator *m, const void *object) { return wn_generation(m, object) == 3; }
 int wn_generation(wn_mutator *m, const void *object) {
-    if (!wn_is_usable(wn_mutator_of(m), "wn_generation") || !wn_is_given(wn_mutator_of(m), object, "wn_generation"))
-        return -1;
+    if (!wn_may_use(wn_mutator_of(m), object, "wn_generation")) return -1;
     return wn_heap_of(m)->collector->generation(wn_heap_of(m), object);
 }
 
@@ -135,11 +132,11 @@ size_t wn_size_of(wn_mutator *m, const void *object) {
 }
 
 void wn_untrack(wn_mutator *m, void *object) {
-    if (!wn_is_usable(wn_mutator_of(m), "wn_untrack") || !wn_is_given(wn_mutator_of(m), object, "wn_untrack")) return;
+    if (!wn_may_use(wn_mutator_of(m), object, "wn_untrack")) return;
     if (wn_heap_of(m)->collector->track) wn_heap_of(m)->collector->track(wn_mutator_of(m), object, false);
 }
 void wn_track(wn_mutator *m, void *object) {
-    if (!wn_is_usable(wn_mutator_of(m), "wn_track") || !wn_is_given(wn_mutator_of(m), object, "wn_track")) return;
+    if (!wn_may_use(wn_mutator_of(m), object, "wn_track")) return;
     if (!wn_has_refs_(wn_type_of(object))) return;
     if (wn_heap_of(m)->collector->track) wn_heap_of(m)->collector->track(wn_mutator_of(m), object, true);
 }

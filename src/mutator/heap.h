@@ -244,6 +244,10 @@ bool wn_is_usable(const mutator *m, const char *what);
 bool wn_check_running(const mutator *m, const char *what);
 /* Whether an argument is not NULL; false with the error's text. In checked mode an object of the heap, too. */
 bool wn_is_given(mutator *m, const void *object, const char *what);
+/* Both. */
+static inline bool wn_may_use(mutator *m, const void *object, const char *what) {
+    return wn_is_usable(m, what) && wn_is_given(m, object, what);
+}
 
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 

@@ -534,16 +534,13 @@ size_t wn_trim(wn_mutator *fast) {
 /* ---- single objects ---------------------------------------------------------------------------------------------- */
 
 size_t wn_refcount(wn_mutator *fast, const void *object) {
-    if (!wn_is_usable(wn_mutator_of(fast), "wn_refcount") || !wn_is_given(wn_mutator_of(fast), object, "wn_refcount"))
-        return 0;
+    if (!wn_may_use(wn_mutator_of(fast), object, "wn_refcount")) return 0;
     mutator *m = wn_mutator_of(fast);
     return m->heap->collector->refcount ? m->heap->collector->refcount(m, object) : 0;
 }
 
 void wn_make_immortal(wn_mutator *fast, void *object) {
-    if (!wn_is_usable(wn_mutator_of(fast), "wn_make_immortal") ||
-        !wn_is_given(wn_mutator_of(fast), object, "wn_make_immortal"))
-        return;
+    if (!wn_may_use(wn_mutator_of(fast), object, "wn_make_immortal")) return;
     mutator *m = wn_mutator_of(fast);
     m->heap->collector->make_immortal(m, object);
 }
@@ -561,7 +558,6 @@ void wn_unpin(wn_mutator *fast, void *object) {
     wn_mutator_of(fast)->heap->collector->unpin(wn_mutator_of(fast), object);
 }
 uintptr_t wn_identity(wn_mutator *fast, void *object) {
-    if (!wn_is_usable(wn_mutator_of(fast), "wn_identity") || !wn_is_given(wn_mutator_of(fast), object, "wn_identity"))
-        return 0;
+    if (!wn_may_use(wn_mutator_of(fast), object, "wn_identity")) return 0;
     return wn_mutator_of(fast)->heap->collector->identity(wn_mutator_of(fast), object);
 }

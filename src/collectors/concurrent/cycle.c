@@ -215,11 +215,10 @@ static bool mark(wn_cc *cc) {
             continue;
         }
         if (close_marking(cc, before.weak_reads, scanners)) return true;
-        pthread_mutex_lock(&cc->heap->roots_lock);
-        bool more_scanners = cc->heap->scanner_count > scanners;
-        pthread_mutex_unlock(&cc->heap->roots_lock);
         /* A scanner that came meanwhile may show what it took from a stack before that was scanned. */
-        if (more_scanners && !scan_stacks(cc, &scanners)) return false;
+        size_t now;
+        scanners_added(cc, &now);
+        if (now > scanners && !scan_stacks(cc, &scanners)) return false;
     }
 }
 

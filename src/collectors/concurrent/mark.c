@@ -85,11 +85,12 @@ static WN_NOINLINE rest scan_rest(wn_cc *cc, wn_marker *marker, void *o, const w
     tracing t = {cc, {.marker = marker, .here = (uintptr_t)o, .next = next}, slice, 0, 0};
     if (type->item_refs) {
         size_t n = wn_length_of(o, type);
-        if (n > 2 * slice)
+        if (n > 2 * slice) {
             add_slice(cc, o, 0);
-        else
+        } else {
             wn_each_item_ref(o, type, 0, n, visit_slot, &t);
-        t.array_refs += n > 2 * slice ? 0 : n;
+            t.array_refs += n;
+        }
     }
     if (type->trace) {
         struct wn_tracer tracer = {visit_traced_slot, &t};
