@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the project needs and this machine lacks, with apt-get; does nothing when all is there.
-#   scripts/setup.sh [build] [demo] [test] [compare] [format]      (no argument: all of them)
+#   scripts/setup.sh [build] [demo] [test] [compare] [format] [aarch64]     (no argument: all of them but aarch64)
 # To add a requirement, add a line to the list of the group that needs it: how to see that it is there, and the Debian
 # package that brings it.
 set -euo pipefail
@@ -45,6 +45,12 @@ needs_compare=(
 )
 needs_format=(
     "clang-format    command clang-format"
+)
+# Testing for another processor than the machine's: scripts/test-aarch64.sh.
+needs_aarch64=(
+    "gcc-aarch64-linux-gnu  command aarch64-linux-gnu-gcc"
+    "g++-aarch64-linux-gnu  command aarch64-linux-gnu-g++"
+    "qemu-user              command qemu-aarch64"
 )
 
 present() { # a check, as words
