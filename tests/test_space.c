@@ -167,11 +167,61 @@ static void blocks_are_swept_together(void **state) {
     wn_space_fini(&space);
 }
 
+/* Who is alive comes in stretches, so that there are words of a bitmap all alive, all dead, and of both; slots of 48
+ * bytes and more lie across two words. What a sweep makes free has no side bytes, and what lives has those it had. */
+static void a_sweep_clears_the_bytes_of_the_dead_alone(void **state) {
+    (void)state;
+    enum { ROUNDS = 200 };
+    static const unsigned slots[] = {32, 48, 80, 112, 512, 1040};
+    wn_space space;
+    assert_true(wn_space_init(&space, 0));
+    srand(1);
+    for (int round = 0; round < ROUNDS; round++) {
+        unsigned cls = wn_class_of_slot_(slots[round % (sizeof slots / sizeof *slots)]);
+        wn_block *b = NULL;
+        wn_buffer_ buffer = {0};
+        assert_true(wn_space_refill(&space, &b, cls, 0, &buffer));
+        char *start = buffer.cursor;
+        uint8_t side[WN_BLOCK_SIZE / 32][2];
+        bool lives[WN_BLOCK_SIZE / 32] = {false};
+        size_t stretch = 0, dead = 0, n = b->slots;
+        for (size_t i = 0; i < n; i++) {
+            if (i && stretch) {
+                lives[i] = lives[i - 1];
+                stretch--;
+            } else {
+                lives[i] = !i || rand() % 2; /* the first, so that the block stays */
+                stretch = (size_t)rand() % 80;
+            }
+            dead += !lives[i];
+            char *slot = start + i * b->slot;
+            for (int k = 0; k < 2; k++) wn_meta_(slot)[k] = side[i][k] = (uint8_t)rand();
+            uint64_t bit, *word = wn_bit_of(slot, WN_MARK_TABLE, &bit);
+            if (lives[i]) *word |= bit;
+        }
+        assert_int_equal(wn_space_sweep(&space, b, NULL, NULL), dead);
+        for (size_t i = 0; i < n; i++) {
+            const char *slot = start + i * b->slot;
+            assert_int_equal(wn_is_allocated(slot), lives[i]);
+            for (int k = 0; k < 2; k++) assert_int_equal(wn_meta_(slot)[k], lives[i] ? side[i][k] : 0);
+        }
+        memset(wn_mark_words(b), 0, WN_BLOCK_WORDS * sizeof(uint64_t));
+        assert_int_equal(wn_space_sweep(&space, b, NULL, NULL), n - dead);
+        wn_space_disown(&space, &b); /* and the block is the space's again */
+    }
+    assert_int_equal(space.block_bytes, 0);
+    wn_space_fini(&space);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_range_is_discarded_and_no_more),  cmocka_unit_test(memory_goes_back_from_the_top_down),
-        cmocka_unit_test(a_fresh_block_is_handed_out_whole), cmocka_unit_test(huge_memory_goes_back_a_little_at_a_time),
-        cmocka_unit_test(blocks_are_swept_together),         cmocka_unit_test(processors_are_those_that_may_be_used),
+        cmocka_unit_test(a_range_is_discarded_and_no_more),
+        cmocka_unit_test(memory_goes_back_from_the_top_down),
+        cmocka_unit_test(a_fresh_block_is_handed_out_whole),
+        cmocka_unit_test(huge_memory_goes_back_a_little_at_a_time),
+        cmocka_unit_test(blocks_are_swept_together),
+        cmocka_unit_test(processors_are_those_that_may_be_used),
+        cmocka_unit_test(a_sweep_clears_the_bytes_of_the_dead_alone),
     };
     return cmocka_run_group_tests_name("space", tests, NULL, NULL);
 }

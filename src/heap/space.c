@@ -548,7 +548,9 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
         pthread_mutex_unlock(&space->lock);
         *current = b;
         if (fresh) {
-            /* Whole and zero: nothing to search and nothing to clear. */
+            /* Whole and zero: nothing to search and nothing to clear. Counted first: after the clearing an atomic
+             * addition waits until what was cleared has left for the cache. */
+            count_slots(space, b->slots, (size_t)b->slots * b->slot);
             clean_run(space, b, 1, dirty);
             if (!dirty.n) wn_os_populate(wn_block_start(b), WN_BLOCK_SIZE);
             uint64_t *words = wn_alloc_words(b);
@@ -558,7 +560,6 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
             b->cursor = b->slots;
             buffer->cursor = wn_block_start(b);
             buffer->limit = buffer->cursor + (size_t)b->slots * b->slot;
-            count_slots(space, b->slots, (size_t)b->slots * b->slot);
             return true;
         }
     }
@@ -729,6 +730,11 @@ static size_t sweep_word(wn_block *b, unsigned i, bool quietly, void (*dead)(voi
     uint64_t a = __atomic_load_n(alloc, __ATOMIC_RELAXED);
     uint64_t gone = a & ~__atomic_load_n(wn_mark_words(b) + i, __ATOMIC_RELAXED);
     if (!gone) return 0;
+    if (!quietly && !dead && gone == a) { /* as where a structure dies whole: all bytes at once, those between are 0 */
+        int first = __builtin_ctzll(gone), last = 63 - __builtin_clzll(gone);
+        memset(wn_meta_(at_bit(b, i, gone)), 0, (size_t)(last - first) + 2);
+        quietly = true;
+    }
     for (uint64_t w = quietly ? 0 : gone; w; w &= w - 1) {
         void *p = at_bit(b, i, w);
         if (dead) dead(p, data);

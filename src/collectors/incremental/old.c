@@ -26,6 +26,12 @@ static void change_marks(const wn_buffer_ *b, size_t slot, bool set) {
     }
 }
 
+/* The first side byte of each slot of a run. */
+static void set_first_bytes(const wn_buffer_ *b, size_t slot, uint8_t value) {
+    uint8_t *meta = wn_meta_(b->cursor), *end = meta + ((size_t)(b->limit - b->cursor) >> WN_GRANULE_SHIFT_);
+    for (size_t step = slot >> WN_GRANULE_SHIFT_; meta < end; meta += step) *meta = value;
+}
+
 /* Whether a new object in a block must be black. A block that was free until now (epoch 0) is as good as swept once
  * sweeping has begun; before, the sweep must come by to make it white again. */
 static bool is_born_black(const incremental *inc, wn_block *b) {
@@ -51,7 +57,7 @@ bool wn_inc_old_refill_own(mutator *m, unsigned cls) {
     wn_block **block = &m->block[KIND_PLAIN][cls];
     wn_buffer_ *b = &m->buffers[cls];
     if (!refill(inc_of(m->heap), block, b, KIND_PLAIN, cls)) return false;
-    for (char *p = b->cursor; p < b->limit; p += (*block)->slot) wn_meta_(p)[0] = WN_OLD_CLEAN_;
+    set_first_bytes(b, (*block)->slot, WN_OLD_CLEAN_);
     own_of(m)->taken += (size_t)(b->limit - b->cursor);
     return true;
 }
@@ -59,7 +65,7 @@ bool wn_inc_old_refill_own(mutator *m, unsigned cls) {
 static void retire(incremental *inc, wn_block **block, wn_buffer_ *b, bool disown) {
     if (*block) {
         if (b->cursor != b->limit) change_marks(b, (*block)->slot, false);
-        for (char *p = b->cursor; p < b->limit; p += (*block)->slot) wn_meta_(p)[0] = 0;
+        set_first_bytes(b, (*block)->slot, 0);
         wn_space_retire(&inc->heap->space, (*block)->cls, b);
         if (disown) wn_space_disown(&inc->heap->space, block);
     }
