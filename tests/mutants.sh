@@ -3,16 +3,17 @@
 # that the test fails on it. Exit status 0 only when the unchanged library passes and every mutant is found.
 #
 #   tests/mutants.sh [--seeds N] [NAME...]      (default: 4 seeds per mutant, all mutants; ten minutes)
+#   tests/mutants.sh --apply                    only sees that each edit still changes its file; a second
 #
 # A mutant is: a name, the collector to run, a file, a sed expression that must change it, and what is wrong with it.
 # Mutants of the concurrent collector run with four threads and more seeds: what they break is a race.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
-seeds=4
-if [ "${1:-}" = --seeds ]; then
-    seeds=$2
-    shift 2
-fi
+seeds=4 apply=
+case "${1:-}" in
+--seeds) seeds=$2; shift 2 ;;
+--apply) apply=yes; shift ;;
+esac
 wanted=" $* "
 ops=400000
 cc=${CC:-cc}
@@ -33,7 +34,7 @@ mutants=(
 "half-the-candidates|refcount|src/collectors/refcount/full.c|s/k < 64; k += 8/k < 32; k += 8/|a full collection overlooks every other 512 bytes"
 "no-deletion-barrier|concurrent|src/collectors/concurrent/allocate.c|s/if (old) wn_cc_shade_own(m, old);//|an overwritten reference is not shaded"
 "born-white|concurrent|src/collectors/concurrent/allocate.c|s/return shades(m) \&\& !wn_cc_of_mutator(m)->grey;/return false;/|what is made while marking goes on is white"
-"no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& wn_matters_(m, value)/0/|a store into an old object is not remembered"
+"no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& wn_may_record_(m, holder, slot, value)/0/|a store into an old object is not remembered"
 "weak-not-moved|incremental|src/engines/weak.c|/^static void moved/,/^}/s/if (!e) return;/return;/|weak references do not follow an object that moves"
 "cards-unread|incremental|include/winnow/fast.h|s/return !__atomic_load_n(meta + 2 + card, __ATOMIC_RELAXED);/return false;/|a store into a long array is not recorded"
 "neighbour-lost|concurrent|src/engines/mark.h|s/if (w->next) wn_mark_push(m, w->next);//|the object to be marked next is forgotten at the end of a step"
@@ -58,6 +59,26 @@ mutants=(
 "frozen-white|concurrent|src/collectors/concurrent/sweep.c|s/cc->frozen \&\& i < end/0 \&\& i < end/|frozen objects are not marked"
 "old-table-unread|incremental|src/engines/weak.c|s/return heap->weak.old ? find_old(\&heap->weak, target) : NULL;/return NULL;/|entries are not found before they have moved into a table that has grown"
 )
+
+# A mutant: its `name`, `collector`, `file`, `edit`, and `what` is wrong with it.
+take_apart() {
+    local rest=${1#*|}
+    name=${1%%|*}
+    collector=${rest%%|*} rest=${rest#*|}
+    file=${rest%%|*} rest=${rest#*|}
+    what=${rest##*|} edit=${rest%|*}
+}
+
+if [ "$apply" ]; then
+    stale=0
+    for mutant in "${mutants[@]}"; do
+        take_apart "$mutant"
+        sed "$edit" "$root/$file" | cmp -s - "$root/$file" || continue
+        echo "$name: no longer applies to $file: bring it up to date"
+        stale=1
+    done
+    exit $stale
+fi
 
 flags=(-std=gnu11 -O1 -w -D_GNU_SOURCE -DWINNOW_CHECK=0)
 
@@ -105,10 +126,7 @@ echo "unchanged: passes"
 
 missed=0
 for mutant in "${mutants[@]}"; do
-    name=${mutant%%|*} rest=${mutant#*|}
-    collector=${rest%%|*} rest=${rest#*|}
-    file=${rest%%|*} rest=${rest#*|}
-    what=${rest##*|} edit=${rest%|*}
+    take_apart "$mutant"
     [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]] || continue
     folder=$work/$name
     fresh "$folder"
