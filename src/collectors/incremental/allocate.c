@@ -1,8 +1,9 @@
 /*
  * allocate.c - where an object is born when the inlined path could not: in the nursery, or old.
  *
- * Invariant: an object's type word is stored last, when all else of it is in order, because other threads walk the
- * nursery's pieces while they are filled; and one with a finalizer is on the list of those before the next safepoint.
+ * Invariant: a young object's type word is stored last, when all else of it is in order, because other threads walk
+ * the nursery's pieces while they are filled; and one with a finalizer is on the list of those before the next
+ * safepoint.
  */
 #include "incremental.h"
 
