@@ -567,8 +567,12 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
     wn_cc *cc = wn_cc_of(m->heap);
     wn_collect_result ignored;
     if (!result) result = &ignored;
-    /* Below the highest there is nothing to do, unless a test wants a collection at every chance. */
-    if (generation < 2 && !m->heap->options.stress) return WN_OK;
+    /* Below the highest there is nothing to do, unless a test wants a collection at every chance; but it is a
+     * safepoint, and others may wait for a thread that comes to no other. */
+    if (generation < 2 && !m->heap->options.stress) {
+        wn_poll(&m->fast);
+        return WN_OK;
+    }
     uint64_t start = wn_os_now();
     pthread_mutex_lock(&m->heap->world);
     size_t objects = cc->total_objects, bytes = cc->total_bytes;
