@@ -22,8 +22,10 @@
  * declare (wn_root) or release (wn_release); arguments are *borrowed*: the caller keeps them alive during the call.
  * Under the tracing collectors owning costs nothing; the words mean the same.
  *
- * Safepoints: wn_new and wn_new_array, wn_poll, wn_release and whatever can drop the last reference (wn_set, wn_move,
- * wn_assign, the end of a wn_root scope), wn_collect and its kin, wn_block_end. At a safepoint objects may move,
+ * Safepoints: what can allocate (wn_new and its kin), what can drop the last reference to something (wn_set, wn_move,
+ * wn_assign, wn_release, the end of a wn_root scope), what collects or looks at the whole heap (wn_collect and its kin,
+ * wn_freeze, wn_trim, the walks of inspect.h), wn_poll, wn_block_end, wn_no_collect_end; and where other threads are
+ * attached, fork(), wn_heap_new and wn_heap_free, which may have to wait for them. At a safepoint objects may move,
  * finalizers and weak reference callbacks may run, and other threads may collect.
  */
 #ifndef WINNOW_H

@@ -3,16 +3,17 @@
 # that the test fails on it. Exit status 0 only when the unchanged library passes and every mutant is found.
 #
 #   tests/mutants.sh [--seeds N] [NAME...]      (default: 4 seeds per mutant, all mutants; ten minutes)
+#   tests/mutants.sh --apply                    only sees that each edit still changes its file; a second
 #
 # A mutant is: a name, the collector to run, a file, a sed expression that must change it, and what is wrong with it.
 # Mutants of the concurrent collector run with four threads and more seeds: what they break is a race.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
-seeds=4
-if [ "${1:-}" = --seeds ]; then
-    seeds=$2
-    shift 2
-fi
+seeds=4 apply=
+case "${1:-}" in
+--seeds) seeds=$2; shift 2 ;;
+--apply) apply=yes; shift ;;
+esac
 wanted=" $* "
 ops=400000
 cc=${CC:-cc}
@@ -31,9 +32,9 @@ mutants=(
 "trial-not-undone|refcount|src/collectors/refcount/young.c|0,/meta\[0\]++;/s//(void)meta;/|a young collection does not restore the counts of garbage"
 "young-forgotten|refcount|src/collectors/refcount/young.c|s/if (!(meta\[1\] \& WN_STATE_SCRATCH_)) return;/return;/|what an outside reference reaches is not kept alive"
 "half-the-candidates|refcount|src/collectors/refcount/full.c|s/k < 64; k += 8/k < 32; k += 8/|a full collection overlooks every other 512 bytes"
-"no-deletion-barrier|concurrent|src/collectors/concurrent/allocate.c|s/if (old) wn_cc_shade_own(m, old);//|an overwritten reference is not shaded"
-"born-white|concurrent|src/collectors/concurrent/allocate.c|s/return shades(m) \&\& !wn_cc_of_mutator(m)->grey;/return false;/|what is made while marking goes on is white"
-"no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& wn_matters_(m, value)/0/|a store into an old object is not remembered"
+"no-deletion-barrier|concurrent|src/collectors/concurrent/barrier.c|s/if (old) wn_cc_shade_own(m, old);//|an overwritten reference is not shaded"
+"born-white|concurrent|src/collectors/concurrent/allocate.c|s/return wn_cc_shades(m) \&\& !wn_cc_of_mutator(m)->grey;/return false;/|what is made while marking goes on is white"
+"no-barrier|incremental|include/winnow/fast.h|s/wn_mode_(m, WN_MODE_REMEMBER_) \&\& wn_may_record_(m, holder, slot, value)/0/|a store into an old object is not remembered"
 "weak-not-moved|incremental|src/engines/weak.c|/^static void moved/,/^}/s/if (!e) return;/return;/|weak references do not follow an object that moves"
 "cards-unread|incremental|include/winnow/fast.h|s/return !__atomic_load_n(meta + 2 + card, __ATOMIC_RELAXED);/return false;/|a store into a long array is not recorded"
 "neighbour-lost|concurrent|src/engines/mark.h|s/if (w->next) wn_mark_push(m, w->next);//|the object to be marked next is forgotten at the end of a step"
@@ -43,9 +44,9 @@ mutants=(
 "marks-kept|incremental|src/engines/marks.h|s/if (\*h->word != now) \*h->word = now;/(void)now;/|the marks of the last neighbours are not written"
 "immortals-white|concurrent|src/collectors/concurrent/cycle.c|s/^    mark_list(w, \&heap->immortals, 0);//|immortal objects are no roots"
 "due-white|concurrent|src/collectors/concurrent/cycle.c|s/^    mark_list(w, \&cc->due_finals, cc->due_finals_next);//|objects whose finalizers are due are no roots"
-"weak-read-unseen|concurrent|src/collectors/concurrent/allocate.c|s/^        if (!wn_cc_is_marked(target)) {/        if (0) {/|what a weak reference returns is not shaded"
-"dead-read|concurrent|src/collectors/concurrent/allocate.c|s/return wn_cc_is_marked(target) ? target : NULL; /return target; /|a weak reference returns what was found dead"
-"grey-store|concurrent|src/collectors/concurrent/allocate.c|s/if (value \&\& grey) wn_cc_shade_own(m, value);//|what a grey thread stores is not shaded"
+"weak-read-unseen|concurrent|src/collectors/concurrent/barrier.c|s/^        if (!wn_cc_is_marked(target)) {/        if (0) {/|what a weak reference returns is not shaded"
+"dead-read|concurrent|src/collectors/concurrent/barrier.c|s/return wn_cc_is_marked(target) ? target : NULL; /return target; /|a weak reference returns what was found dead"
+"grey-store|concurrent|src/collectors/concurrent/barrier.c|s/if (value \&\& grey) wn_cc_shade_own(m, value);//|what a grey thread stores is not shaded"
 "slice-rest-lost|concurrent|src/collectors/concurrent/mark.c|s/if (\*to < n) add_slice(cc, slice.object, \*to);/(void)0;/|of a long array the first slice alone is scanned"
 "keys-unnoted|concurrent|src/collectors/concurrent/mark.c|s/if (WN_UNLIKELY(__atomic_load_n(\&cc->hidden, __ATOMIC_RELAXED))) found_hidden(cc, o);//|keys that are marked while ephemerons are followed are overlooked"
 "too-early|concurrent|src/collectors/concurrent/mark.c|s/if (WN_UNLIKELY(!__atomic_load_n(\&cc->barrier_is_up, __ATOMIC_ACQUIRE))) {/if (0) {/|tracing begins before every thread has its barrier on"
@@ -58,6 +59,26 @@ mutants=(
 "frozen-white|concurrent|src/collectors/concurrent/sweep.c|s/cc->frozen \&\& i < end/0 \&\& i < end/|frozen objects are not marked"
 "old-table-unread|incremental|src/engines/weak.c|s/return heap->weak.old ? find_old(\&heap->weak, target) : NULL;/return NULL;/|entries are not found before they have moved into a table that has grown"
 )
+
+# A mutant: its `name`, `collector`, `file`, `edit`, and `what` is wrong with it.
+take_apart() {
+    local rest=${1#*|}
+    name=${1%%|*}
+    collector=${rest%%|*} rest=${rest#*|}
+    file=${rest%%|*} rest=${rest#*|}
+    what=${rest##*|} edit=${rest%|*}
+}
+
+if [ "$apply" ]; then
+    stale=0
+    for mutant in "${mutants[@]}"; do
+        take_apart "$mutant"
+        sed "$edit" "$root/$file" | cmp -s - "$root/$file" || continue
+        echo "$name: no longer applies to $file: bring it up to date"
+        stale=1
+    done
+    exit $stale
+fi
 
 flags=(-std=gnu11 -O1 -w -D_GNU_SOURCE -DWINNOW_CHECK=0)
 
@@ -105,10 +126,7 @@ echo "unchanged: passes"
 
 missed=0
 for mutant in "${mutants[@]}"; do
-    name=${mutant%%|*} rest=${mutant#*|}
-    collector=${rest%%|*} rest=${rest#*|}
-    file=${rest%%|*} rest=${rest#*|}
-    what=${rest##*|} edit=${rest%|*}
+    take_apart "$mutant"
     [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]] || continue
     folder=$work/$name
     fresh "$folder"

@@ -919,7 +919,7 @@ static void what_is_owed_is_what_was_taken(void **state) {
     while (!wn_inc_major_waits_for_minor(inc)) assert_int_equal(wn_collect_for(m, 1, NULL), WN_OK);
     wn_enable(c.heap);
     size_t slot = wn_slot_size_(sizeof(vector) + ITEMS * sizeof(void *)), before = inc->owed;
-    assert_true(slot > PIECE / SMALL_PIECES);
+    assert_true(slot > ALONE_FROM);
     for (int i = 0; i < N; i++) wn_release(m, client_new_array(m, &vector_type, ITEMS));
     assert_int_equal(inc->phase, MARKING);
     assert_int_equal(inc->owed - before, (size_t)(N * (double)slot * inc->ratio));

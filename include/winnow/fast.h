@@ -190,8 +190,8 @@ static inline bool wn_is_young_(const wn_mutator *m, const void *o) {
 
 /* Whether the backward barrier may have something to record. The value is at hand; the holder's side-table byte is one
  * more cache miss where holders lie anywhere, and most stores of a program that rewires old objects do without it:
- * while nothing is marked the value must be young, and while marking goes on not marked yet, which its own bit tells,
- * in a table an eighth as large. */
+ * while nothing is marked the value must be young. While marking goes on it must not be marked yet, which its own bit
+ * tells, in a table an eighth as large; that is asked out of line. */
 static inline bool wn_may_record_(const wn_mutator *m, const void *holder, const void *slot, const void *value) {
     if (wn_mode_(m, WN_MODE_YOUNG_)) {
         if (!wn_is_young_(m, value)) return false;

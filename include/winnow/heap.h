@@ -20,7 +20,8 @@ typedef enum wn_collector_id {
 typedef struct wn_options {
     size_t struct_size; /* set by wn_options_default */
     wn_collector_id collector;
-    size_t heap_limit; /* bytes the heap may hold, side tables included; 0: the container's limit, if there is one */
+    size_t heap_limit; /* bytes the heap may hold, side tables included; 0: what the container or ulimit -v grants, if
+                          there is such a limit */
 
     /* reference counting */
     bool single_thread;     /* plain counts; a second thread's wn_attach is then refused */
@@ -28,11 +29,12 @@ typedef struct wn_options {
     unsigned reclaim_slice; /* objects reclaimed at most per safepoint; 2,000. WN_ALL: everything at once */
 
     /* incremental */
-    size_t nursery;           /* bytes, below 32 MiB; half the last-level cache share, between 512 KiB and 4 MiB */
+    size_t nursery;           /* bytes, below 32 MiB; half the last-level cache, between 512 KiB and 4 MiB. At most an
+                                 eighth of heap_limit */
     double major_factor;      /* a major starts when the heap has grown by this factor; 1.82 */
     double growth;            /* the threshold grows by at most this factor from one major to the next; 1.4 */
     size_t min_heap;          /* no major below this many bytes; 8 nurseries */
-    size_t max_heap;          /* as heap_limit, PyPy's name; 0: none */
+    size_t max_heap;          /* PyPy's name of heap_limit, good on every collector; the smaller counts. 0: none */
     size_t max_delta;         /* the threshold exceeds what is in use by at most this; an eighth of the RAM */
     size_t step_bytes;        /* marked at least per nursery allocated; 12 nurseries */
     uint64_t pause_budget_ns; /* 0: none; else a step and a minor aim to stay below this */
@@ -62,7 +64,8 @@ typedef struct wn_options {
     bool check;      /* check the client's rules (slow); default on in debug builds of the library */
     bool verify;     /* re-derive reachability by a second method before and after every collection, minors too, and
                         compare (slower still) */
-    bool trace;      /* one line per collection to stderr; also WINNOW_TRACE=gc */
+    bool trace;      /* one line per collection to stderr, and one that names a thread which others have waited for
+                        (see wn_attach); also WINNOW_TRACE=gc */
     bool save_all;   /* reference counting: keep cyclic garbage on the garbage list (gc.DEBUG_SAVEALL) */
 } wn_options;
 
@@ -80,8 +83,9 @@ WN_API void wn_options_print(FILE *out);
 
 /* Makes a heap. `options` may be NULL. Fields at their default are filled from WINNOW_COLLECTOR, WINNOW_OPTIONS and
  * WINNOW_TRACE. Several heaps may exist in a process; their objects must not refer to each other.
- * WN_ERR_ARGUMENT: a nonsensical option; WN_ERR_MEMORY: not even the first chunk could be had, of 32 MiB of addresses,
- * nor, under counting, what is held back beside it for a full collection: some 55 MiB. Any thread. */
+ * WN_ERR_ARGUMENT: a nonsensical option; WN_ERR_UNSUPPORTED: one that the collector cannot do; WN_ERR_MEMORY: there was
+ * none even for the beginning: 32 MiB of addresses for the first chunk (twice that for a moment, to align it), under
+ * counting also what is held back for a full collection, some 72 MiB in all. Any thread. */
 WN_API wn_status wn_heap_new(const wn_options *options, wn_heap **heap);
 
 /* Releases a heap and all its objects: `release` hooks run, finalizers do not. Every mutator must be detached first,
@@ -92,8 +96,9 @@ WN_API wn_status wn_heap_free(wn_heap *heap);
 /* The collector a heap runs, and its name ("refcount", "incremental", "concurrent"). */
 WN_API wn_collector_id wn_heap_collector(const wn_heap *heap);
 WN_API const char *wn_collector_name(wn_collector_id id);
-/* What a heap was made with: the options that were given, completed by the environment and the defaults. What a
- * collector then chooses by itself (nursery, workers, ...) stays 0. For a log. */
+/* What a heap was made with: the options that were given, completed by the environment, the defaults and, for the
+ * incremental collector, what it has chosen for nursery, min_heap, max_delta and step_bytes. `workers` stays 0 where
+ * cpu_share decides. For a log. */
 WN_API wn_options wn_heap_options(const wn_heap *heap);
 /* Whether this build of the library contains the collector. */
 WN_API bool wn_collector_available(wn_collector_id id);
@@ -112,8 +117,9 @@ typedef struct wn_collect_result {
  * without that many take: below the highest, a minor collection (or nothing); the highest, everything reachable only
  * from garbage is freed when the call returns (but for what waits for a finalizer on another thread: of the option
  * finalizer_thread, or of another's collection). `result` may be NULL. A safepoint; runs finalizers and callbacks.
- * WN_ERR_STATE inside a no-collect scope; a collector may keep one open around finalizers and listeners. WN_ERR_MEMORY:
- * there was no memory to find out what is unreachable, and the older generations are as they were. */
+ * WN_ERR_ARGUMENT: there is no such generation; WN_ERR_STATE in a listener, and inside a no-collect scope, of which a
+ * collector may keep one open around finalizers; WN_ERR_MEMORY: there was no memory to find out what is unreachable,
+ * and the older generations are as they were. */
 WN_API wn_status wn_collect(wn_mutator *m, int generation, wn_collect_result *result);
 
 /* The states of an incremental major collection. */
@@ -140,22 +146,24 @@ WN_API wn_status wn_collect_step(wn_mutator *m, wn_step_result *result);
 WN_API wn_status wn_collect_for(wn_mutator *m, uint64_t budget_ns, wn_step_result *result);
 
 /* Stops and resumes automatic collection: counting, the cycle collector; incremental, major steps only; concurrent,
- * cycles (the memory limit excepted). Nests. What the program asks for by wn_collect runs all the same. */
+ * cycles. Nests. What the program asks for by wn_collect runs all the same, and so does a whole collection of the
+ * latter two where an allocation would fail without; under counting it fails. Any thread. */
 WN_API void wn_disable(wn_heap *heap);
 WN_API void wn_enable(wn_heap *heap);
 WN_API bool wn_is_enabled(const wn_heap *heap);
 
-/* The thresholds of the generations (counting; the others keep but do not use them). */
+/* The thresholds of the generations (counting; the others keep but do not use them). Any thread; under counting setting
+ * them stops the world for a moment. */
 WN_API void wn_set_threshold(wn_heap *heap, unsigned threshold0, unsigned threshold1, unsigned threshold2);
 WN_API void wn_get_threshold(const wn_heap *heap, unsigned threshold[3]);
 /* Allocations less deallocations of tracked objects since the last young collection; collections of each younger
  * generation since the next older one's. Any thread; what other running threads allocated last may be missing. */
 WN_API void wn_get_count(const wn_heap *heap, unsigned count[3]);
 
-/* Moves every object alive into a permanent generation that no collection looks at: before fork() in a pre-fork
- * server. References from frozen objects stay roots. WN_ERR_STATE inside a no-collect scope, because objects may move;
- * a collector may keep one open around finalizers. wn_unfreeze gives them back as the oldest generation. A listener is
- * refused both (WN_ERR_STATE). */
+/* Moves every object, garbage that has not been collected too, into a permanent generation that no collection looks at:
+ * before fork() in a pre-fork server. References from frozen objects stay roots. WN_ERR_STATE inside a no-collect
+ * scope, because objects may move; a collector may keep one open around finalizers. wn_unfreeze gives them back as the
+ * oldest generation. A listener is refused both (WN_ERR_STATE). */
 WN_API wn_status wn_freeze(wn_mutator *m);
 WN_API wn_status wn_unfreeze(wn_mutator *m);
 WN_API size_t wn_frozen_count(const wn_heap *heap);
@@ -163,7 +171,7 @@ WN_API size_t wn_frozen_count(const wn_heap *heap);
 /* Gives memory back to the system at once: that of empty blocks, and, with the option `meshing`, that of nearly empty
  * ones: those whose objects do not overlap are laid together on the same memory, and every object keeps its address.
  * Stops the world for half a millisecond at a time, after once to look at all blocks, which takes longer where many
- * were laid before: some 40 us per MiB. Returns the bytes given back. */
+ * were laid before: some 40 us per MiB. Returns the bytes given back. A safepoint. */
 WN_API size_t wn_trim(wn_mutator *m);
 
 /* ---- watching ---------------------------------------------------------------------------------------------------- */
@@ -226,7 +234,8 @@ typedef struct wn_stats {
     uint64_t bookkeeping_bytes; /* side tables and descriptors of those blocks */
     uint64_t nursery_bytes, nursery_used, large_bytes, external_bytes;
     uint64_t returned_bytes; /* given back to the system */
-    uint64_t gc_cpu_ns;      /* spent collecting, on all threads (counting: counts themselves not included) */
+    uint64_t gc_cpu_ns;      /* spent collecting, on all threads (counting: counts themselves not included); of the
+                                program's own threads by the wall clock */
     uint64_t tracked;        /* counting: objects that the cycle search looks at; the others track none one by one: 0 */
     uint64_t frozen, immortal;
     uint64_t barrier_slow; /* times the barrier left its fast path */

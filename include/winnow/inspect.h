@@ -1,4 +1,9 @@
-/* inspect.h - looking at a heap: walking, questions about single objects, drawing, verifying. Reads, never changes. */
+/*
+ * inspect.h - looking at a heap: walking, questions about single objects, drawing, verifying. Reads, never changes, but
+ * for what says so (wn_untrack, wn_track, wn_garbage_clear).
+ *
+ * What looks at the whole heap stops the world meanwhile, and so is a safepoint; questions about one object are none.
+ */
 #ifndef WINNOW_INSPECT_H
 #define WINNOW_INSPECT_H
 
@@ -9,13 +14,14 @@ WN_BEGIN
 /* Called once per object; returning false ends the walk. Must not allocate, store or release. */
 typedef bool (*wn_object_visitor)(void *object, void *data);
 
-/* Visits every object alive (and, under the tracing collectors, dead ones not yet swept). The world stands still
- * meanwhile. A safepoint. */
+/* Visits every object alive (and, under the tracing collectors, what is dead and not yet found to be). A safepoint. */
 WN_API wn_status wn_each_object(wn_mutator *m, wn_object_visitor visit, void *data);
-/* Visits the tracked objects of a generation: 0, 1, 2, or 3 for the frozen ones; -1: of all but the frozen. */
+/* Visits the tracked objects of a generation: 0, 1, 2, or 3 for the frozen ones; -1: of all but the frozen. A
+ * safepoint. WN_ERR_ARGUMENT: there is no such generation. */
 WN_API wn_status wn_each_tracked(wn_mutator *m, int generation, wn_object_visitor visit, void *data);
-/* Visits the objects that refer to `target`, or those that `object` refers to (once per reference). */
+/* Visits the objects that refer to `target`, each once. A safepoint: `target` is kept by a root of the caller's. */
 WN_API wn_status wn_referrers(wn_mutator *m, const void *target, wn_object_visitor visit, void *data);
+/* Visits the objects that `object` refers to, each once per reference. No safepoint. */
 WN_API wn_status wn_referents(wn_mutator *m, const void *object, wn_object_visitor visit, void *data);
 
 WN_API bool wn_is_tracked(wn_mutator *m, const void *object);
@@ -34,8 +40,8 @@ WN_API size_t wn_size_of(wn_mutator *m, const void *object);
 WN_API void wn_untrack(wn_mutator *m, void *object);
 WN_API void wn_track(wn_mutator *m, void *object);
 
-/* The garbage list: what a collection found uncollectable, or all it found when `save_all` is on. Each is alive until
- * wn_garbage_clear. */
+/* The garbage list, of counting: what a collection found uncollectable, or all it found when `save_all` is on. Each is
+ * alive until wn_garbage_clear, which is a safepoint. */
 WN_API size_t wn_garbage_count(wn_mutator *m);
 WN_API void *wn_garbage_get(wn_mutator *m, size_t index); /* borrowed */
 WN_API void wn_garbage_clear(wn_mutator *m);
@@ -46,8 +52,8 @@ WN_API void wn_garbage_clear(wn_mutator *m);
  * when more objects are given than may be drawn, WN_ERR_MEMORY, WN_ERR_IO. */
 WN_API wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n, size_t max_objects);
 
-/* Re-derives what is reachable by a second, simple method (a recursive-free search over a hash set, callbacks instead
- * of bitmaps), compares it with the collector's own view and checks every side table against every object. Writes what
+/* Re-derives what is reachable by a second, simple method (a search with a plain list and a hash set, references one by
+ * one), compares it with the collector's own view and checks every side table against every object. Writes what
  * is wrong to `report` (may be NULL) and returns how many things are: 0 is good, and 1 says a mutator that is gone.
  * Slow. A safepoint; the world stands still. */
 WN_API size_t wn_verify(wn_mutator *m, FILE *report);

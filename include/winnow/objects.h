@@ -149,12 +149,13 @@ WN_API wn_list *wn_list_new(wn_mutator *m, size_t capacity);
 static inline size_t wn_list_length(const wn_list *l) { return l->length; }
 /* Borrowed; NULL when there is no such item. */
 WN_API void *wn_list_get(const wn_list *l, size_t index);
-/* WN_ERR_ARGUMENT: no such item, or a NULL value; WN_ERR_MEMORY: nothing was changed. [safepoint] */
+/* The four: WN_ERR_ARGUMENT: no such item, or a NULL value; WN_ERR_MEMORY: nothing was changed. Each is a [safepoint].
+ */
 WN_API wn_status wn_list_set(wn_mutator *m, wn_list *l, size_t index, void *value);
 WN_API wn_status wn_list_append(wn_mutator *m, wn_list *l, void *value);
 WN_API wn_status wn_list_insert(wn_mutator *m, wn_list *l, size_t index, void *value); /* before item `index` */
 WN_API wn_status wn_list_delete(wn_mutator *m, wn_list *l, size_t index);
-/* Removes the last item: a new reference, NULL when the list is empty. */
+/* Removes the last item and hands it over: a new reference, NULL when the list is empty. */
 WN_API void *wn_list_pop(wn_mutator *m, wn_list *l);
 WN_API void wn_list_clear(wn_mutator *m, wn_list *l); /* [safepoint] */
 

@@ -37,7 +37,7 @@ WN_API wn_ephemeron *wn_ephemeron_new(wn_mutator *m, void *key, void *value);
 /* Key and value as new references; NULL once the key is dead. */
 WN_API void *wn_ephemeron_key(wn_mutator *m, wn_ephemeron *e);
 WN_API void *wn_ephemeron_value(wn_mutator *m, wn_ephemeron *e);
-/* Gives a living ephemeron another value (borrowed). */
+/* Gives a living ephemeron another value (borrowed). A safepoint under counting. */
 WN_API void wn_ephemeron_set(wn_mutator *m, wn_ephemeron *e, void *value);
 
 /* The types of the two, to recognise them by. */

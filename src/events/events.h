@@ -1,7 +1,8 @@
 /*
- * events.h - counters, pause histograms, error texts: what every layer above writes into.
+ * events.h - error texts, the report of broken client rules, histograms of durations: what every layer above writes
+ * into. The functions are declared where clients see them, but for those below.
  *
- * Costs nothing when nobody looks: a counter is an add on memory its writer owns, summed when asked for.
+ * Invariant: nothing here knows of a heap, takes a lock or allocates, so it may be called from anywhere.
  */
 #ifndef WN_EVENTS_H
 #define WN_EVENTS_H

@@ -7,8 +7,7 @@
  * Invariant: the world stands still from the first look at an object to the last; nothing in the heap is written. The
  * text goes to memory meanwhile, because whoever reads the client's file may be a thread that stands still.
  */
-#include "../mutator/heap.h"
-#include "../events/events.h"
+#include "mutator/heap.h"
 
 #include <stdlib.h>
 #include <string.h>

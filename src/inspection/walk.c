@@ -1,4 +1,9 @@
-/* walk.c - walking a heap and questions about single objects. The world stands still during a walk; nothing changes. */
+/*
+ * walk.c - walking a heap and questions about single objects.
+ *
+ * Invariant: the world stands still during a walk, from before the first object is looked at until after the last, and
+ * nothing in the heap is written. Questions about one object stop nothing.
+ */
 #include "mutator/heap.h"
 
 static bool shown(const wn_heap *heap, const void *object) {
@@ -79,7 +84,10 @@ static bool refers(wn_heap *heap, void *object, const void *arg) {
 
 wn_status wn_referrers(wn_mutator *m, const void *target, wn_object_visitor visit, void *data) {
     if (!wn_is_usable(wn_mutator_of(m), "wn_referrers")) return WN_ERR_STATE;
-    walk(begin(m), refers, target, visit, data);
+    /* Stopping the world may wait for another thread's collection, and that may move it. */
+    wn_borrow(m, void *, here, (void *)target);
+    wn_heap *heap = begin(m);
+    walk(heap, refers, here, visit, data);
     end(m);
     return WN_OK;
 }

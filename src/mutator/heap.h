@@ -261,6 +261,8 @@ void wn_world_say_who_is_waited_for(const mutator *m, const char *who, uint64_t 
  * mutator or, on a thread of the collector's, what it is on heap->helpers; NULL if it is not attached. While it waits
  * for another stopper the caller itself counts as still. */
 void wn_world_stop(wn_heap *heap, mutator *me);
+/* The same for fork(), for which a mutator that waits to fork itself is as good as still. */
+void wn_world_stop_to_fork(wn_heap *heap, mutator *me);
 void wn_world_start(wn_heap *heap, mutator *me);
 /* Notes what a conservative scan of the calling thread's stack needs while it stands still; nothing when off. */
 void wn_world_spill(mutator *me);
@@ -323,7 +325,7 @@ enum { WN_MOST_WORKERS = 64 };
 /* Resolves what a client gave (may be NULL) against the environment, checks it and fills the defaults. */
 wn_status wn_options_resolve(const wn_options *given, wn_options *out);
 
-/* ---- events ------------------------------------------------------------------------------------------------------ */
+/* ---- telling ----------------------------------------------------------------------------------------------------- */
 
 void wn_tell(mutator *m, const wn_event *event);
 /* Whether the calling thread is in a listener of the heap. */

@@ -122,34 +122,33 @@ static void set_own(mutator *first) {
     if (has_key) pthread_setspecific(key, first);
 }
 
-wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
-    if (!out)
-        return wn_fail(WN_ERR_ARGUMENT,
-                       "wn_attach: there is no place to put the mutator: pass the address of a wn_mutator *");
-    *out = NULL;
-    if (!heap) return wn_fail(WN_ERR_ARGUMENT, "wn_attach: the heap is NULL: look at what wn_heap_new returned");
-    if (wn_current(heap))
-        return wn_fail(WN_ERR_STATE,
-                       "this thread is attached to the heap already: use wn_current(heap), or wn_detach first");
-    void *low = NULL, *high = NULL;
+/* Where the calling thread's stack lies, for a collector that has to know; NULL and NULL otherwise. */
+static wn_status find_stack(const wn_heap *heap, void **low, void **high) {
     bool scanned = heap->options.conservative_stacks && !heap->collector->count_up; /* counting finds none there */
-    if ((heap->collector->shade || scanned) && !wn_os_stack_bounds(&low, &high)) {
-        low = high = NULL;
-        if (scanned)
-            return wn_fail(WN_ERR_IO,
-                           "the system does not say where this thread's stack ends, which conservative_stacks "
-                           "has to know: see that a file descriptor is free and that /proc is there");
-    }
+    bool wanted = heap->collector->shade || scanned;
+    if (wanted && wn_os_stack_bounds(low, high)) return WN_OK;
+    *low = *high = NULL;
+    if (!scanned) return WN_OK;
+    return wn_fail(WN_ERR_IO, "the system does not say where this thread's stack ends, which conservative_stacks "
+                              "has to know: see that a file descriptor is free and that /proc is there");
+}
+
+/* A mutator of the calling thread that nobody knows yet; NULL: no memory. */
+static mutator *make_mutator(wn_heap *heap) {
     mutator *m = take_spare();
-    if (!m) return wn_fail(WN_ERR_MEMORY, "no memory for a mutator");
+    if (!m) return NULL;
     m->thread = pthread_self();
     m->heap = heap;
     for (unsigned c = 0; c < WN_CLASSES_; c++) m->fast.from[c] = &m->fast.buffer[c];
     m->all_slow = heap->options.stress || heap->options.check;
     m->buffers = m->all_slow ? m->stash : m->fast.buffer;
     m->until_stress = heap->options.stress;
-    m->stack_from = low;
-    m->stack_high = high;
+    return m;
+}
+
+/* Puts a mutator on its heap's list, unless the collector has no memory for its part of it. */
+static wn_status join(mutator *m) {
+    wn_heap *heap = m->heap;
     wn_world_stop(heap, NULL);
     wn_status status = heap->collector->attach(m);
     if (!status) {
@@ -160,6 +159,26 @@ wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
         pthread_mutex_unlock(&heap->world);
     }
     wn_world_start(heap, NULL);
+    return status;
+}
+
+wn_status wn_attach(wn_heap *heap, wn_mutator **out) {
+    if (!out)
+        return wn_fail(WN_ERR_ARGUMENT,
+                       "wn_attach: there is no place to put the mutator: pass the address of a wn_mutator *");
+    *out = NULL;
+    if (!heap) return wn_fail(WN_ERR_ARGUMENT, "wn_attach: the heap is NULL: look at what wn_heap_new returned");
+    if (wn_current(heap))
+        return wn_fail(WN_ERR_STATE,
+                       "this thread is attached to the heap already: use wn_current(heap), or wn_detach first");
+    void *low, *high;
+    wn_status status = find_stack(heap, &low, &high);
+    if (status) return status;
+    mutator *m = make_mutator(heap);
+    if (!m) return wn_fail(WN_ERR_MEMORY, "no memory for a mutator");
+    m->stack_from = low;
+    m->stack_high = high;
+    status = join(m);
     if (status) {
         put_spare(m);
         return status;

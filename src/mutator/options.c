@@ -36,7 +36,7 @@ static const option options[] = {
     {"major_factor", FACTOR, AT(major_factor), 1.05, 100, "1.82", "incremental: heap growth that starts a major"},
     {"growth", FACTOR, AT(growth), 1.05, 100, "1.4", "incremental: most growth of the threshold between majors"},
     {"min_heap", SIZE, AT(min_heap), 64 << 10, 1e15, "8 nurseries", "incremental: no major below"},
-    {"max_heap", SIZE, AT(max_heap), 1 << 20, 1e15, "none", "incremental: as heap_limit"},
+    {"max_heap", SIZE, AT(max_heap), 1 << 20, 1e15, "none", "as heap_limit, by PyPy's name; the smaller counts"},
     {"max_delta", SIZE, AT(max_delta), 64 << 10, 1e15, "RAM / 8", "incremental: most bytes of growth before a major"},
     {"step_bytes", SIZE, AT(step_bytes), 4 << 10, 1e12, "12 nurseries",
      "incremental: marked at least per nursery allocated"},

@@ -1,15 +1,11 @@
 /*
- * world.c - making every mutator stand still, and fork().
+ * world.c - making every mutator stand still; safepoints, blocking sections and no-collect scopes.
  *
  * A mutator is RUNNING or STILL; it changes from one to the other under heap->world. The world is stopped when
  * heap->stopped is set and every mutator but the stopper is STILL: it is then safe to read and change their fast
  * parts, because a mutator becomes RUNNING only under the lock and only while the world is not stopped.
  */
 #include "mutator/heap.h"
-#include "heap/mesh.h"
-
-#include <sched.h>
-#include <stdlib.h>
 
 void wn_world_spill(mutator *me) {
     if (WN_LIKELY(!me->heap->options.conservative_stacks)) return;
@@ -117,6 +113,7 @@ static void stop(wn_heap *heap, mutator *me, bool to_fork) {
 }
 
 void wn_world_stop(wn_heap *heap, mutator *me) { stop(heap, me, false); }
+void wn_world_stop_to_fork(wn_heap *heap, mutator *me) { stop(heap, me, true); }
 
 /* With the world's lock. */
 static void start(wn_heap *heap) {
@@ -242,129 +239,4 @@ void wn_no_collect_end(wn_mutator *m) {
                      "wn_no_collect_end: no scope is open: each wn_no_collect_end ends one wn_no_collect_begin");
     else if (--m->nested == 0)
         wn_poll(m);
-}
-
-/* ---- fork
- * -------------------------------------------------------------------------------------------------------------
- *
- * The forking thread stops the world of every heap and holds every lock across fork(): the child must not find an
- * object half made or a count half changed by a thread that it does not have. In the child mutators of other threads
- * are taken off the list (what was handed out to them stays so unless the collector takes it back; the references in
- * their frames are gone with the frames). Threads that wait for the lock to fork, or to make a heap, stand still for
- * that: so a thread of the collector's in a listener, too, and tell_lock is made anew in the child. */
-
-static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
-static wn_heap *all_heaps;
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-
-/* Another thread that forks, or makes a heap, may hold the lock and wait for this one to stand still. Within a
- * no-collect scope it does so for the fork alone, which moves nothing. */
-static void lock_all(void) {
-    if (pthread_mutex_trylock(&all_lock) == 0) return;
-    wn_wait_to_fork(true);
-    while (pthread_mutex_trylock(&all_lock) != 0) {
-        wn_poll_own();
-        sched_yield();
-    }
-    wn_wait_to_fork(false); /* nobody forks now */
-}
-
-/* The calling thread, if it is one of the heap's collector and forks in a listener. */
-static mutator *helper_of(const wn_heap *h) {
-    mutator *m = wn_helper_that_tells();
-    return m && m->heap == h ? m : NULL;
-}
-
-static void lock_heap(wn_heap *h) {
-    mutator *me = wn_mutator_of(wn_current(h));
-    stop(h, me ? me : helper_of(h), true);
-    pthread_mutex_lock(&h->world);
-    h->forking = true;
-    if (h->collector->before_fork) h->collector->before_fork(h);
-    pthread_mutex_lock(&h->roots_lock);
-    pthread_mutex_lock(&h->weak.lock);
-    pthread_mutex_lock(&h->stats_lock);
-    pthread_mutex_lock(&h->space.lock);
-}
-
-static void unlock_heap(wn_heap *h) {
-    h->forking = false;
-    pthread_mutex_unlock(&h->space.lock);
-    pthread_mutex_unlock(&h->stats_lock);
-    pthread_mutex_unlock(&h->weak.lock);
-    pthread_mutex_unlock(&h->roots_lock);
-    pthread_mutex_unlock(&h->world);
-}
-
-static void prepare_fork(void) {
-    lock_all();
-    for (wn_heap *h = all_heaps; h; h = h->next) lock_heap(h);
-    wn_lock_spares();
-}
-
-/* All are unlocked before one is locked again: nobody holds the locks of two heaps but to fork, in the order of the
- * list. */
-static void after_in_parent(void) {
-    wn_unlock_spares();
-    for (wn_heap *h = all_heaps; h; h = h->next) {
-        wn_mesh_seal(&h->space);
-        unlock_heap(h);
-        if (h->collector->after_fork) h->collector->after_fork(h, false);
-    }
-    for (wn_heap *h = all_heaps; h; h = h->next) wn_world_start(h, wn_mutator_of(wn_current(h)));
-    pthread_mutex_unlock(&all_lock);
-}
-
-static void after_in_child(void) {
-    wn_unlock_spares();
-    for (wn_heap *h = all_heaps; h; h = h->next) {
-        mutator **at = &h->mutators;
-        while (*at) {
-            mutator *m = *at;
-            if (pthread_equal(m->thread, pthread_self())) {
-                at = &m->next;
-                continue;
-            }
-            *at = m->next;
-            h->mutator_count--;
-            if (h->collector->orphaned) h->collector->orphaned(m);
-        }
-        h->helpers = helper_of(h);
-        if (h->helpers) h->helpers->next = NULL;
-        /* Whoever called listeners has it, in the middle of one that waited to fork, and is here only as this thread.
-         */
-        if (!h->helpers) pthread_mutex_init(&h->tell_lock, NULL);
-        h->stopped = false;
-        h->stopper = NULL;
-        h->stop_depth = 0;
-        h->weak.wanted = 0; /* threads that waited for its lock are gone */
-        h->weak.walked = NULL;
-        wn_space_inherit(&h->space);
-        unlock_heap(h);
-        /* Waiters of a condition are gone too. */
-        wn_os_cond_make(&h->world_changed);
-        if (h->collector->after_fork) h->collector->after_fork(h, true);
-    }
-    /* The rest of a buffer lies on a page that parent and child share: go on in a block of one's own. */
-    for (wn_heap *h = all_heaps; h; h = h->next)
-        for (mutator *m = h->mutators; m; m = m->next) wn_drop_blocks(m);
-    pthread_mutex_unlock(&all_lock);
-}
-
-static void install_hooks(void) { wn_os_on_fork(prepare_fork, after_in_parent, after_in_child); }
-
-void wn_heap_register(wn_heap *heap) {
-    pthread_once(&fork_once, install_hooks);
-    lock_all();
-    heap->next = all_heaps;
-    all_heaps = heap;
-    pthread_mutex_unlock(&all_lock);
-}
-
-void wn_heap_unregister(wn_heap *heap) {
-    lock_all();
-    wn_heap **at = &all_heaps;
-    while (*at != heap) at = &(*at)->next;
-    *at = heap->next;
-    pthread_mutex_unlock(&all_lock);
 }

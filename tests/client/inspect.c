@@ -456,6 +456,47 @@ static void addresses_are_asked_about_while_others_allocate(void **state) {
     client_close(&c);
 }
 
+static void *collect_young(void *heap) {
+    wn_mutator *m;
+    if (wn_attach(heap, &m)) return NULL;
+    while (!atomic_load(&enough)) {
+        if (wn_collect(m, 0, NULL)) break;
+        atomic_store(&newest, 1);
+    }
+    wn_detach(m);
+    return heap;
+}
+
+/* What is asked about may move while the walk waits for the other thread's collection. That one comes to no safepoint
+ * but its collections, which must be some on every collector. */
+static void referrers_are_found_of_what_moves(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    atomic_store(&newest, 0);
+    atomic_store(&enough, false);
+    pthread_t collecting;
+    assert_int_equal(pthread_create(&collecting, NULL, collect_young, c.heap), 0);
+    while (!atomic_load(&newest)) wn_poll(m);
+    size_t missed = 0;
+    bool moves = wn_heap_collector(c.heap) == WN_COLLECTOR_INCREMENTAL;
+    for (size_t n = client_stressed() || !moves ? 100 : client_scaled(50000); n; n--) {
+        wn_root(m, pair *, target, client_pair(m, 1, NULL, NULL));
+        wn_root(m, pair *, holder, client_pair(m, 2, target, NULL));
+        tally t = {0};
+        assert_int_equal(wn_referrers(m, target, count_object, &t), WN_OK);
+        missed += !saw(&t, holder);
+    }
+    atomic_store(&enough, true);
+    wn_block_begin(m);
+    void *result = NULL;
+    pthread_join(collecting, &result);
+    wn_block_end(m);
+    assert_non_null(result);
+    assert_int_equal(missed, 0);
+    client_close(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(walks_visit_every_object_once),
@@ -467,6 +508,7 @@ int main(void) {
         cmocka_unit_test(tuples_are_tracked_anew_with_their_values),
         cmocka_unit_test(generations_are_visible),
         cmocka_unit_test(referrers_and_referents),
+        cmocka_unit_test(referrers_are_found_of_what_moves),
         cmocka_unit_test(graphs_are_graphviz),
         cmocka_unit_test(graphs_have_an_end),
         cmocka_unit_test(the_verifier_finds_a_wrong_count),

@@ -3,6 +3,7 @@
 #   pkg-config        against the installed package: shared, and wholly static
 #   find-package      against the installed package by CMake: Winnow::winnow and Winnow::static
 #   add-subdirectory  with the source tree as a part of the client's project
+#   no-cmocka         is configured where the library of the tests is not installed: `make` on a new machine
 set -euo pipefail
 way=$1 source=$2 build=$3
 here=$source/tests/package
@@ -52,6 +53,13 @@ case $way in
         cmake --build b -j 2 >log || { cat log; exit 1; }
         expect b/shared
         expect b/static
+        ;;
+    no-cmocka)
+        # What `make` installs first is enough for it: the tests' library is not among that.
+        mkdir known
+        cp "$(pkg-config --variable=pcfiledir jansson)/jansson.pc" known
+        PKG_CONFIG_PATH="" PKG_CONFIG_LIBDIR=$PWD/known cmake -S "$source" -B b -G Ninja >log 2>&1 || { cat log; exit 1; }
+        grep "tests are left out" log >/dev/null || { echo "cmocka was found all the same"; exit 1; }
         ;;
     *) echo "no way called $way"; exit 2 ;;
 esac

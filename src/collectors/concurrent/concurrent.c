@@ -246,32 +246,41 @@ static void orphaned(mutator *m) {
     wn_cc_give_back_callbacks(m); /* before_fork has taken `lists` */
 }
 
-static void after_fork(wn_heap *heap, bool child) {
-    wn_cc *cc = wn_cc_of(heap);
-    pthread_mutex_unlock(&cc->lists);
-    if (!child) return;
-    init_locks(cc);
+/* Which threads the child has. */
+static void count_threads(wn_cc *cc) {
     /* A listener may fork: then the conductor is the thread that is there. */
     for (unsigned i = 0; i < cc->workers; i++)
         cc->worker[i].running = cc->worker[i].running && pthread_equal(cc->worker[i].thread, pthread_self());
     cc->finalizer_running = cc->finalizer_running && pthread_equal(cc->finalizer, pthread_self());
     cc->marking_together = false;
     cc->finalizing = cc->calling = 0; /* what other threads were running is not run to its end here */
-    for (mutator *m = heap->mutators; m; m = m->next) {
+    for (mutator *m = cc->heap->mutators; m; m = m->next) {
         cc->finalizing += wn_cc_of_mutator(m)->finalizing;
         cc->calling += m->in_callbacks != 0;
     }
-    repair_blocks(cc);
-    /* Segments that other threads held are gone with them; all of the markers' memory starts anew. */
+}
+
+/* Segments that other threads held are gone with them; all of the markers' memory starts anew. */
+static void forget_work(wn_cc *cc) {
     wn_mark_pool_drop(&cc->pool);
     init_markers(cc);
-    for (mutator *m = heap->mutators; m; m = m->next) {
+    for (mutator *m = cc->heap->mutators; m; m = m->next) {
         wn_cc_mutator *c = wn_cc_of_mutator(m);
         wn_mark_make(&c->assist, &cc->pool);
         c->buffer = NULL;
     }
     cc->shaded = cc->shared = NULL;
     cc->slice_count = 0;
+}
+
+static void after_fork(wn_heap *heap, bool child) {
+    wn_cc *cc = wn_cc_of(heap);
+    pthread_mutex_unlock(&cc->lists);
+    if (!child) return;
+    init_locks(cc);
+    count_threads(cc);
+    repair_blocks(cc);
+    forget_work(cc);
     wn_cc_abort(cc);
     __atomic_store_n(&cc->aborted, false, __ATOMIC_RELAXED);
     /* Who was about to run what is due may be gone. (Not by wn_cc_ask_threads_to_run_due, which takes `lists`: locks of

@@ -238,20 +238,27 @@ static inline size_t wn_cc_used(const wn_cc *cc) {
 /* What every thread's mode is, but for the barrier of a cycle, which goes on and off thread by thread. */
 uint32_t wn_cc_mode(const wn_cc *cc);
 
-/* ---- allocate.c: what the program's threads do ---- */
+/* ---- allocate.c ---- */
 void *wn_cc_allocate(mutator *m, const wn_type *type, size_t bytes);
-void wn_cc_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
-void wn_cc_shade(wn_heap *heap, void *object);
-void *wn_cc_weak_get(mutator *m, void *target);
 void wn_cc_flush(mutator *m);
 /* Makes what is left of a thread's buffers black. */
 void wn_cc_blacken_buffers(mutator *m);
+
+/* ---- barrier.c ---- */
+/* Whether a thread has its barrier on. */
+static inline bool wn_cc_shades(const mutator *m) { return m->fast.mode & WN_MODE_SHADE_; }
+void wn_cc_store(mutator *m, void *holder, void **slot, void *value, bool takes_over);
+/* Shades on behalf of any thread, attached or not; nothing unless a cycle marks. */
+void wn_cc_shade(wn_heap *heap, void *object);
 /* Adds a reference to the thread's buffer; hands the buffer over when full. */
 void wn_cc_shade_own(mutator *m, void *object);
 void wn_cc_hand_over(mutator *m);
+void *wn_cc_weak_get(mutator *m, void *target);
 
-/* With the option `verify`: notes a store, and compares every reference there is with what was noted. */
+/* ---- announce.c: with the option `verify` ---- */
+/* Notes a store. */
 void wn_cc_announce(wn_cc *cc, void *slot, void *value);
+/* Compares every reference there is with what was noted. */
 void wn_cc_verify(mutator *m, void (*fault)(void *data, const char *format, ...), void *data);
 
 /* ---- handshake.c ---- */

@@ -224,7 +224,7 @@ static bool mark(wn_cc *cc) {
 
 /* ---- a cycle ----------------------------------------------------------------------------------------------------- */
 
-static bool sweep_all(wn_cc *cc) {
+static void sweep_all(wn_cc *cc) {
     wn_cc_worker *w = conductor_of(cc);
     while (wn_cc_sweep_some(cc)) wn_cc_pause(cc, w);
     /* A thread that claimed a block and was put aside by the scheduler: wait for it. */
@@ -232,7 +232,6 @@ static bool sweep_all(wn_cc *cc) {
         wn_cc_pause(cc, w);
         wn_os_nap(20000);
     }
-    return true;
 }
 
 static void end_sweep(wn_cc *cc) {
@@ -403,6 +402,26 @@ static void wait_for_work(wn_cc *cc) {
     }
 }
 
+/* What a cycle has come to, for those who wait for it; with heap->world. `done`: it went to its end. */
+static void note_outcome(wn_cc *cc, bool done) {
+    if (done) {
+        cc->finished = cc->started;
+        cc->given_up = false;
+        cc->total_objects += cc->now.freed_objects;
+        cc->total_bytes += cc->now.freed_bytes;
+        cc->last_failed = false;
+    } else if (__atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
+        /* Nothing was freed: those who wait will find out. Who waits for the next one has that tried, too. */
+        wn_cc_pace_failed(cc);
+        cc->finished = cc->started;
+        cc->given_up = false;
+        cc->last_failed = true;
+    } else {
+        cc->started--; /* given up for a freeze or a root scanner: once more, if it is still wanted */
+        cc->given_up = true;
+    }
+}
+
 static void *conduct(void *arg) {
     wn_cc *cc = arg;
     wn_heap *heap = cc->heap;
@@ -413,6 +432,7 @@ static void *conduct(void *arg) {
         pthread_mutex_lock(&heap->world);
         wait_for_work(cc);
         bool quit = cc->quit;
+        /* Else there is only a sweep to be ended, that of the process which has forked this one. */
         bool fresh = cc->started < cc->wanted, alone = fresh && leaves_a_processor(cc);
         unsigned wanted_on = cc->wanted_on;
         if (!quit && fresh) cc->started++;
@@ -429,24 +449,9 @@ static void *conduct(void *arg) {
             wn_cc_pace_end(cc);
             end_sweep(cc);
         }
-        bool done = !fresh || cycle(cc);
+        bool done = fresh && cycle(cc);
         pthread_mutex_lock(&heap->world);
-        if (!done && __atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
-            /* Nothing was freed: those who wait will find out. Who waits for the next one has that tried, too. */
-            wn_cc_pace_failed(cc);
-            cc->finished = cc->started;
-            cc->given_up = false;
-            cc->last_failed = true;
-        } else if (!done) {
-            cc->started--; /* given up for a freeze or a root scanner: once more, if it is still wanted */
-            cc->given_up = true;
-        } else if (fresh) {
-            cc->finished = cc->started;
-            cc->given_up = false;
-            cc->total_objects += cc->now.freed_objects;
-            cc->total_bytes += cc->now.freed_bytes;
-            cc->last_failed = false;
-        }
+        if (fresh) note_outcome(cc, done);
         pthread_cond_broadcast(&cc->done);
         pthread_mutex_unlock(&heap->world);
         wn_helper_end(&w->me);
@@ -562,8 +567,12 @@ wn_status wn_cc_collect(mutator *m, int generation, wn_collect_result *result) {
     wn_cc *cc = wn_cc_of(m->heap);
     wn_collect_result ignored;
     if (!result) result = &ignored;
-    /* Below the highest there is nothing to do, unless a test wants a collection at every chance. */
-    if (generation < 2 && !m->heap->options.stress) return WN_OK;
+    /* Below the highest there is nothing to do, unless a test wants a collection at every chance; but it is a
+     * safepoint, and others may wait for a thread that comes to no other. */
+    if (generation < 2 && !m->heap->options.stress) {
+        wn_poll(&m->fast);
+        return WN_OK;
+    }
     uint64_t start = wn_os_now();
     pthread_mutex_lock(&m->heap->world);
     size_t objects = cc->total_objects, bytes = cc->total_bytes;

@@ -85,30 +85,41 @@ static void say_who_is_waited_for(wn_cc *cc, const mutator *m, wn_cc_ask ask, ui
     wn_world_say_who_is_waited_for(m, who, waited);
 }
 
-bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc)) {
-    wn_heap *heap = cc->heap;
-    wn_cc_worker *conductor = &cc->worker[0];
-    uint64_t start = wn_os_now(), told = WN_LONG_WAIT_NS, sleep = 5000;
-    pthread_mutex_lock(&heap->world);
+/* Puts the request to every thread; with heap->world. */
+static void ask_all(wn_cc *cc, wn_cc_ask ask) {
     if (ask == WN_CC_ASK_BARRIER) cc->shading = true;
     if (ask == WN_CC_ASK_SCAN) __atomic_store_n(&cc->barrier_is_up, true, __ATOMIC_RELEASE);
     if (ask == WN_CC_ASK_SWEEP) cc->shading = false;
-    for (mutator *m = heap->mutators; m; m = m->next) {
+    for (mutator *m = cc->heap->mutators; m; m = m->next) {
         __atomic_store_n(&wn_cc_of_mutator(m)->ask, ask, __ATOMIC_RELEASE);
         __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELEASE);
     }
-    for (;;) {
-        mutator *waiting = NULL;
-        for (mutator *m = heap->mutators; m; m = m->next) {
-            wn_cc_mutator *c = wn_cc_of_mutator(m);
-            if (__atomic_load_n(&c->ask, __ATOMIC_ACQUIRE) == WN_CC_ASK_NOTHING) continue;
-            if (m->state == MUTATOR_STILL) {
-                wn_cc_serve(m, ask);
-                __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
-            } else {
-                waiting = m;
-            }
+}
+
+/* Serves on behalf of those that stand still; with heap->world. Returns one that runs and has not served yet, or NULL.
+ */
+static mutator *serve_still(wn_cc *cc, wn_cc_ask ask) {
+    mutator *waiting = NULL;
+    for (mutator *m = cc->heap->mutators; m; m = m->next) {
+        wn_cc_mutator *c = wn_cc_of_mutator(m);
+        if (__atomic_load_n(&c->ask, __ATOMIC_ACQUIRE) == WN_CC_ASK_NOTHING) continue;
+        if (m->state == MUTATOR_STILL) {
+            wn_cc_serve(m, ask);
+            __atomic_store_n(&c->ask, WN_CC_ASK_NOTHING, __ATOMIC_RELEASE);
+        } else {
+            waiting = m;
         }
+    }
+    return waiting;
+}
+
+bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc)) {
+    wn_heap *heap = cc->heap;
+    uint64_t start = wn_os_now(), told = WN_LONG_WAIT_NS, sleep = 5000;
+    pthread_mutex_lock(&heap->world);
+    ask_all(cc, ask);
+    for (;;) {
+        mutator *waiting = serve_still(cc, ask);
         uint64_t waited = wn_os_now() - start;
         if (waited > cc->now.longest_wait_ns) cc->now.longest_wait_ns = waited;
         if (waiting && waited > told && wn_world_names_waits(heap)) {
@@ -116,7 +127,7 @@ bool wn_cc_handshake(wn_cc *cc, wn_cc_ask ask, bool (*meanwhile)(wn_cc *cc)) {
             told *= 4;
         }
         pthread_mutex_unlock(&heap->world);
-        if (!wn_cc_pause(cc, conductor)) return false;
+        if (!wn_cc_pause(cc, &cc->worker[0])) return false;
         if (!waiting) return true;
         if (!meanwhile || !meanwhile(cc)) {
             wn_os_nap(sleep);

@@ -139,37 +139,50 @@ static bool behind(const wn_cc *cc, size_t used) {
     return marked < allocated;
 }
 
+static void want_cycle(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    pthread_mutex_lock(&m->heap->world);
+    if (wn_cc_phase_of(cc) == WN_CC_IDLE && cc->started == cc->finished) wn_cc_want(cc, cc->started + 1);
+    pthread_mutex_unlock(&m->heap->world);
+}
+
+/* In a forked child: no cycle, but the thread that ends the parent's sweep. */
+static void want_sweeper(mutator *m) {
+    wn_cc *cc = wn_cc_of(m->heap);
+    pthread_mutex_lock(&m->heap->world);
+    wn_cc_want(cc, cc->started);
+    __atomic_store_n(&cc->unattended, !cc->worker[0].running, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&m->heap->world);
+}
+
+/* Whether so much more is taken than should be that the thread has to wait for the end of a cycle: assists do not hold
+ * the heap when markers get no processor, and it must not grow without bound; and none makes up for what is held
+ * outside. */
+static bool must_wait(const wn_cc *cc, size_t used) {
+    size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
+    if (part_outside(cc) > 1) return true;
+    if (WN_LIKELY(used <= goal) || !goal) return false; /* before the first cycle there is no goal to miss */
+    /* Where single objects are large, one or two of them more are no reason to wait. */
+    return used > goal + goal / 2 + OVERSHOOT + 2 * __atomic_load_n(&cc->largest, __ATOMIC_RELAXED);
+}
+
 void wn_cc_pace(mutator *m) {
     wn_cc *cc = wn_cc_of(m->heap);
     size_t used = wn_cc_used(cc);
     switch (wn_cc_phase_of(cc)) {
     case WN_CC_IDLE:
         if (WN_LIKELY(!is_due(cc)) || !wn_may_collect(m)) return;
-        pthread_mutex_lock(&m->heap->world);
-        if (wn_cc_phase_of(cc) == WN_CC_IDLE && cc->started == cc->finished) wn_cc_want(cc, cc->started + 1);
-        pthread_mutex_unlock(&m->heap->world);
+        want_cycle(m);
         break;
     case WN_CC_MARKING:
         if (behind(cc, used)) wn_cc_assist(m, WN_CC_ASSIST_NS);
         break;
     case WN_CC_SWEEPING:
-        if (WN_LIKELY(!__atomic_load_n(&cc->unattended, __ATOMIC_RELAXED)) || !is_due(cc)) break;
-        pthread_mutex_lock(&m->heap->world);
-        wn_cc_want(cc, cc->started); /* no cycle, but the thread that ends this one */
-        __atomic_store_n(&cc->unattended, !cc->worker[0].running, __ATOMIC_RELAXED);
-        pthread_mutex_unlock(&m->heap->world);
+        if (WN_UNLIKELY(__atomic_load_n(&cc->unattended, __ATOMIC_RELAXED)) && is_due(cc)) want_sweeper(m);
         break;
     default: break;
     }
-    size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
-    /* No assist makes up for what is held outside; and assists do not hold the heap when markers get no processor. It
-     * must not grow without bound. */
-    bool by_outside = part_outside(cc) > 1;
-    if (WN_LIKELY(used <= goal && !by_outside) || !wn_may_collect(m)) return;
-    /* Before the first cycle there is no goal to miss; and where single objects are large, one or two of them more are
-     * no reason to wait. */
-    size_t bearable = goal / 2 + OVERSHOOT + 2 * __atomic_load_n(&cc->largest, __ATOMIC_RELAXED);
-    if (by_outside || (goal && used > goal + bearable)) wn_cc_wait_for_cycle(m, false);
+    if (WN_UNLIKELY(must_wait(cc, used)) && wn_may_collect(m)) wn_cc_wait_for_cycle(m, false);
 }
 
 void wn_cc_pace_large(mutator *m, size_t bytes) {

@@ -26,10 +26,10 @@
 #include <string.h>
 
 enum {
-    PIECE = 32 << 10,   /* of the nursery, handed to a thread at a time */
-    SMALL_PIECES = 8,   /* an object that takes more than this part of a piece gets a place of its own */
-    FORWARDED = 1,      /* in the type word of a dead copy: the rest is the address of the living one */
-    OLD_REMEMBERED = 2, /* count byte: old, and in the remembered set */
+    PIECE = 32 << 10,       /* of the nursery, handed to a thread at a time */
+    ALONE_FROM = PIECE / 8, /* an object that takes more gets a stretch of its own */
+    FORWARDED = 1,          /* in the type word of a dead copy: the rest is the address of the living one */
+    OLD_REMEMBERED = 2,     /* count byte: old, and in the remembered set */
     KIND_PLAIN = 0,
     KIND_SPECIAL = 1, /* blocks of objects whose death has consequences: release hooks, weak references, ephemerons */
     /* state byte: a frozen object that was written since, and is on the list of those */
@@ -43,6 +43,9 @@ enum {
     /* block flags: some of its slots are frozen */
     BLOCK_FROZEN = 1
 };
+
+/* What moving a byte is taken to cost before it has been measured. */
+#define NS_PER_BYTE 0.4
 
 /* The states of a major collection. Clients see ENDING and RESURRECTING as part of marking. */
 typedef enum phase {
@@ -195,6 +198,10 @@ static inline void set_mark(const void *old) {
     uint64_t bit, *word = wn_bit_of(old, WN_MARK_TABLE, &bit);
     __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
 }
+/* Atomic, while the world runs: the table of weak references changes the same byte under a lock of its own. */
+static inline void set_state(void *object, uint8_t bits) {
+    __atomic_fetch_or(&wn_meta_(object)[1], bits, __ATOMIC_RELAXED);
+}
 static inline bool is_frozen(const void *old) {
     return (wn_meta_(old)[1] & WN_STATE_GENERATION_) == WN_STATE_GENERATION_;
 }
@@ -270,6 +277,23 @@ bool wn_inc_tenure_is_born_old(const incremental *inc, unsigned cls);
 void wn_inc_tenure_end(incremental *inc);
 /* A run of a class that is born old was taken. */
 void wn_inc_tenure_spend(incremental *inc, size_t bytes);
+
+/* ---- allocate.c -------------------------------------------------------------------------------------------------- */
+
+void *wn_inc_allocate(mutator *m, const wn_type *type, size_t bytes);
+
+/* ---- collect.c --------------------------------------------------------------------------------------------------- */
+
+/* The program allocated so many bytes: starts a major if one is due, or works off what is owed if it is enough to be
+ * worth a stop. A safepoint. */
+void wn_inc_collect_pace(mutator *m, size_t bytes);
+/* A minor, and what has become due by it. */
+void wn_inc_collect_young(mutator *m);
+/* A full collection, for want of memory. */
+void wn_inc_collect_all(mutator *m);
+wn_status wn_inc_collect(mutator *m, int generation, wn_collect_result *result);
+wn_status wn_inc_collect_step(mutator *m, uint64_t budget, wn_step_result *result);
+void wn_inc_collect_poll(mutator *m);
 
 /* ---- minor.c; the world is stopped ------------------------------------------------------------------------------- */
 

@@ -120,7 +120,7 @@ static void turn(incremental *inc) { __atomic_store_n(&inc->turns, inc->turns + 
 void wn_inc_major_start(incremental *inc) {
     if (++inc->epoch == 0) inc->epoch = 2; /* 0 is that of a block that was just taken */
     wn_inc_old_retire(inc, true);          /* runs taken from here on are black */
-    inc->written_at = (stack_at){inc->written.top, inc->written.top ? inc->written.top->n : 0};
+    inc->written_at = stack_newest(&inc->written);
     if (inc->turns % 2 == 0) {
         turn(inc);
         inc->bytes_at_start = wn_inc_major_used(inc);
@@ -136,18 +136,9 @@ void wn_inc_major_start(incremental *inc) {
     wn_inc_barrier_adjust(inc);
 }
 
-/* Words of a stack from the newest to the oldest; NULL at the end. */
-static void **older(stack_at *at) {
-    while (at->segment && !at->i) {
-        at->segment = at->segment->below;
-        at->i = at->segment ? at->segment->n : 0;
-    }
-    return at->segment ? &at->segment->at[--at->i] : NULL;
-}
-
 static bool scan_written(incremental *inc) {
     for (unsigned i = 0; i < FEW; i++) {
-        void **word = older(&inc->written_at);
+        void **word = wn_inc_stack_older(&inc->written_at);
         if (!word) return false;
         wn_mark_push(&inc->marker, *word); /* marked already, for good; pushed so as to be scanned once more */
     }
@@ -310,7 +301,7 @@ static bool resurrect_some(incremental *inc) {
             search_on(inc);
             continue;
         }
-        void **word = older(&inc->finalizable_at);
+        void **word = wn_inc_stack_older(&inc->finalizable_at);
         if (!word) return drop_empty_segment(inc);
         void *o = *word;
         if (!o) continue;
@@ -428,55 +419,65 @@ static void pay(incremental *inc, size_t bytes) {
     __atomic_store_n(&inc->owed, owed > bytes ? owed - bytes : 0, __ATOMIC_RELAXED);
 }
 
+/* Of each state: what it does at a time, and the way to the next. Returns what that pays of what is owed. */
+
+static size_t work_on_scanning(incremental *inc) {
+    if (!scan_written(inc)) {
+        shade_roots(inc);
+        inc->phase = MARKING;
+    }
+    return FEW * OBJECT_BYTES;
+}
+
+static size_t work_on_ending(incremental *inc, mutator *m) {
+    if (!clear_weak(inc, m)) {
+        inc->finalizable_at = stack_newest(&inc->finalizable);
+        inc->phase = RESURRECTING;
+    }
+    if (wn_callbacks_are_due(m)) __atomic_store_n(&own_of(m)->calls, true, __ATOMIC_RELAXED);
+    return FEW * OBJECT_BYTES;
+}
+
+static size_t work_on_resurrecting(incremental *inc) {
+    bool more = resurrect_some(inc);
+    if (WN_UNLIKELY(inc->marker.failed)) {
+        give_up_search(inc);
+    } else if (!more) {
+        wn_space *space = &inc->heap->space;
+        inc->drop_at = NULL;
+        forget_dead_holders(inc);
+        inc->phase = SWEEPING;
+        inc->bytes_at_sweep = wn_inc_major_used(inc);
+        inc->blocks_at_sweep = __atomic_load_n(&space->block_bytes, __ATOMIC_RELAXED);
+        if (space->expected < inc->blocks_at_sweep) space->expected = inc->blocks_at_sweep;
+        wn_inc_sweep_begin(inc);
+    }
+    return FEW * OBJECT_BYTES;
+}
+
+static size_t work_on_sweeping(incremental *inc) {
+    size_t paid = wn_inc_sweep_next(inc);
+    if (!paid) {
+        inc->phase = FINALIZING;
+        if (!inc->due.n) wn_inc_major_finish(inc);
+    }
+    return paid;
+}
+
 void wn_inc_major_work(incremental *inc, mutator *m, uint64_t deadline, bool all) {
     for (;;) {
         size_t paid = 0;
         switch (inc->phase) {
         case IDLE:
         case FINALIZING: return;
-        case SCANNING:
-            if (!scan_written(inc)) {
-                shade_roots(inc);
-                inc->phase = MARKING;
-            }
-            paid = FEW * OBJECT_BYTES;
-            break;
+        case SCANNING: paid = work_on_scanning(inc); break;
         case MARKING:
             if (wn_inc_major_waits_for_minor(inc)) return;
             paid = mark_some(inc);
             break;
-        case ENDING:
-            if (!clear_weak(inc, m)) {
-                inc->finalizable_at =
-                    (stack_at){inc->finalizable.top, inc->finalizable.top ? inc->finalizable.top->n : 0};
-                inc->phase = RESURRECTING;
-            }
-            if (wn_callbacks_are_due(m)) __atomic_store_n(&own_of(m)->calls, true, __ATOMIC_RELAXED);
-            paid = FEW * OBJECT_BYTES;
-            break;
-        case RESURRECTING: {
-            bool more = resurrect_some(inc);
-            if (WN_UNLIKELY(inc->marker.failed)) {
-                give_up_search(inc);
-            } else if (!more) {
-                inc->drop_at = NULL;
-                forget_dead_holders(inc);
-                inc->phase = SWEEPING;
-                inc->bytes_at_sweep = wn_inc_major_used(inc);
-                inc->blocks_at_sweep = __atomic_load_n(&inc->heap->space.block_bytes, __ATOMIC_RELAXED);
-                if (inc->heap->space.expected < inc->blocks_at_sweep) inc->heap->space.expected = inc->blocks_at_sweep;
-                wn_inc_sweep_begin(inc);
-            }
-            paid = FEW * OBJECT_BYTES;
-            break;
-        }
-        case SWEEPING:
-            paid = wn_inc_sweep_next(inc);
-            if (!paid) {
-                inc->phase = FINALIZING;
-                if (!inc->due.n) wn_inc_major_finish(inc);
-            }
-            break;
+        case ENDING: paid = work_on_ending(inc, m); break;
+        case RESURRECTING: paid = work_on_resurrecting(inc); break;
+        case SWEEPING: paid = work_on_sweeping(inc); break;
         }
         pay(inc, paid);
         if (!all && !__atomic_load_n(&inc->owed, __ATOMIC_RELAXED)) return;

@@ -357,15 +357,9 @@ static void move_all(incremental *inc, bool marking) {
     }
 }
 
-void wn_inc_minor_run(incremental *inc, mutator *m) {
+static void scan_roots(incremental *inc, bool marking) {
     wn_heap *heap = inc->heap;
-    bool marking = is_marking(inc);
-    pthread_mutex_lock(&inc->counts_lock);
-    inc->moved_bytes = inc->moved_objects = 0;
-    size_t unused = close_pieces(inc);
-    size_t live = __atomic_load_n(&heap->space.live_bytes, __ATOMIC_RELAXED) + inc->handed;
-    if (live > inc->live_max) inc->live_max = live;
-
+    /* First what stays, before anything else is met that refers to it and would move it. */
     if (heap->options.conservative_stacks) wn_inc_conservative_scan(inc, stay_if_young);
     if (inc->pinned_young)
         MAP_EACH(&inc->pins, e) stay_if_young(inc, e->key);
@@ -378,8 +372,11 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     /* One that is pinned is young still, and may be followed by others that are old. */
     while (inc->immortal_young < heap->immortals.n && !is_young(inc, heap->immortals.at[inc->immortal_young]))
         inc->immortal_young++;
+}
 
-    wn_vector kept = inc->kept; /* what has to be kept again goes into a new one */
+/* What has to be kept once more goes into a new `kept`. */
+static void scan_remembered(incremental *inc, bool marking) {
+    wn_vector kept = inc->kept;
     inc->kept = (wn_vector){0};
     bool lost = inc->remembered_lost;
     inc->remembered_lost = false;
@@ -388,20 +385,36 @@ void wn_inc_minor_run(incremental *inc, mutator *m) {
     else
         scan_set(inc, &kept, marking);
     wn_vector_free(&kept);
-    for (mutator *each = heap->mutators; each; each = each->next) {
+    for (mutator *each = inc->heap->mutators; each; each = each->next) {
         if (WN_LIKELY(!lost)) scan_set(inc, remembered_of(each), marking);
         remembered_of(each)->n = 0;
     }
+}
 
-    /* Places of objects that stay survive the sweep as the objects do. */
-    if (inc->stayed_n && inc->phase != IDLE)
-        MAP_EACH(&inc->shadows, e) {
-            void *place = (void *)e->value;
-            if (wn_meta_(e->key)[1] & STATE_STAYS && wn_block_of(place)->epoch != inc->epoch) set_mark(place);
-        }
+/* Places that are reserved for objects that stay survive the sweep as the objects do. */
+static void keep_places(incremental *inc) {
+    if (!inc->stayed_n || inc->phase == IDLE) return;
+    MAP_EACH(&inc->shadows, e) {
+        void *place = (void *)e->value;
+        if (wn_meta_(e->key)[1] & STATE_STAYS && wn_block_of(place)->epoch != inc->epoch) set_mark(place);
+    }
+}
+
+void wn_inc_minor_run(incremental *inc, mutator *m) {
+    bool marking = is_marking(inc);
+    pthread_mutex_lock(&inc->counts_lock);
+    inc->moved_bytes = inc->moved_objects = 0;
+    size_t unused = close_pieces(inc);
+    size_t live = __atomic_load_n(&inc->heap->space.live_bytes, __ATOMIC_RELAXED) + inc->handed;
+    if (live > inc->live_max) inc->live_max = live;
+
+    scan_roots(inc, marking);
+    scan_remembered(inc, marking);
+    keep_places(inc);
     weak_moved(inc, inc->weak_moves.at, inc->weak_moves.n / 2);
     inc->weak_moves.n = 0;
-    if (heap->weak.live || inc->shadows.n || inc->settled) bury(inc, m);
+    if (inc->heap->weak.live || inc->shadows.n || inc->settled) bury(inc, m);
+
     inc->moved_bytes_total += inc->moved_bytes;
     inc->moved_objects_total += inc->moved_objects;
     count_pieces(inc, unused);

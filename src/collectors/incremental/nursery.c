@@ -69,7 +69,7 @@ bool wn_inc_nursery_take(incremental *inc, size_t least, bool beyond, stretch *o
         stretch *f = &inc->free.at[i];
         size_t room = (size_t)(f->end - f->start);
         if (room < least) continue;
-        size_t take = least > PIECE / SMALL_PIECES ? least : room < PIECE ? room : PIECE;
+        size_t take = least > ALONE_FROM ? least : room < PIECE ? room : PIECE;
         *out = (stretch){f->start, f->start + take, f->start};
         f->start += take;
         inc->turn = f->start;

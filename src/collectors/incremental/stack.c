@@ -30,4 +30,12 @@ void wn_inc_stack_free(stack *s) {
     memset(s, 0, sizeof *s);
 }
 
+void **wn_inc_stack_older(stack_at *at) {
+    while (at->segment && !at->i) {
+        at->segment = at->segment->below;
+        at->i = at->segment ? at->segment->n : 0;
+    }
+    return at->segment ? &at->segment->at[--at->i] : NULL;
+}
+
 void wn_inc_stack_drop_segment(stack_segment *segment) { free(segment); }

@@ -48,10 +48,15 @@ static WN_ALWAYS_INLINE void *stack_pop(stack *s) {
     return word;
 }
 
-/* A place in a stack, for walks from the newest word to the oldest that strike words out. */
+/* A place in a stack, for walks from the newest word to the oldest that strike words out. What is pushed meanwhile is
+ * not visited; nothing may be popped. */
 typedef struct stack_at {
     stack_segment *segment;
     size_t i; /* words of the segment not yet visited */
 } stack_at;
+
+static inline stack_at stack_newest(const stack *s) { return (stack_at){s->top, s->top ? s->top->n : 0}; }
+/* The address of the next word; NULL at the end. */
+void **wn_inc_stack_older(stack_at *at);
 
 #endif
