@@ -23,7 +23,7 @@ mutants=(
 "uncounted-store|refcount|include/winnow/fast.h|s/if (value \&\& !takes_over) wn_count_up_(m, value);//|wn_set does not count the new reference"
 "kept-overwritten|refcount|include/winnow/fast.h|s/if (old) wn_count_down_(m, old);/(void)old;/|an overwritten reference is never released"
 "finalized-twice|refcount|src/collectors/refcount/reclaim.c|s/WN_STATE_FINALIZED_, __ATOMIC_RELAXED) \& WN_STATE_FINALIZED_)/WN_STATE_FINALIZED_, __ATOMIC_RELAXED) \& 0)/|a resurrected object is finalized at its second death"
-"no-release|refcount|src/collectors/refcount/reclaim.c|s/if (t->release) t->release(object);//|release hooks do not run at zero"
+"no-release|refcount|src/collectors/refcount/reclaim.c|s/if (t->release) wn_run_release(m->heap, t, object);//|release hooks do not run at zero"
 "dirty-slot|refcount|src/collectors/refcount/reclaim.c|s/memset(p, 0, slot);//|a reused slot is not cleared"
 "stale-weak|refcount|src/engines/weak.c|0,/r->target = NULL;/s///|a weak reference keeps its dead target"
 "external-ignored|refcount|src/engines/cycles.h|s/if (c->counts\[rank\] \&\& /if (c->counts[rank] > 1 \&\& /|the cycle search overlooks a single reference from outside"

@@ -51,8 +51,28 @@ void wn_wait_to_fork(bool begin) {
 
 wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
 
+static _Thread_local bool releasing; /* the calling thread is in a release hook of a heap with checks on */
+
+void wn_run_release(const wn_heap *heap, const wn_type *type, void *object) {
+    if (WN_LIKELY(!heap->options.check)) {
+        type->release(object);
+        return;
+    }
+    releasing = true;
+    type->release(object);
+    releasing = false;
+}
+
 bool wn_check_running(const mutator *m, const char *what) {
-    if (!m->heap->options.check || m->state != MUTATOR_STILL) return true;
+    if (!m->heap->options.check) return true;
+    if (releasing) {
+        wn_misuse("release-hook",
+                  "%s in a release hook, which runs in the middle of a collection, on any thread: it may call nothing "
+                  "of the library; what needs that belongs in a finalizer",
+                  what);
+        return false;
+    }
+    if (m->state != MUTATOR_STILL) return true;
     wn_misuse("blocking-section",
               "%s between wn_block_begin and wn_block_end, where other threads collect and may move every object: call "
               "wn_block_end first",
@@ -69,7 +89,7 @@ static bool is_there(const mutator *m, const char *what) {
 bool wn_is_usable(const mutator *m, const char *what) {
     if (!is_there(m, what)) return false;
     if (WN_LIKELY(!m->heap->options.check)) return true;
-    if (!pthread_equal(m->thread, pthread_self())) {
+    if (!releasing && !pthread_equal(m->thread, pthread_self())) {
         wn_misuse("wrong-thread",
                   "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
         return false;
