@@ -880,6 +880,11 @@ static void a_number_is_named(client *c) {
     p->id = 12345;
     client_collect(c->m);
 }
+static void a_number_is_named_and_another_word_stored(client *c) {
+    wn_root(c->m, pair *, p, client_new(c->m, &number_named_type));
+    p->id = 12345;
+    wn_set(c->m, p, b, NULL);
+}
 static void trace_number(const void *object, wn_tracer *tracer) {
     wn_visit(tracer, (void *)&((const pair *)object)->id);
 }
@@ -907,6 +912,7 @@ static void words_that_are_no_references(void **state) {
     client c = client_open(NULL);
     bool counts = client_counts(&c);
     client_close(&c);
+    expect(a_number_is_named_and_another_word_stored, "wrong-word", "byte 24");
     verifying = true;
     for (int each = 0; each < 2; each++, stressed = each) {
         expect(a_number_is_named, "verify", "the type names a word that is none");

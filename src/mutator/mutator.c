@@ -371,11 +371,31 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
     return true;
 }
 
+/* Of what the type names outside of items: else a collection would follow it to nowhere. Not where another thread may
+ * be storing there, so that what is read is gone before it is looked up. */
+static bool check_words(mutator *m, const void *holder, const char *name) {
+    wn_heap *heap = m->heap;
+    for (uint64_t map = heap->mutator_count > 1 ? 0 : wn_type_of(holder)->refs; map; map &= map - 1) {
+        unsigned word = (unsigned)__builtin_ctzll(map);
+        const void *o = ((void *const *)holder)[word];
+        if (!o ||
+            (wn_heap_object_at(heap, o, true) && (!heap->collector->is_live || heap->collector->is_live(heap, o))))
+            continue;
+        wn_misuse(
+            "wrong-word",
+            "wn_set: what lies at byte %zu of the %s at %p is a reference by its type, and %p is no object of this "
+            "heap: the type names a word that is none; or it was stored other than by wn_set or wn_move",
+            word * sizeof o, name, holder, o);
+        return false;
+    }
+    return true;
+}
+
 static bool check_store(mutator *m, const void *holder, const void *slot, const void *value) {
     if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return false;
     size_t offset = (size_t)((const char *)slot - (const char *)holder), bytes = wn_bytes_of(holder);
     const char *name = wn_type_of(holder)->name ? wn_type_of(holder)->name : "(unnamed)";
-    if (offset < bytes && wn_is_ref_at(holder, offset)) return true;
+    if (offset < bytes && wn_is_ref_at(holder, offset)) return check_words(m, holder, name);
     if (offset < bytes)
         wn_misuse("wrong-slot",
                   "wn_set: what lies at byte %zu of a %s is no reference by its type, so that no collection would see "
