@@ -880,6 +880,11 @@ static void a_number_is_named(client *c) {
     p->id = 12345;
     client_collect(c->m);
 }
+static void a_number_is_named_and_another_word_stored(client *c) {
+    wn_root(c->m, pair *, p, client_new(c->m, &number_named_type));
+    p->id = 12345;
+    wn_set(c->m, p, b, NULL);
+}
 static void trace_number(const void *object, wn_tracer *tracer) {
     wn_visit(tracer, (void *)&((const pair *)object)->id);
 }
@@ -907,6 +912,7 @@ static void words_that_are_no_references(void **state) {
     client c = client_open(NULL);
     bool counts = client_counts(&c);
     client_close(&c);
+    expect(a_number_is_named_and_another_word_stored, "wrong-word", "byte 24");
     verifying = true;
     for (int each = 0; each < 2; each++, stressed = each) {
         expect(a_number_is_named, "verify", "the type names a word that is none");
@@ -1040,6 +1046,46 @@ static void mutators_of_other_threads(void **state) {
     expect(another_thread_pins, "wrong-thread", "wn_pin");
     expect(another_thread_asks, "wrong-thread", "wn_garbage_count");
     expect(another_threads_mutator, "wrong-thread", "attach");
+}
+
+/* A release hook may call nothing, whichever thread runs it. */
+static wn_mutator *called;
+static void (*call_of_hook)(wn_mutator *m);
+static void call_in_hook(void *object) { (void)object, call_of_hook(called); }
+static const wn_type calling_type = WN_TYPE(leaf, .release = call_in_hook);
+static void make_in_hook(wn_mutator *m) { wn_new(m, &leaf_type); }
+static void ask_in_hook(wn_mutator *m) { wn_weakref_count(m, called); }
+static void store_in_hook(wn_mutator *m) {
+    static pair nothing;
+    wn_set(m, &nothing, a, NULL);
+}
+static void collect_in_hook(wn_mutator *m) { wn_collect(m, 0, NULL); }
+static void block_in_hook(wn_mutator *m) { wn_block_begin(m); }
+static void die_calling(client *c) {
+    called = c->m;
+    wn_release(c->m, client_new(c->m, &calling_type));
+    client_collect(c->m);
+    client_collect(c->m);
+}
+static void die_in_cycle_calling(client *c) {
+    static const wn_type type = WN_TYPE(pair, WN_REFS(pair, a, b), .release = call_in_hook);
+    called = c->m;
+    {
+        wn_root(c->m, pair *, p, client_new(c->m, &type));
+        wn_set(c->m, p, a, p);
+    }
+    client_collect(c->m);
+    client_collect(c->m);
+}
+static void release_hooks_that_call_the_library(void **state) {
+    (void)state;
+    static void (*const calls[])(wn_mutator *) = {make_in_hook, ask_in_hook, store_in_hook, collect_in_hook,
+                                                  block_in_hook};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        call_of_hook = calls[i];
+        expect(die_calling, "release-hook", "in a finalizer");
+        expect(die_in_cycle_calling, "release-hook", "in a finalizer");
+    }
 }
 
 /* ---- blocking sections and no-collect scopes --------------------------------------------------------------------- */
@@ -1518,6 +1564,7 @@ int main(void) {
         cmocka_unit_test(slots_that_are_none),
         cmocka_unit_test(scopes_that_have_ended),
         cmocka_unit_test(mutators_of_other_threads),
+        cmocka_unit_test(release_hooks_that_call_the_library),
         cmocka_unit_test(blocking_sections_touch_nothing),
         cmocka_unit_test(scopes_come_in_pairs),
         cmocka_unit_test(threads_that_end_attached),

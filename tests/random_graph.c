@@ -35,7 +35,7 @@ enum {
     TYPES = 24,
     ROOTS = 48, /* per universe */
     WEAKS = 32,
-    EPHEMERONS = 16,
+    EPHEMERONS = 32,
     PINS = 4,
     GRAVES = 8,
     THREADS_MAX = 16,
@@ -686,12 +686,15 @@ static void run(wn_mutator *m, universe *u, operation op, int thread) {
     }
     case OP_EPHEMERON: {
         if (!ri || ri->home != u || (rj && rj->home != u)) break;
-        uint32_t k = op.c % EPHEMERONS;
-        wn_ephemeron *e = wn_ephemeron_new(m, u->root_objects[i], u->root_objects[j]);
-        if (!e) wrong("no memory for an ephemeron: %s", wn_error_message());
-        if (rj) atomic_fetch_add(&rj->as_value, 1), atomic_store(&rj->was_value, true);
-        u->pairs[k] = (pair_of){ri, rj, atomic_load(&resurrections), false};
-        wn_take(m, u->pair_objects[k], e);
+        /* One, or most of those there are: they die one by one, and leave the others of their key. */
+        for (uint32_t n = op.c >> 16 & 7 ? 1 : EPHEMERONS - 4, k = op.c % EPHEMERONS; n;
+             n--, k = (k + 1) % EPHEMERONS) {
+            wn_ephemeron *e = wn_ephemeron_new(m, u->root_objects[i], u->root_objects[j]);
+            if (!e) wrong("no memory for an ephemeron: %s", wn_error_message());
+            if (rj) atomic_fetch_add(&rj->as_value, 1), atomic_store(&rj->was_value, true);
+            u->pairs[k] = (pair_of){ri, rj, atomic_load(&resurrections), false};
+            wn_take(m, u->pair_objects[k], e);
+        }
         break;
     }
     case OP_EPHEMERON_SET: {

@@ -336,6 +336,48 @@ static void blocks_of_another_class_do_not_fit(void **state) {
     }
 }
 
+static void drop_blocks(model *m, uint32_t frame, const wn_block *but) {
+    for (size_t i = m->n; i-- > 0;) {
+        const wn_block *b = wn_block_of(m->slots[i].at);
+        if (b->frame == frame && b != but) drop(m, i);
+    }
+}
+static wn_block *block_on(const model *m, uint32_t frame) {
+    for (size_t i = 0; i < m->n; i++)
+        if (wn_block_of(m->slots[i].at)->frame == frame) return wn_block_of(m->slots[i].at);
+    return NULL;
+}
+
+/* While a frame is being filled what lies on it may die: it is about to go back, and is in use again by the next block.
+ * In the end it counts like any other: the last block on it is laid elsewhere. */
+static void a_frame_is_left_while_it_is_filled(void **state) {
+    (void)state;
+    for (int back = 0; back < 2; back++) { /* it has gone back meanwhile */
+        model m;
+        fragment(&m);
+        assert_true(wn_mesh_plan(&m.space, 0, NULL, NULL) && wn_mesh_choose(&m.space));
+        assert_true(wn_mesh_lay(&m.space, 0));
+        size_t i = 0;
+        while (!wn_block_of(m.slots[i].at)->frame) i++;
+        uint32_t frame = wn_block_of(m.slots[i].at)->frame;
+        drop_blocks(&m, frame, NULL);
+        if (back) wn_mesh_give_back(&m.space);
+        lay_chosen(&m);
+        wn_mesh_drop_plan(&m.space);
+        assert_true(is_whole(&m));
+        wn_block *last = block_on(&m, frame);
+        assert_non_null(last);
+        drop_blocks(&m, frame, last);
+        assert_true(lay(&m, 0));
+        assert_int_not_equal(last->frame, frame);
+        assert_true(is_whole(&m));
+        keep_one_in(&m, SIZE_MAX);
+        wn_mesh_give_back(&m.space);
+        assert_int_equal(resident(&m), 0);
+        close_model(&m);
+    }
+}
+
 static bool another_plans(void *space) { return wn_mesh_plan(space, 0, NULL, NULL); }
 static bool nobody_goes_on(void *space) { return space == NULL; }
 
@@ -504,6 +546,7 @@ int main(void) {
         cmocka_unit_test(what_is_written_to_is_laid_again),
         cmocka_unit_test(what_is_in_use_is_not_touched),
         cmocka_unit_test(blocks_of_another_class_do_not_fit),
+        cmocka_unit_test(a_frame_is_left_while_it_is_filled),
         cmocka_unit_test(a_plan_gives_way),
         cmocka_unit_test(frames_go_back_once),
         cmocka_unit_test(a_fork_leaves_what_was_chosen_to_the_parent),

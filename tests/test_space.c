@@ -1,11 +1,13 @@
 /* test_space.c - what the heap's space promises and no client can see: which free memory goes back, and what it is
  * then. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -27,6 +29,24 @@ static void a_range_is_discarded_and_no_more(void **state) {
             wn_os_discard(p + start, size);
             for (size_t i = 0; i < all; i += page / 4) assert_int_equal(p[i], i < start || i >= start + size);
         }
+    wn_os_release(p, all);
+}
+
+/* What a program has locked in memory does not go back, but reads as zero all the same: an object is made there next.
+ */
+static void locked_pages_are_discarded_too(void **state) {
+    (void)state;
+    enum { PAGES = 4 };
+    size_t page = wn_os_page_size(), all = PAGES * page;
+    char *p = wn_os_map(all);
+    assert_non_null(p);
+    if (mlock(p + page, 2 * page) != 0) skip(); /* ulimit -l */
+    memset(p, 1, all);
+    errno = 0;
+    wn_os_discard(p, all);
+    int after = errno;
+    for (size_t i = 0; i < all; i++) assert_int_equal(p[i], 0);
+    assert_int_equal(after, 0);
     wn_os_release(p, all);
 }
 
@@ -216,6 +236,7 @@ static void a_sweep_clears_the_bytes_of_the_dead_alone(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_range_is_discarded_and_no_more),
+        cmocka_unit_test(locked_pages_are_discarded_too),
         cmocka_unit_test(memory_goes_back_from_the_top_down),
         cmocka_unit_test(a_fresh_block_is_handed_out_whole),
         cmocka_unit_test(huge_memory_goes_back_a_little_at_a_time),

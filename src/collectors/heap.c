@@ -82,7 +82,7 @@ static void release_all(wn_heap *h) {
         for (void *o; (o = wn_block_next(b, &g));) {
             if (h->collector->is_live && !h->collector->is_live(h, o)) continue;
             const wn_type *t = wn_type_of(o);
-            if (t && t->release) t->release(o);
+            if (t && t->release) wn_run_release(h, t, o);
         }
     }
 }

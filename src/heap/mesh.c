@@ -425,6 +425,17 @@ static void copy_slots(char *window, const wn_block *b) {
     for (const char *o; (o = wn_block_next(b, &g));) memcpy(window + (o - start), o, b->slot);
 }
 
+/* One block more is on the frame. All that were may have left it since it was chosen: then it does not go back. */
+static void use_frame(wn_mesh *mesh) {
+    uint32_t *blocks = &mesh->blocks[mesh->frame];
+    if (*blocks == LEAVING) {
+        *blocks = 0;
+        mesh->leaving--;
+        mesh->frames--;
+    }
+    if (!(*blocks)++) mesh->frames++;
+}
+
 /* False: no more blocks can be laid. What a view shows is in the frame before the view is there. */
 static bool lay(wn_space *space, wn_block *b) {
     wn_mesh *mesh = space->mesh;
@@ -438,7 +449,7 @@ static bool lay(wn_space *space, wn_block *b) {
     if (!b->viewing) __atomic_fetch_add(&mesh->viewing, 1, __ATOMIC_RELAXED);
     b->viewing = 1;
     b->frame = mesh->frame + 1;
-    if (!mesh->blocks[mesh->frame]++) mesh->frames++;
+    use_frame(mesh);
     mesh->shared++;
     if (listed) wn_space_list_block(space, b);
     return true;

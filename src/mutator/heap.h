@@ -238,10 +238,12 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
 static inline mutator *wn_mutator_of(wn_mutator *m) { return (mutator *)m; }
 
 /* Whether a call, `what`, may use a mutator; false, with the error's text, when it is a detached one, and in checked
- * mode, with a report, when it is another thread's or in a blocking section. */
+ * mode, with a report, when it is another thread's, in a blocking section or in a release hook. */
 bool wn_is_usable(const mutator *m, const char *what);
-/* The latter alone; by the mutator's own thread. */
+/* The latter alone, and whether it is made by a release hook; by the mutator's own thread. */
 bool wn_check_running(const mutator *m, const char *what);
+/* Runs the release hook of an object, whose type has one. */
+void wn_run_release(const wn_heap *heap, const wn_type *type, void *object);
 /* Whether an argument is not NULL; false with the error's text. In checked mode an object of the heap, too. */
 bool wn_is_given(mutator *m, const void *object, const char *what);
 /* Both. */

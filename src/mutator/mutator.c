@@ -51,8 +51,28 @@ void wn_wait_to_fork(bool begin) {
 
 wn_heap *wn_heap_of(const wn_mutator *m) { return ((const mutator *)m)->heap; }
 
+static _Thread_local bool releasing; /* the calling thread is in a release hook of a heap with checks on */
+
+void wn_run_release(const wn_heap *heap, const wn_type *type, void *object) {
+    if (WN_LIKELY(!heap->options.check)) {
+        type->release(object);
+        return;
+    }
+    releasing = true;
+    type->release(object);
+    releasing = false;
+}
+
 bool wn_check_running(const mutator *m, const char *what) {
-    if (!m->heap->options.check || m->state != MUTATOR_STILL) return true;
+    if (!m->heap->options.check) return true;
+    if (releasing) {
+        wn_misuse("release-hook",
+                  "%s in a release hook, which runs in the middle of a collection, on any thread: it may call nothing "
+                  "of the library; what needs that belongs in a finalizer",
+                  what);
+        return false;
+    }
+    if (m->state != MUTATOR_STILL) return true;
     wn_misuse("blocking-section",
               "%s between wn_block_begin and wn_block_end, where other threads collect and may move every object: call "
               "wn_block_end first",
@@ -69,7 +89,7 @@ static bool is_there(const mutator *m, const char *what) {
 bool wn_is_usable(const mutator *m, const char *what) {
     if (!is_there(m, what)) return false;
     if (WN_LIKELY(!m->heap->options.check)) return true;
-    if (!pthread_equal(m->thread, pthread_self())) {
+    if (!releasing && !pthread_equal(m->thread, pthread_self())) {
         wn_misuse("wrong-thread",
                   "%s by a thread that does not own the mutator: each thread attaches itself and uses its own", what);
         return false;
@@ -370,11 +390,31 @@ bool wn_check_object(mutator *m, const void *o, const char *what, const char *ro
     return true;
 }
 
+/* Of what the type names outside of items: else a collection would follow it to nowhere. Not where another thread may
+ * be storing there, so that what is read is gone before it is looked up. */
+static bool check_words(mutator *m, const void *holder, const char *name) {
+    wn_heap *heap = m->heap;
+    for (uint64_t map = heap->mutator_count > 1 ? 0 : wn_type_of(holder)->refs; map; map &= map - 1) {
+        unsigned word = (unsigned)__builtin_ctzll(map);
+        const void *o = ((void *const *)holder)[word];
+        if (!o ||
+            (wn_heap_object_at(heap, o, true) && (!heap->collector->is_live || heap->collector->is_live(heap, o))))
+            continue;
+        wn_misuse(
+            "wrong-word",
+            "wn_set: what lies at byte %zu of the %s at %p is a reference by its type, and %p is no object of this "
+            "heap: the type names a word that is none; or it was stored other than by wn_set or wn_move",
+            word * sizeof o, name, holder, o);
+        return false;
+    }
+    return true;
+}
+
 static bool check_store(mutator *m, const void *holder, const void *slot, const void *value) {
     if (!wn_check_object(m, holder, "wn_set", "holder") || !wn_check_object(m, value, "wn_set", "value")) return false;
     size_t offset = (size_t)((const char *)slot - (const char *)holder), bytes = wn_bytes_of(holder);
     const char *name = wn_type_of(holder)->name ? wn_type_of(holder)->name : "(unnamed)";
-    if (offset < bytes && wn_is_ref_at(holder, offset)) return true;
+    if (offset < bytes && wn_is_ref_at(holder, offset)) return check_words(m, holder, name);
     if (offset < bytes)
         wn_misuse("wrong-slot",
                   "wn_set: what lies at byte %zu of a %s is no reference by its type, so that no collection would see "

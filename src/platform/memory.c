@@ -47,13 +47,17 @@ void *wn_os_map(size_t size) { return map(size, PROT_READ | PROT_WRITE); }
 
 bool wn_os_commit(void *start, size_t size) { return mprotect(start, size, PROT_READ | PROT_WRITE) == 0; }
 
+/* Pages that a program has locked (mlock, mlockall) stay, and are written to. */
 static void discard_pages(void *start, size_t size) {
+    int before = errno;
 #ifdef __linux__
-    madvise(start, size, MADV_DONTNEED);
+    bool gone = madvise(start, size, MADV_DONTNEED) == 0;
 #else
     /* Elsewhere MADV_DONTNEED need not zero: map fresh pages over the old ones. */
-    mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    bool gone = mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
 #endif
+    if (!gone) memset(start, 0, size);
+    errno = before;
 }
 
 void wn_os_discard(void *start, size_t size) {

@@ -55,7 +55,7 @@ bool wn_os_commit(void *start, size_t size);
  * page faults of all other threads, up to 4 ms where they come without a break. Release with the same size. */
 void *wn_os_map(size_t size);
 /* Makes a range read as zero, and gives the pages back to the system that lie in it as a whole: none where a page is
- * larger than the range. */
+ * larger than the range, or where the program has locked them in memory. */
 void wn_os_discard(void *start, size_t size);
 void wn_os_release(void *start, size_t size);
 /* Touches committed pages, all at once: one way into the kernel instead of one per page. A wish, no more. */

@@ -246,6 +246,64 @@ static void a_child_does_what_a_sleeping_thread_left(void **state) {
     client_close(&c);
 }
 
+/* What a sleeping thread allocated from goes back in the child like all other memory. */
+enum { SIZES = 40 };
+static void *make_all_sizes(void *data) {
+    wn_mutator *m;
+    if (wn_attach(data, &m)) return NULL;
+    for (size_t i = 0; i < SIZES; i++) {
+        wn_root(m, blob *, b, client_new_array(m, &blob_type, 200 * i));
+        wn_take(m, living, client_pair(m, (long)i, living, b));
+    }
+    wn_collect(m, 2, NULL);
+    wn_block_begin(m);
+    atomic_store(&asleep, 1);
+    while (atomic_load(&asleep) < 2) usleep(1000);
+    wn_block_end(m);
+    return wn_detach(m) ? NULL : data;
+}
+
+static const char *let_go_of_all(client *c) {
+    wn_stats s;
+    wn_assign(c->m, living, NULL);
+    for (int i = 0; i < 2; i++)
+        if (wn_collect(c->m, 2, NULL)) return "collect failed";
+    wn_trim(c->m);
+    wn_get_stats(c->heap, &s);
+    return s.heap_bytes ? "blocks are kept for a thread that is not there" : NULL;
+}
+
+static void a_child_has_the_memory_of_a_sleeping_thread(void **state) {
+    (void)state;
+    if (client_sanitized()) skip(); /* as above */
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    assert_int_equal(wn_global(c.heap, &living), WN_OK);
+    atomic_store(&asleep, 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, make_all_sizes, c.heap), 0);
+    wn_block_begin(m);
+    while (!atomic_load(&asleep)) usleep(1000);
+    wn_block_end(m);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        exit_child(let_go_of_all(&c));
+    }
+    assert_true(child > 0);
+    wait_for(child);
+    atomic_store(&asleep, 2);
+    void *result = NULL;
+    wn_block_begin(m);
+    pthread_join(thread, &result);
+    wn_block_end(m);
+    assert_non_null(result);
+    wn_assign(m, living, NULL);
+    assert_int_equal(wn_forget_global(m, &living), WN_OK);
+    client_close(&c);
+}
+
 /* A thread that is in the middle of a finalizer and has slots in reserve: in the child neither is there. */
 static atomic_int in_finalizer;
 static void finalize_until_told(wn_mutator *m, mortal *self) {
@@ -722,6 +780,7 @@ int main(void) {
         cmocka_unit_test(a_child_may_fork_and_free_the_heap),
         cmocka_unit_test(fork_while_other_threads_run),
         cmocka_unit_test(a_child_does_what_a_sleeping_thread_left),
+        cmocka_unit_test(a_child_has_the_memory_of_a_sleeping_thread),
         cmocka_unit_test(who_forks_need_not_be_attached),
         cmocka_unit_test(a_child_has_nothing_of_a_thread_in_a_finalizer),
         cmocka_unit_test(two_fork_at_once_and_one_in_a_no_collect_scope),

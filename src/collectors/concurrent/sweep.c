@@ -42,14 +42,13 @@ void wn_cc_clear_marks(wn_cc *cc) {
 
 /* ---- lists of blocks that wait ----------------------------------------------------------------------------------- */
 
-static void release_dead(void *object, void *data) {
-    (void)data;
+static void release_dead(void *object, void *heap) {
     const wn_type *type = wn_type_of(object);
-    if (type && type->release) type->release(object);
+    if (type && type->release) wn_run_release(heap, type, object);
 }
 
 static void sweep_blocks(wn_cc *cc, void *const *blocks, size_t n) {
-    wn_swept freed = wn_space_sweep_quietly(&cc->heap->space, blocks, n, release_dead, NULL);
+    wn_swept freed = wn_space_sweep_quietly(&cc->heap->space, blocks, n, release_dead, cc->heap);
     if (!freed.objects) return;
     __atomic_fetch_add(&cc->freed_objects, freed.objects, __ATOMIC_RELAXED);
     __atomic_fetch_add(&cc->freed_bytes, freed.bytes, __ATOMIC_RELAXED);

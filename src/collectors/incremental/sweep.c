@@ -48,7 +48,7 @@ static void dead(void *o, void *data) {
     else if (t->flags & WN_TYPE_EPHEMERON)
         wn_weak_pair_died(inc->heap, o, is_to_be_swept, inc);
     else if (t->release)
-        t->release(o);
+        wn_run_release(inc->heap, t, o);
 }
 
 static void sweep_large(incremental *inc, wn_block *b) {

@@ -178,7 +178,7 @@ static void free_ephemeron(mutator *m, void *object) {
 
 /* All its references have been dropped. Its release hook comes only now: a trace function may read what that frees. */
 static void finish(mutator *m, void *object, const wn_type *t) {
-    if (t->release) t->release(object);
+    if (t->release) wn_run_release(m->heap, t, object);
     wn_rc_note_end(m, __atomic_load_n(&wn_meta_(object)[1], __ATOMIC_RELAXED));
     if (WN_UNLIKELY(t->flags & WN_TYPE_EPHEMERON))
         free_ephemeron(m, object);
@@ -261,7 +261,7 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
             }
             c->item = 0;
             wn_each_fixed_ref(o, t, drop_outside, m);
-            if (t->release) t->release(o); /* see finish */
+            if (t->release) wn_run_release(m->heap, t, o); /* see finish */
             continue;
         }
         if (t->flags & WN_TYPE_WEAKREF) wn_weak_ref_died(m->heap, o);
@@ -271,7 +271,7 @@ static size_t work_off_condemned(mutator *m, size_t budget) {
             c->ephemerons = true;
         }
         wn_each_ref(o, drop_outside, m);
-        if (t->release) t->release(o);
+        if (t->release) wn_run_release(m->heap, t, o);
     }
     for (; c->dropped == n && c->freed < n && done < budget; c->freed++, done++) {
         void *o = c->objects.at[c->freed];

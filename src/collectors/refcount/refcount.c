@@ -135,14 +135,19 @@ static void orphaned(mutator *m) {
     wn_rc_heap *rc = wn_rc_of(m->heap);
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     if (m->fast.young != r->log) rc->young_lost = true;
-    add_allocated(m);
     r->next_orphan = rc->orphans;
     rc->orphans = m;
 }
 
 static void after_fork(wn_heap *heap, bool child) {
     pthread_mutex_unlock(&wn_rc_of(heap)->overflow.lock);
-    if (child && heap->mutators) wn_rc_adopt(heap->mutators); /* else whoever attaches first */
+    if (!child) return;
+    /* What they were handed and have not made objects of is free, and their blocks go back when they are empty. */
+    for (mutator *m = wn_rc_of(heap)->orphans; m; m = wn_rc_of_mutator(m)->next_orphan) {
+        wn_drop_blocks(m);
+        add_allocated(m);
+    }
+    if (heap->mutators) wn_rc_adopt(heap->mutators); /* else whoever attaches first */
 }
 
 /* ---- questions --------------------------------------------------------------------------------------------------- */
