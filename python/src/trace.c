@@ -140,9 +140,14 @@ static void scan_batch(tracer *t, int kind, PyObject **object, size_t n) {
     wn_marker *m = t->marker;
     if (kind == SCAN_FOREIGN) {
         for (size_t i = 0; i < n; i++) {
+            bool type = PyType_Check(object[i]);
+            if (type && !PyObject_IS_GC(object[i])) { /* a static one, loaded where a container was; not to be asked */
+                object_list_add(t->gone, object[i]);
+                continue;
+            }
             scan_object(&t->scan, object[i], push, t);
             /* What a type knows its subclasses by lives as long as it does, and no tp_traverse tells of it. */
-            if (PyType_Check(object[i])) root(t, type_subclasses((PyTypeObject *)object[i]));
+            if (type) root(t, type_subclasses((PyTypeObject *)object[i]));
         }
         return;
     }

@@ -876,6 +876,33 @@ class Census(Case):
         if settled():
             self.assertLess(winnow.stats()["gone"], 100)
 
+    def test_a_static_type_came_where_a_container_was(self):
+        """As when an extension is loaded there. It has the type of those that are containers, and ends the process if asked."""
+        program = """if 1:
+            import ctypes, gc, os, sys, winnow
+
+            libc = ctypes.CDLL(None)
+            libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+            winnow.install("fast", threads=1)
+            gc.disable()
+            dead = [([],) * 2000 for _ in range(200)]
+            gc.collect()
+            places, size = set(map(id, dead)), sys.getsizeof(dead[0])
+            del dead
+            types = []
+            for block in [libc.malloc(size) for _ in range(400)]:
+                for o in range(block, block + 64, 8):
+                    if o in places:
+                        ctypes.memmove(o, id(int), 400)
+                        ctypes.c_int32.from_address(o).value |= 1 << 20  # references
+                        types.append(ctypes.cast(o, ctypes.py_object).value)
+            gc.collect()
+            print(winnow.stats()["gone"] >= len(types) > 0, flush=True)
+            os._exit(0)
+            """
+        p = run_python("-c", program, PYTHONMALLOC="pymalloc")
+        self.assertEqual((p.returncode, p.stdout), (0, "True\n"), p.stderr)
+
     def test_blocks_that_were_freed_while_tracked_are_no_members_of_a_list(self):
         """As some extensions free their objects. Side by side, each has the next for its link, and the one before from then."""
         program = """if 1:
