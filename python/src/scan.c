@@ -29,6 +29,10 @@ void object_list_add(object_list *l, PyObject *o) {
     l->item[l->n++] = o;
 }
 
+void object_list_empty(object_list *l) {
+    l->n = 0;
+    l->lost = false;
+}
 void object_list_drop(object_list *l) {
     if (l->item) wn_os_release(l->item, l->room * sizeof *l->item);
     memset(l, 0, sizeof *l);

@@ -16,12 +16,12 @@ bool search_make(search *s) {
     memset(s, 0, sizeof *s);
     return wn_cycles_make(&s->cycles);
 }
-static void forget(search *s) {
-    for (int i = 0; i < SEARCH_THREADS; i++) s->untrackable[i].n = s->gone[i].n = 0;
-}
 void search_reset(search *s) {
     wn_cycles_rest(&s->cycles);
-    forget(s);
+    for (int i = 0; i < SEARCH_THREADS; i++) {
+        object_list_empty(&s->untrackable[i]);
+        object_list_empty(&s->gone[i]);
+    }
 }
 void search_trim(search *s) {
     wn_cycles_trim_rest(&s->cycles);

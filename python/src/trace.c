@@ -29,8 +29,7 @@ void trace_make(tracer *t, wn_cycles *c, wn_marker *m, object_list *untrackable,
     t->marker = m;
     t->untrackable = untrackable;
     t->gone = gone;
-    t->later.n = 0;
-    t->later.lost = false;
+    object_list_empty(&t->later);
     t->scan.helper = helper;
     t->scan.later = &t->later;
     t->marked = 0;
@@ -141,9 +140,14 @@ static void scan_batch(tracer *t, int kind, PyObject **object, size_t n) {
     wn_marker *m = t->marker;
     if (kind == SCAN_FOREIGN) {
         for (size_t i = 0; i < n; i++) {
+            bool type = PyType_Check(object[i]);
+            if (type && !PyObject_IS_GC(object[i])) { /* a static one, loaded where a container was; not to be asked */
+                object_list_add(t->gone, object[i]);
+                continue;
+            }
             scan_object(&t->scan, object[i], push, t);
             /* What a type knows its subclasses by lives as long as it does, and no tp_traverse tells of it. */
-            if (PyType_Check(object[i])) root(t, type_subclasses((PyTypeObject *)object[i]));
+            if (type) root(t, type_subclasses((PyTypeObject *)object[i]));
         }
         return;
     }

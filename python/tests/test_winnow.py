@@ -876,6 +876,33 @@ class Census(Case):
         if settled():
             self.assertLess(winnow.stats()["gone"], 100)
 
+    def test_a_static_type_came_where_a_container_was(self):
+        """As when an extension is loaded there. It has the type of those that are containers, and ends the process if asked."""
+        program = """if 1:
+            import ctypes, gc, os, sys, winnow
+
+            libc = ctypes.CDLL(None)
+            libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+            winnow.install("fast", threads=1)
+            gc.disable()
+            dead = [([],) * 2000 for _ in range(200)]
+            gc.collect()
+            places, size = set(map(id, dead)), sys.getsizeof(dead[0])
+            del dead
+            types = []
+            for block in [libc.malloc(size) for _ in range(400)]:
+                for o in range(block, block + 64, 8):
+                    if o in places:
+                        ctypes.memmove(o, id(int), 400)
+                        ctypes.c_int32.from_address(o).value |= 1 << 20  # references
+                        types.append(ctypes.cast(o, ctypes.py_object).value)
+            gc.collect()
+            print(winnow.stats()["gone"] >= len(types) > 0, flush=True)
+            os._exit(0)
+            """
+        p = run_python("-c", program, PYTHONMALLOC="pymalloc")
+        self.assertEqual((p.returncode, p.stdout), (0, "True\n"), p.stderr)
+
     def test_blocks_that_were_freed_while_tracked_are_no_members_of_a_list(self):
         """As some extensions free their objects. Side by side, each has the next for its link, and the one before from then."""
         program = """if 1:
@@ -2549,6 +2576,47 @@ class FromOutside(unittest.TestCase):
         p = run_python("-c", code)
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertEqual(p.stdout.split(), ["True", "True", "1"])
+
+    def test_memory_that_runs_out_anywhere_in_a_search(self):
+        """However far it gets, that collection is the interpreter's at worst, and the next is as if nothing had been."""
+        code = """if 1:
+            import gc, resource, sys, weakref, winnow
+
+            class Node:
+                pass
+
+            def containers():
+                return sum(type(o).__name__ not in ("_Bookmark", "_Canary") for o in gc.get_objects())
+
+            soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+            winnow.install(sys.argv[1], threads=int(sys.argv[2]), batch=100, budget_ms=0)
+            gc.disable()
+            alive = [[i] for i in range(70000 if int(sys.argv[2]) > 1 else 5000)]
+            gc.collect()
+            for most in [*range(0, 320, 40), *range(400, 2800, 400), 0]:
+                died = [(Node(), (i, i)) for i in range(10000)]
+                garbage = [Node() for _ in range(1000)]
+                for node in garbage:
+                    node.me = node
+                gc.collect(1)
+                weak = [weakref.ref(node) for node in garbage]
+                del died, garbage, node
+                with open("/proc/self/statm") as f:
+                    used = int(f.read().split()[0]) * 4096
+                resource.setrlimit(resource.RLIMIT_AS, (used + (most << 10), hard))
+                gc.collect()
+                resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+                assert all(w() is None for w in weak), most
+                for _ in range(2):
+                    gc.collect()
+                about = winnow.stats()["tracked"] - containers()
+                assert abs(about) < 100 + gc.get_freeze_count(), (most, about)
+                assert winnow._native.missing() == 0
+            print(winnow.stats()["fallbacks"]["memory"] > 1)
+            """
+        for mode, threads in *((mode, 1) for mode in MODES), (MODES[0], 2):
+            p = run_python("-c", code, mode, str(threads))
+            self.assertEqual((p.returncode, p.stdout), (0, "True\n"), (mode, threads, p.stderr))
 
     def test_no_memory_for_notes_of_what_is_freed(self):
         """Of memory where nothing was noted before, a note takes 9 MiB of addresses."""
