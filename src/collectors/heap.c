@@ -1,4 +1,9 @@
-/* heap.c - making and releasing a heap; questions and wishes that go to it rather than to a thread. */
+/*
+ * heap.c - making and releasing a heap; questions and wishes that go to it rather than to a thread. The one file that
+ * knows all collectors by name.
+ *
+ * Invariant: a heap is on the list of those that fork() must find in order from when it is whole until it begins to go.
+ */
 #include "mutator/heap.h"
 #include "heap/mesh.h"
 #include "engines/weak.h"

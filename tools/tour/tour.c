@@ -10,12 +10,10 @@
 
 static void usage(FILE *out) {
     fputs("Usage: winnow tour [OPTION...]\n"
-          "Shows how garbage collection works, claim by claim, on a heap of this library: reference counting, "
-          "interning,\n"
-          "threads, cycles, generations, finalizers, freeze and fork, steps, marking beside the program. Everything "
-          "that\n"
-          "is shown is counted and timed while you watch.\n\n"
-          "  -c, --collector NAME     refcount (the default), incremental or concurrent\n"
+          "Shows how garbage collection works, claim by claim, on a heap of this library: reference counting,\n"
+          "interning, threads, cycles, generations, finalizers, freeze and fork, steps, marking beside the program.\n"
+          "Everything that is shown is counted and timed while you watch.\n\n"
+          "  -c, --collector NAME     refcount, incremental or concurrent; default WINNOW_COLLECTOR, or refcount\n"
           "  -o, --option NAME=VALUE  an option of the heap; `winnow options` lists them\n"
           "      --svg FILE           draw the cycle of two dicts into FILE (needs Graphviz)\n"
           "      --json               one JSON object per claim and line instead of text\n"
