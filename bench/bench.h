@@ -50,12 +50,12 @@ typedef struct bench_result {
     bench_gaps gaps; /* of the first thread */
 } bench_result;
 
-/* What the user chose, for the workloads that care. */
 /* An option of the heap as the command line named it. */
 typedef struct bench_option {
     const char *name, *value;
 } bench_option;
 
+/* What the user chose, for the workloads that care. */
 typedef struct bench_settings {
     double scale;
     double seconds; /* 0: not said */

@@ -6,7 +6,11 @@
 
 WN_BEGIN
 
-/* The collectors. WN_COLLECTOR_AUTO takes the environment variable WINNOW_COLLECTOR, or reference counting. */
+/* The collectors. WN_COLLECTOR_AUTO takes the environment variable WINNOW_COLLECTOR, or reference counting.
+ *
+ * A program whose heaps are all of one collector, set by wn_options.collector, may define WN_COLLECTOR as its number
+ * (1, 2 or 3) wherever it includes winnow.h: the inlined paths then leave out what they do for others. Nothing sees
+ * that a heap is of another one; it would be corrupted. */
 typedef enum wn_collector_id {
     WN_COLLECTOR_AUTO = 0,
     WN_COLLECTOR_REFCOUNT = 1,

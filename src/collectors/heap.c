@@ -1,4 +1,9 @@
-/* heap.c - making and releasing a heap; questions and wishes that go to it rather than to a thread. */
+/*
+ * heap.c - making and releasing a heap; questions and wishes that go to it rather than to a thread. The one file that
+ * knows all collectors by name.
+ *
+ * Invariant: a heap is on the list of those that fork() must find in order from when it is whole until it begins to go.
+ */
 #include "mutator/heap.h"
 #include "heap/mesh.h"
 #include "engines/weak.h"
@@ -17,16 +22,6 @@ static const wn_collector *collector_of(wn_collector_id id) {
 
 bool wn_collector_available(wn_collector_id id) { return id == WN_COLLECTOR_AUTO || collector_of(id) != NULL; }
 
-const char *wn_collector_name(wn_collector_id id) {
-    switch (id) {
-    case WN_COLLECTOR_AUTO: return "auto";
-    case WN_COLLECTOR_REFCOUNT: return "refcount";
-    case WN_COLLECTOR_INCREMENTAL: return "incremental";
-    case WN_COLLECTOR_CONCURRENT: return "concurrent";
-    }
-    return "unknown";
-}
-
 const char *wn_phase_name(wn_phase phase) {
     static const char *const names[] = {"idle", "scanning", "marking", "sweeping", "finalizing"};
     return (unsigned)phase < 5 ? names[phase] : "unknown";
@@ -38,6 +33,9 @@ wn_status wn_heap_new(const wn_options *given, wn_heap **out) {
     wn_options options;
     wn_status status = wn_options_resolve(given, &options);
     if (status) return status;
+    if (!wn_collector_available(options.collector))
+        return wn_fail(WN_ERR_UNSUPPORTED, "this build of the library has no %s collector",
+                       wn_collector_name(options.collector));
     wn_heap *h = calloc(1, sizeof *h);
     if (!h) return wn_fail(WN_ERR_MEMORY, "no memory for a heap's descriptor");
     h->options = options;

@@ -187,17 +187,38 @@ static wn_status write_out(mutator *self, const char *text, size_t length, FILE 
     return ok ? WN_OK : wn_fail(WN_ERR_IO, "the graph could not be written; is the disk full?");
 }
 
-wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n, size_t max_objects) {
-    if (!wn_is_usable(wn_mutator_of(m), "wn_heap_graph")) return WN_ERR_STATE;
+static wn_status check_arguments(const FILE *out, void *const *objects, size_t n, size_t max_objects) {
     if (!out || (n && !objects))
         return wn_fail(WN_ERR_ARGUMENT, "wn_heap_graph needs a file to write to and an array of %zu objects", n);
-    if (!max_objects) max_objects = DEFAULT_MAX;
     if (max_objects > UINT32_MAX)
         return wn_fail(WN_ERR_ARGUMENT,
                        "wn_heap_graph: max_objects is %zu; nobody can look at more than some thousands", max_objects);
     if (n > max_objects)
         return wn_fail(WN_ERR_ARGUMENT, "wn_heap_graph: %zu objects are given, but max_objects lets only %zu be drawn",
                        n, max_objects);
+    return WN_OK;
+}
+
+/* Draws with the world stopped. The objects are roots until it is, because stopping it may wait for another thread's
+ * collection, and that may move them; `held` and `links` have room for n. */
+static void draw_stopped(graph *g, void *const *objects, size_t n, void **held, wn_root_link_ *links) {
+    mutator *self = wn_mutator_of(g->m);
+    wn_root_link_ *roots = g->m->roots;
+    for (size_t i = 0; i < n; i++) {
+        held[i] = objects[i];
+        (void)wn_root_push_(&links[i], g->m, &held[i], WN_ROOT_BORROWED_);
+    }
+    wn_world_stop(self->heap, self);
+    draw(g, links, n);
+    wn_world_start(self->heap, self);
+    g->m->roots = roots;
+}
+
+wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n, size_t max_objects) {
+    if (!wn_is_usable(wn_mutator_of(m), "wn_heap_graph")) return WN_ERR_STATE;
+    if (!max_objects) max_objects = DEFAULT_MAX;
+    wn_status status = check_arguments(out, objects, n, max_objects);
+    if (status) return status;
     size_t slots = 16;
     while (slots < 2 * max_objects) slots *= 2;
     char *text = NULL;
@@ -207,28 +228,13 @@ wn_status wn_heap_graph(wn_mutator *m, FILE *out, void *const *objects, size_t n
     g.slots = calloc(slots, sizeof *g.slots);
     g.types = malloc(max_objects * sizeof *g.types);
     g.targets = malloc(max_objects * sizeof *g.targets);
-    /* Stopping the world may wait for another thread's collection, and that may move the objects. */
     void **held = malloc((n ? n : 1) * sizeof *held);
     wn_root_link_ *links = malloc((n ? n : 1) * sizeof *links);
 
-    wn_status status = WN_OK;
+    status = no_room(max_objects);
     if (g.out && g.nodes && g.slots && g.types && g.targets && held && links) {
-        wn_root_link_ *roots = m->roots;
-        for (size_t i = 0; i < n; i++) {
-            held[i] = objects[i];
-            (void)wn_root_push_(&links[i], m, &held[i], WN_ROOT_BORROWED_);
-        }
-        mutator *self = wn_mutator_of(m);
-        wn_world_stop(self->heap, self);
-        draw(&g, links, n);
-        wn_world_start(self->heap, self);
-        m->roots = roots;
-        if (fflush(g.out) || ferror(g.out))
-            status = no_room(max_objects);
-        else
-            status = write_out(self, text, length, out);
-    } else {
-        status = no_room(max_objects);
+        draw_stopped(&g, objects, n, held, links);
+        if (!fflush(g.out) && !ferror(g.out)) status = write_out(wn_mutator_of(m), text, length, out);
     }
     if (g.out) fclose(g.out);
     free(text);

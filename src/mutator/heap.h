@@ -253,8 +253,8 @@ static inline bool wn_may_use(mutator *m, const void *object, const char *what) 
 
 /* ---- the world --------------------------------------------------------------------------------------------------- */
 
-/* Who waits so long for a thread to come to a safepoint says so on stderr, where the options ask for that: what looks
- * like a hang is then a thread with a name. `who` waits, for m; with the world's lock. */
+/* Whoever waits so long for a thread to come to a safepoint says so on stderr, where the options ask for that: what
+ * looks like a hang is then a thread with a name. `who` waits, for m; with the world's lock. */
 enum { WN_LONG_WAIT_NS = 100000000 };
 static inline bool wn_world_names_waits(const wn_heap *heap) { return heap->options.trace || heap->options.check; }
 void wn_world_say_who_is_waited_for(const mutator *m, const char *who, uint64_t waited);
@@ -294,8 +294,8 @@ void wn_wait_in(const wn_heap *heap, bool begin);
 /* Begins and ends a wait of the calling thread for another's fork, during which it touches no heap. */
 void wn_wait_to_fork(bool begin);
 
-/* Around fork(), after all other locks: a thread that comes or goes stands in no heap, but may be at the list of
- * mutators that wait for the next. */
+/* The lock of the list of spare mutators, around fork() and after all other locks: a thread that attaches or detaches
+ * may hold it while it is on no heap's list, so that no stop of the world waits for it. */
 void wn_lock_spares(void);
 void wn_unlock_spares(void);
 
@@ -336,7 +336,7 @@ bool wn_is_telling(const wn_heap *heap);
 mutator *wn_helper_that_tells(void);
 /* Adds one pause to the statistics, of a mutator that collected itself. */
 void wn_note_pause(wn_heap *heap, uint64_t ns);
-/* The same of one that waited for a thread of the collector's, whose processor time is counted there. */
+/* Adds one in which a mutator waited for a thread of the collector's: no processor time, which is counted there. */
 void wn_note_wait(wn_heap *heap, uint64_t ns);
 
 /* Option trace: the line on stderr about a collection that is over, the heap's `number`th, which ended `at`; what all

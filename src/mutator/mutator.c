@@ -117,7 +117,7 @@ static mutator *take_spare(void) {
 
 static void put_spare(mutator *m) {
     memset(m, 0, sizeof *m);
-    m->fast.mode = WN_MODE_CHECK_; /* stores, too, must come by the slow path */
+    m->fast.mode = WN_MODE_CHECK_; /* so that a store comes to wn_store_slow_, too, which says what is wrong */
     for (unsigned c = 0; c < WN_CLASSES_; c++) m->fast.from[c] = &m->fast.buffer[c];
     pthread_mutex_lock(&spare_lock);
     m->next = spare;
@@ -571,7 +571,7 @@ static size_t lay_together(mutator *m) {
         while (wn_mesh_lay(space, deadline) || wn_os_now() >= deadline) {
             bool others = m->heap->mutator_count > 1;
             wn_world_start(m->heap, m);
-            /* Who was stopped sleeps, and would find the world stopped again when it is awake. */
+            /* A thread that was stopped is asleep, and would find the world stopped again by the time it is awake. */
             if (others) wn_os_nap(REST_NS);
             stop_and_drop(m);
             deadline = wn_os_now() + STOP_NS;
@@ -607,7 +607,8 @@ void wn_make_immortal(wn_mutator *fast, void *object) {
 wn_status wn_pin(wn_mutator *fast, void *object) {
     if (!wn_is_usable(wn_mutator_of(fast), "wn_pin")) return WN_ERR_STATE;
     if (!wn_is_given(wn_mutator_of(fast), object, "wn_pin")) return WN_ERR_ARGUMENT;
-    /* Who pins may tell others the address, who write there while the world stands still. */
+    /* Whoever pins an object may give its address to others, who write there although the world stands still: its
+     * block must not be copied to other memory meanwhile. */
     __atomic_store_n(&wn_block_of(object)->pinned, 1, __ATOMIC_RELAXED);
     return wn_mutator_of(fast)->heap->collector->pin(wn_mutator_of(fast), object);
 }

@@ -190,6 +190,68 @@ static wn_status bad_value(const option *o, const char *value) {
 
 static bool in_range(const option *o, double v) { return v >= o->low && v <= o->high; }
 
+static wn_status unknown_option(const char *name) {
+    char names[400];
+    size_t n = 0;
+    for (unsigned i = 0; i < OPTION_COUNT; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", options[i].name);
+    return wn_fail(WN_ERR_ARGUMENT, "there is no option '%s'; there are %s", name, names);
+}
+
+const char *wn_collector_name(wn_collector_id id) {
+    switch (id) {
+    case WN_COLLECTOR_AUTO: return "auto";
+    case WN_COLLECTOR_REFCOUNT: return "refcount";
+    case WN_COLLECTOR_INCREMENTAL: return "incremental";
+    case WN_COLLECTOR_CONCURRENT: return "concurrent";
+    }
+    return "unknown";
+}
+
+static bool parse_collector(const char *text, wn_collector_id *collector) {
+    for (int id = WN_COLLECTOR_REFCOUNT; id <= WN_COLLECTOR_CONCURRENT; id++)
+        if (strcmp(text, wn_collector_name((wn_collector_id)id)) == 0) return *collector = (wn_collector_id)id, true;
+    return false;
+}
+
+/* A number in the option's units and range. */
+static bool parse_in_range(const option *o, const char *text, const unit *units, double *value) {
+    return parse_number(text, units, value) && in_range(o, *value);
+}
+
+/* Reads a value into the field of an option; false when it is not allowed. */
+static bool read_value(const option *o, const char *text, void *at) {
+    double v = 0;
+    switch (o->kind) {
+    case COLLECTOR: return parse_collector(text, at);
+    case SWITCH: return parse_switch(text, at);
+    case SIZE:
+        if (!parse_in_range(o, text, sizes, &v)) return false;
+        *(size_t *)at = (size_t)v;
+        return true;
+    case TIME:
+        if (!parse_in_range(o, text, times, &v)) return false;
+        *(uint64_t *)at = (uint64_t)v;
+        return true;
+    case FACTOR:
+        if (!parse_in_range(o, text, plain, &v)) return false;
+        *(double *)at = v;
+        return true;
+    case COUNT_OR_ALL:
+    case COUNT_OR_NEVER:
+        if (strcasecmp(text, o->kind == COUNT_OR_ALL ? "all" : "never") == 0) return *(unsigned *)at = WN_NEVER, true;
+        /* fall through */
+    case COUNT:
+        if (!parse_in_range(o, text, plain, &v) || v != (double)(uint64_t)v) return false;
+        if (o->at == AT(pin_limit))
+            *(size_t *)at = (size_t)v;
+        else
+            *(unsigned *)at = (unsigned)v;
+        return true;
+    }
+    return false;
+}
+
 wn_status wn_options_set(wn_options *opts, const char *name, const char *value) {
     if (!opts || !name || !value)
         return wn_fail(WN_ERR_ARGUMENT,
@@ -199,52 +261,8 @@ wn_status wn_options_set(wn_options *opts, const char *name, const char *value) 
                        : !name ? "name"
                                : "value");
     const option *o = find(name);
-    if (!o) {
-        char names[400];
-        size_t n = 0;
-        for (unsigned i = 0; i < OPTION_COUNT; i++)
-            n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", options[i].name);
-        return wn_fail(WN_ERR_ARGUMENT, "there is no option '%s'; there are %s", name, names);
-    }
-    void *at = (char *)opts + o->at;
-    double v = 0;
-    switch (o->kind) {
-    case COLLECTOR:
-        for (int id = WN_COLLECTOR_REFCOUNT; id <= WN_COLLECTOR_CONCURRENT; id++)
-            if (strcmp(value, wn_collector_name((wn_collector_id)id)) == 0) {
-                opts->collector = (wn_collector_id)id;
-                return WN_OK;
-            }
-        return bad_value(o, value);
-    case SWITCH: return parse_switch(value, (bool *)at) ? WN_OK : bad_value(o, value);
-    case SIZE:
-        if (!parse_number(value, sizes, &v) || !in_range(o, v)) return bad_value(o, value);
-        *(size_t *)at = (size_t)v;
-        return WN_OK;
-    case TIME:
-        if (!parse_number(value, times, &v) || !in_range(o, v)) return bad_value(o, value);
-        *(uint64_t *)at = (uint64_t)v;
-        return WN_OK;
-    case FACTOR:
-        if (!parse_number(value, plain, &v) || !in_range(o, v)) return bad_value(o, value);
-        *(double *)at = v;
-        return WN_OK;
-    case COUNT_OR_ALL:
-    case COUNT_OR_NEVER:
-        if (strcasecmp(value, o->kind == COUNT_OR_ALL ? "all" : "never") == 0) {
-            *(unsigned *)at = WN_NEVER;
-            return WN_OK;
-        }
-        /* fall through */
-    case COUNT:
-        if (!parse_number(value, plain, &v) || !in_range(o, v) || v != (double)(uint64_t)v) return bad_value(o, value);
-        if (o->at == AT(pin_limit))
-            *(size_t *)at = (size_t)v;
-        else
-            *(unsigned *)at = (unsigned)v;
-        return WN_OK;
-    }
-    return WN_OK;
+    if (!o) return unknown_option(name);
+    return read_value(o, value, (char *)opts + o->at) ? WN_OK : bad_value(o, value);
 }
 
 void wn_options_print(FILE *out) {
@@ -345,9 +363,6 @@ wn_status wn_options_resolve(const wn_options *given, wn_options *out) {
                        "conservative_stacks: refcount frees an object with its last counted reference, whatever the C "
                        "stack holds: choose the collector incremental or concurrent, or hold locals by wn_root and "
                        "wn_hold and leave the option off");
-    if (!wn_collector_available(out->collector))
-        return wn_fail(WN_ERR_UNSUPPORTED, "this build of the library has no %s collector",
-                       wn_collector_name(out->collector));
     /* What is born old survives without a barrier: stress would hide the stores that have skipped theirs. */
     if (out->stress && out->pretenure == wn_options_default().pretenure) out->pretenure = WN_NEVER;
     if (out->max_heap && (!out->heap_limit || out->max_heap < out->heap_limit)) out->heap_limit = out->max_heap;

@@ -21,7 +21,8 @@ static void let_pass(wn_heap *heap) {
     pthread_mutex_lock(&heap->world);
 }
 
-/* In a blocking section, too, where a call that takes no mutator may stop the world: it is one afterwards. */
+/* A thread in a blocking section, too, may come here, by a call that takes no mutator and stops the world (fork); it is
+ * still in the section afterwards. */
 static void wait_while_stopped(wn_heap *heap, mutator *me) {
     mutator_state before = me->state;
     wn_world_spill(me);

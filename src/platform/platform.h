@@ -83,8 +83,7 @@ unsigned wn_os_processor(void);
 /* Moves the calling thread to another of those it may use, if there is one and it is on this one. */
 void wn_os_leave_processor(unsigned processor);
 
-/* ---- memory behind more than one address --------------------------------------------------------------------------
- */
+/* ---- memory behind more than one address ------------------------------------------------------------------------- */
 
 /* A file that lies in memory and has no name. Ranges of addresses can be made *views* of a part of it: they show what
  * the part holds without taking memory of their own, until somebody writes to one: then that page of that view becomes

@@ -157,10 +157,10 @@ static void finalizers(tour *t) {
     memset(journal, 0, sizeof journal);
     saved = NULL;
     wn_global(s.heap, &saved);
-    tour_say(
-        t, "Before it frees what it found, the collector runs finalizers, and then looks again: a finalizer may have "
-           "resurrected its object (PEP 442). Two objects in a cycle, both with finalizers; one of them stores itself "
-           "in a global variable when its finalizer runs:");
+    tour_say(t,
+             "Before it frees what it found, the collector runs finalizers, and then looks again: a finalizer may have "
+             "resurrected its object (PEP 442). Two objects in a cycle, both with finalizers; one of them stores "
+             "itself in a global variable when its finalizer runs:");
     size_t first_f, first_r, w_position, f_position;
     bool resurrected, is_finalized, weak_is_cleared;
     {
@@ -226,10 +226,9 @@ static void callbacks(tour *t) {
     stage s = stage_open(t, NULL);
     wn_mutator *m = s.m;
     wn_disable(s.heap);
-    tour_say(
-        t,
-        "Who wants to know can listen (gc.callbacks). A hundred cycles become garbage, then generation 0, 1 and 2 are "
-        "collected:");
+    tour_say(t,
+             "Who wants to know can listen (gc.callbacks). A hundred cycles become garbage, then generation 0, 1 and 2 "
+             "are collected:");
     static heard h;
     memset(&h, 0, sizeof h);
     for (int i = 0; i < 100; i++) {

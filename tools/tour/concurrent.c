@@ -21,12 +21,10 @@ void tour_concurrent(tour *t) {
     size_t alive = tour_scale(200000), n = tour_scale(3000000);
     tour_say(
         t,
-        "Go's collector is not generational; it marks while the program runs, and promises to stop it for less "
-        "than 500 "
-        "µs per cycle. The same load for every collector: %zu nodes stay in a list, some %zu small cycles come and go, "
-        "and "
-        "meanwhile the program "
-        "takes nodes from the end of the list and puts them in at its front, behind the back of whoever is marking:",
+        "Go's collector is not generational; it marks while the program runs, and promises to stop it for less than "
+        "500 µs per cycle. The same load for every collector: %zu nodes stay in a list, some %zu small cycles come "
+        "and go, and meanwhile the program takes nodes from the end of the list and puts them in at its front, behind "
+        "the back of whoever is marking:",
         alive, n);
     uint64_t worst = 0, took;
     size_t moved = 0, found = 0, meanwhile = 0, made = 0;

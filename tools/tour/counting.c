@@ -86,8 +86,8 @@ static void the_last_reference(tour *t) {
         tour_claim(t, at_once, "When the count reaches 0 the object is deleted immediately.");
     else
         tour_claim(t, !at_once && after_collection,
-                   "Nothing is deleted at the scope's end; a collection finds later that the object cannot be reached "
-                   "any more.");
+                   "Nothing is deleted at the scope's end; a collection finds later that the object cannot be "
+                   "reached any more.");
     stage_close(t, &s);
 }
 
@@ -282,8 +282,8 @@ static cascade drop_a_list(tour *t, size_t n, bool at_once) {
 static void cascading(tour *t) {
     size_t n = tour_scale(1000000);
     tour_say(t,
-             "The third is latency without bound: freeing one object may free all that it refers to, a cascade through "
-             "the heap. The first node of a list of %zu is dropped:",
+             "The third is latency without bound: freeing one object may free all that it refers to, a cascade "
+             "through the heap. The first node of a list of %zu is dropped:",
              n);
     cascade sliced = drop_a_list(t, n, false), whole = drop_a_list(t, n, true);
     if (tour_counts(t)) {

@@ -138,11 +138,10 @@ static void copy_on_write(tour *t) {
     wn_collect(m, 2, NULL);
     uint64_t heap = tour_stats(s.heap)->heap_bytes;
     bool can_measure = private_dirty() > 0 && !tour_is_instrumented();
-    tour_say(
-        t,
-        "Workers forked from a loaded master share its memory until one of them writes to a page. CPython's collector "
-        "writes into every container (_gc_prev), and counting writes into everything that is only read (ob_refcnt); "
-        "so most of the memory is copied soon. A worker here, without any precaution:");
+    tour_say(t,
+             "Workers forked from a loaded master share its memory until one of them writes to a page. CPython's "
+             "collector writes into every container (_gc_prev), and counting writes into everything that is only read "
+             "(ob_refcnt); so most of the memory is copied soon. A worker here, without any precaution:");
     tour_bytes(t, "loaded by the master", heap);
     worker_report plain = fork_a_worker(m);
     if (can_measure) show(t, &plain, heap);
@@ -151,10 +150,8 @@ static void copy_on_write(tour *t) {
                "The pages that hold objects stay shared: what becomes private is the collector's own tables%s.",
                tour_counts(t) ? ", counts included" : "");
 
-    tour_say(
-        t,
-        "The second attempt became part of Python 3.7, gc.freeze(): before the fork everything is moved to a permanent "
-        "generation that no collection looks at.");
+    tour_say(t, "The second attempt became part of Python 3.7, gc.freeze(): before the fork everything is moved to a "
+                "permanent generation that no collection looks at.");
     wn_weakref *watch = NULL;
     wn_global(s.heap, &watch);
     {

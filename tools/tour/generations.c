@@ -52,9 +52,8 @@ static void hypothesis(tour *t) {
 static void tracking(tour *t) {
     stage s = stage_open(t, NULL);
     wn_mutator *m = s.m;
-    tour_say(t,
-             "Only containers can be part of a cycle, so only they are tracked (Py_TPFLAGS_HAVE_GC). Here a type says "
-             "where its references are, and one without any is never looked at:");
+    tour_say(t, "Only containers can be part of a cycle, so only they are tracked (Py_TPFLAGS_HAVE_GC). Here a type "
+                "says where its references are, and one without any is never looked at:");
     bool i, str, list, dict, tuple, tuple_later;
     {
         wn_root(m, wn_int *, number, wn_int_new(m, 100000));
@@ -106,9 +105,8 @@ static void tracking(tour *t) {
 static void promotion(tour *t) {
     stage s = stage_open(t, NULL);
     wn_mutator *m = s.m;
-    tour_say(t,
-             "CPython keeps three lists of containers. A new one is in generation 0; what survives a collection of its "
-             "generation is promoted to the next. The age of one node:");
+    tour_say(t, "CPython keeps three lists of containers. A new one is in generation 0; what survives a collection of "
+                "its generation is promoted to the next. The age of one node:");
     int age[4];
     {
         wn_root(m, node *, n, NULL);
@@ -227,9 +225,9 @@ static void the_rule(tour *t) {
     if (tour_counts(t)) wn_set_threshold(s.heap, 100, 2, 2);
     size_t n = tour_counts(t) ? tour_scale(200000) : tour_scale_to(3000000, 1000000), alive = 0;
     tour_say(t,
-             "Full collections are the expensive ones: their cost grows with the heap. CPython starts one only if more "
-             "objects wait for their first full collection than a quarter of those that survived the last. The list "
-             "grows to %zu nodes once more%s:",
+             "Full collections are the expensive ones: their cost grows with the heap. CPython starts one only if "
+             "more objects wait for their first full collection than a quarter of those that survived the last. The "
+             "list grows to %zu nodes once more%s:",
              n, tour_counts(t) ? ", with thresholds of 100, 2, 2" : "");
     heard h = {.alive = &alive};
     wn_add_listener(s.heap, listen, &h);

@@ -9,11 +9,9 @@ static void young_in_old(tour *t) {
     stage s = stage_open(t, NULL);
     wn_mutator *m = s.m;
     tour_say(
-        t,
-        "PyPy counts nothing: new objects are made in a nursery, and a minor collection looks at the nursery only. "
-        "Then "
-        "who finds a young object that only an old one refers to? An old node gets a new one, and a minor collection "
-        "runs:");
+        t, "PyPy counts nothing: new objects are made in a nursery, and a minor collection looks at the nursery only. "
+           "Then who finds a young object that only an old one refers to? An old node gets a new one, and a minor "
+           "collection runs:");
     uint64_t slow;
     bool intact;
     {
@@ -84,12 +82,10 @@ static void tri_color(tour *t) {
     wn_mutator *m = s.m;
     size_t n = tour_scale(200000);
     tour_say(
-        t,
-        "A major collection is split into steps, and the program runs between them. While it marks, an object is white "
-        "(not seen), grey (seen), or black (all its references followed), and no black object may refer to a white "
-        "one. "
-        "A malicious program: between the steps it takes nodes off the end of a long list that is not marked yet, and "
-        "hangs them on one that has been marked long ago:");
+        t, "A major collection is split into steps, and the program runs between them. While it marks, an object is "
+           "white (not seen), grey (seen), or black (all its references followed), and no black object may refer to a "
+           "white one. A malicious program: between the steps it takes nodes off the end of a long list that is not "
+           "marked yet, and hangs them on one that has been marked long ago:");
     size_t moved = 0, found = 0;
     walk w = {.steps = 0};
     {
@@ -139,8 +135,8 @@ static void semi_manual(tour *t) {
     size_t n = tour_scale(300000);
     tour_say(t,
              "When latency must be predictable, PyPy lets the program say when: gc.disable() stops the major "
-             "collections, and "
-             "gc.collect_step() runs one step. A busy time, in which %zu cycles become garbage, and then a quiet one:",
+             "collections, and gc.collect_step() runs one step. A busy time, in which %zu cycles become garbage, and "
+             "then a quiet one:",
              n);
     uint64_t majors, full, slices = 0;
     bool waited, gone;

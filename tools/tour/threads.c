@@ -101,8 +101,8 @@ static void the_library(tour *t) {
     long n = (long)tour_scale(2000000);
     tour_say(
         t,
-        "CPython's answer is the infamous GIL: one thread at a time. Winnow has no such lock; the same two threads now "
-        "count one object of its heap up and down, %ld times each:",
+        "CPython's answer is the infamous GIL: one thread at a time. Winnow has no such lock; the same two threads "
+        "now count one object of its heap up and down, %ld times each:",
         n);
     static node *shared;
     bool ok = wn_global(s.heap, &shared) == WN_OK;

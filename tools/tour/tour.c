@@ -1,4 +1,9 @@
-/* tour.c - `winnow tour`: the claims of the talk about garbage collection that Winnow grew from, shown live. */
+/*
+ * tour.c - `winnow tour`: the claims of the talk about garbage collection that Winnow grew from, shown live. The
+ * command line, and the stage that chapters play on.
+ *
+ * Invariant: the exit status is 0 only if every claim held and every file was written.
+ */
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,12 +15,10 @@
 
 static void usage(FILE *out) {
     fputs("Usage: winnow tour [OPTION...]\n"
-          "Shows how garbage collection works, claim by claim, on a heap of this library: reference counting, "
-          "interning,\n"
-          "threads, cycles, generations, finalizers, freeze and fork, steps, marking beside the program. Everything "
-          "that\n"
-          "is shown is counted and timed while you watch.\n\n"
-          "  -c, --collector NAME     refcount (the default), incremental or concurrent\n"
+          "Shows how garbage collection works, claim by claim, on a heap of this library: reference counting,\n"
+          "interning, threads, cycles, generations, finalizers, freeze and fork, steps, marking beside the program.\n"
+          "Everything that is shown is counted and timed while you watch.\n\n"
+          "  -c, --collector NAME     refcount, incremental or concurrent; default WINNOW_COLLECTOR, or refcount\n"
           "  -o, --option NAME=VALUE  an option of the heap; `winnow options` lists them\n"
           "      --svg FILE           draw the cycle of two dicts into FILE (needs Graphviz)\n"
           "      --json               one JSON object per claim and line instead of text\n"
@@ -131,7 +134,10 @@ static bool set_option(wn_options *options, const char *text) {
     return true;
 }
 
-int winnow_tour_main(int argc, char **argv) {
+enum { GO_ON = -1 };
+
+/* GO_ON, or the exit status. */
+static int parse(tour *t, int argc, char **argv, bool *options_given) {
     enum { SVG = 256, JSON };
     static const struct option long_options[] = {{"collector", required_argument, NULL, 'c'},
                                                  {"option", required_argument, NULL, 'o'},
@@ -139,27 +145,48 @@ int winnow_tour_main(int argc, char **argv) {
                                                  {"json", no_argument, NULL, JSON},
                                                  {"help", no_argument, NULL, 'h'},
                                                  {NULL, 0, NULL, 0}};
-    tour t = {.options = wn_options_default()};
-    bool options_given = false;
-    t.options.check =
-        false; /* checking keeps dead objects back for a while, which would show in every count of bytes */
     optind = 1;
     for (int c; (c = getopt_long(argc, argv, "c:o:h", long_options, NULL)) != -1;) {
         switch (c) {
         case 'c':
-            if (wn_options_set(&t.options, "collector", optarg)) return usage_error(wn_error_message());
+            if (wn_options_set(&t->options, "collector", optarg)) return usage_error(wn_error_message());
             break;
         case 'o':
-            if (!set_option(&t.options, optarg)) return WINNOW_EXIT_USAGE;
-            options_given = true;
+            if (!set_option(&t->options, optarg)) return WINNOW_EXIT_USAGE;
+            *options_given = true;
             break;
-        case SVG: t.svg = optarg; break;
-        case JSON: t.json = true; break;
+        case SVG: t->svg = optarg; break;
+        case JSON: t->json = true; break;
         case 'h': usage(stdout); return EXIT_SUCCESS;
         default: fprintf(stderr, "Try `winnow tour --help`.\n"); return WINNOW_EXIT_USAGE;
         }
     }
-    if (optind < argc) return usage_error("it takes options only");
+    return optind < argc ? usage_error("it takes options only") : GO_ON;
+}
+
+static void play(tour *t) {
+    if (!t->json) printf("An insight into garbage collection, live, on the %s collector.\n", tour_collector(t));
+    tour_counting(t);
+    tour_threads(t);
+    tour_cycles(t);
+    tour_generations(t);
+    tour_collection(t);
+    tour_fork(t);
+    tour_steps(t);
+    tour_concurrent(t);
+    if (t->json) return;
+    printf("\n%u claims, ", t->claims);
+    printf(t->failed ? "%u of which do not hold.\n" : "all of which hold.\n", t->failed);
+    printf("The same tour on the others: winnow tour --collector refcount | incremental | concurrent\n");
+}
+
+int winnow_tour_main(int argc, char **argv) {
+    tour t = {.options = wn_options_default()};
+    bool options_given = false;
+    /* Checking keeps dead objects back for a while, which would show in every count of bytes. */
+    t.options.check = false;
+    int status = parse(&t, argc, argv, &options_given);
+    if (status != GO_ON) return status;
     t.color = !t.json && isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
 
     wn_heap *heap; /* to learn what the options and the environment mean together */
@@ -168,20 +195,7 @@ int winnow_tour_main(int argc, char **argv) {
     stressed = wn_heap_options(heap).stress != 0;
     wn_heap_free(heap);
 
-    if (!t.json) printf("An insight into garbage collection, live, on the %s collector.\n", tour_collector(&t));
-    tour_counting(&t);
-    tour_threads(&t);
-    tour_cycles(&t);
-    tour_generations(&t);
-    tour_collection(&t);
-    tour_fork(&t);
-    tour_steps(&t);
-    tour_concurrent(&t);
-    if (!t.json) {
-        printf("\n%u claims, ", t.claims);
-        printf(t.failed ? "%u of which do not hold.\n" : "all of which hold.\n", t.failed);
-        printf("The same tour on the others: winnow tour --collector refcount | incremental | concurrent\n");
-    }
+    play(&t);
     if (t.failed && (options_given || getenv("WINNOW_OPTIONS")))
         fputs("winnow tour: the claims are made for the default options; --option and WINNOW_OPTIONS change what "
               "happens when, and with it what holds\n",

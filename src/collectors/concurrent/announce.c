@@ -18,15 +18,15 @@ static struct wn_cc_announced *announced_at(const wn_cc *cc, const void *slot) {
 }
 
 static bool grow_announced(wn_cc *cc) {
-    wn_cc old = {.announced = cc->announced, .announced_size = cc->announced_size};
-    size_t size = old.announced_size ? old.announced_size * 2 : 1024;
+    struct wn_cc_announced *old = cc->announced;
+    size_t old_size = cc->announced_size, size = old_size ? old_size * 2 : 1024;
     struct wn_cc_announced *bigger = calloc(size, sizeof *bigger);
     if (!bigger) return false;
     cc->announced = bigger;
     cc->announced_size = size;
-    for (size_t i = 0; i < old.announced_size; i++)
-        if (old.announced[i].slot) *announced_at(cc, old.announced[i].slot) = old.announced[i];
-    free(old.announced);
+    for (size_t i = 0; i < old_size; i++)
+        if (old[i].slot) *announced_at(cc, old[i].slot) = old[i];
+    free(old);
     return true;
 }
 

@@ -1,5 +1,10 @@
-/* concurrent.c - the concurrent collector's struct of operations: coming and going, freezing, fork, what is asked of
- * it. */
+/*
+ * concurrent.c - the concurrent collector's struct of operations: threads that come and go, freezing, fork, questions
+ * about single objects.
+ *
+ * Invariant: neither a freeze nor the child of a fork meets a cycle that has not come to sweeping: it is waited for, or
+ * given up.
+ */
 #include "collectors/concurrent/concurrent.h"
 
 #include <stdlib.h>
@@ -178,7 +183,7 @@ static wn_status freeze(mutator *me) {
         size_t g = 0;
         for (void *o; (o = wn_block_next(b, &g)); n++) {
             wn_meta_(o)[0] = WN_OLD_CLEAN_;
-            wn_meta_(o)[1] |= 3;
+            wn_meta_(o)[1] |= WN_STATE_GENERATION_; /* 3: frozen */
         }
         __atomic_store_n(&b->noted, 1, __ATOMIC_RELAXED);
     }

@@ -288,8 +288,8 @@ bool wn_cc_follow_ephemerons(wn_cc *cc, wn_cc_worker *w);
 /* Nothing more is marked in this cycle, or not until the table is searched anew. */
 void wn_cc_stop_following(wn_cc *cc);
 /* After H4: nobody takes what was shaded since marking has closed, and who has taken some is done with it. A worker
- * that is put aside with it would else set marks, and trace, while the next cycle has its barrier not up yet. False:
- * aborted. */
+ * that the scheduler puts aside in the middle of it would else mark and trace before the next cycle's barrier is up.
+ * False: aborted. */
 bool wn_cc_end_work(wn_cc *cc);
 /* Forgets all work. */
 void wn_cc_drop_work(wn_cc *cc);

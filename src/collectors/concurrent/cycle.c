@@ -411,7 +411,7 @@ static void note_outcome(wn_cc *cc, bool done) {
         cc->total_bytes += cc->now.freed_bytes;
         cc->last_failed = false;
     } else if (__atomic_load_n(&cc->failed, __ATOMIC_RELAXED)) {
-        /* Nothing was freed: those who wait will find out. Who waits for the next one has that tried, too. */
+        /* Nothing was freed, as those who wait will find; for whoever waits for the next one that is tried, too. */
         wn_cc_pace_failed(cc);
         cc->finished = cc->started;
         cc->given_up = false;

@@ -120,7 +120,7 @@ static WN_ALWAYS_INLINE void visit_item(void **slot, void *context) {
     if (due) scan(t, due, visit, t);
 }
 
-/* A slice of a long array for who is counted as busy: one that is on no list is work that nobody else sees. */
+/* A slice of a long array, for a caller that is counted as busy: once it is on no list nobody else sees that work. */
 static WN_NOINLINE void *take_slice(wn_cc *cc, size_t most, size_t *from, size_t *to) {
     wn_cc_slice slice = {NULL, 0};
     if (!__atomic_load_n(&cc->slice_count, __ATOMIC_RELAXED)) return NULL;

@@ -11,8 +11,8 @@
  * much since the last cycle began, which no assist makes up for, and at the hard limit, instead of failing.
  *
  * What objects hold outside the heap has a measure of its own: so much may be added to it between the starts of two
- * cycles as marking the heap is worth. It earns no room. Who holds it is not known, so neither is whether they are
- * alive, and what a release hook gives back is never told: room for a part of it would grow with garbage.
+ * cycles as marking the heap is worth. It earns no room: which objects hold it is not known, so neither is whether
+ * those are alive, and what a release hook gives back is never told: room for a part of it would grow with garbage.
  *
  * Near the limit the goal is what the limit leaves. It never comes closer to what is alive than an eighth of it, so
  * that a heap that hardly fits does not collect without end: it is allowed to run into the limit instead, which after a
@@ -127,7 +127,7 @@ void wn_cc_pace_failed(wn_cc *cc) {
     __atomic_store_n(&cc->trigger, used + room / 2, __ATOMIC_RELAXED);
 }
 
-/* How far marking is behind allocation: above 0 the thread must help. */
+/* Whether marking is behind allocation, so that the thread must help. */
 static bool behind(const wn_cc *cc, size_t used) {
     size_t goal = __atomic_load_n(&cc->goal, __ATOMIC_RELAXED);
     size_t start = __atomic_load_n(&cc->used_at_start, __ATOMIC_RELAXED);

@@ -239,7 +239,7 @@ void wn_cc_scavenge(wn_cc *cc) {
 enum {
     MESH_STOP_NS = 30000,
     MESH_ARRIVE_NS = 50000,
-    MESH_REST = 1,
+    MESH_REST = 1,               /* the program runs for so many times as long as it stood still */
     MESH_LONG_REST_NS = 2000000, /* where a thread is on its way for longer than MESH_ARRIVE_NS each time */
     MESH_PATIENCE_NS = 500000000,
     MESH_EVERY_NS = 100000000,

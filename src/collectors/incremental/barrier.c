@@ -37,7 +37,8 @@ void wn_inc_barrier_adjust(const incremental *inc) {
     for (mutator *m = inc->heap->mutators; m; m = m->next) m->fast.mode = wn_inc_barrier_mode(inc);
 }
 
-static void lose(incremental *inc) { __atomic_store_n(&inc->remembered_lost, true, __ATOMIC_RELAXED); }
+/* There was no memory to record a store: the next minor looks at every old object. */
+static void lose_track(incremental *inc) { __atomic_store_n(&inc->remembered_lost, true, __ATOMIC_RELAXED); }
 
 static void remember(incremental *inc, mutator *m, void *holder, void **slot) {
     wn_vector *set = remembered_of(m);
@@ -46,12 +47,12 @@ static void remember(incremental *inc, mutator *m, void *holder, void **slot) {
     if (WN_UNLIKELY(has_cards(t, bytes))) {
         size_t number = (size_t)((char *)slot - (char *)holder) >> wn_inc_card_shift(bytes);
         if (__atomic_exchange_n(card_of(holder, number), 1, __ATOMIC_RELAXED)) return;
-        if (!wn_vector_reserve(set, set->n + 2)) return lose(inc);
+        if (!wn_vector_reserve(set, set->n + 2)) return lose_track(inc);
         wn_vector_push(set, (void *)(((uintptr_t)holder + (number << wn_inc_card_shift(bytes))) | 1));
         wn_vector_push(set, holder);
     } else {
         __atomic_store_n(wn_meta_(holder), OLD_REMEMBERED, __ATOMIC_RELAXED);
-        if (!wn_vector_push(set, holder)) lose(inc);
+        if (!wn_vector_push(set, holder)) lose_track(inc);
     }
     if (WN_UNLIKELY(set->n >= inc->remembered_max)) __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }

@@ -1,5 +1,10 @@
-/* incremental.c - the incremental collector's struct of operations: coming and going, fork, and what is asked of single
- * objects. */
+/*
+ * incremental.c - the incremental collector's struct of operations: heaps and threads that come and go, fork, questions
+ * about single objects.
+ *
+ * Invariant: a young object's pins and its identity are in tables under `lock`. A pinned one stays where it is; one
+ * with an identity moves to the address that this is, or stays.
+ */
 #include "incremental.h"
 
 #include <stdlib.h>

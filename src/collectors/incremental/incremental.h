@@ -61,7 +61,7 @@ typedef enum phase {
 /* A stretch of the nursery: handed out (then objects lie in it back to back from `start`), or free. */
 typedef struct stretch {
     char *start, *end;
-    char *known; /* objects before this have their alloc bits set, for who asks what an address is */
+    char *known; /* objects before this have their alloc bits set, for questions what an address is */
 } stretch;
 
 typedef struct stretches {
@@ -90,7 +90,7 @@ typedef struct tenure {
 typedef struct incremental {
     wn_heap *heap;
     pthread_mutex_t lock; /* for mutators that run: the nursery's stretches, the old buffers, pins, finalizable */
-    /* For statistics, which any thread reads: held while objects move, and by who reads. Before `lock`. */
+    /* For statistics, which any thread reads: held while objects move, and by the reader. Taken before `lock`. */
     pthread_mutex_t counts_lock;
 
     /* nursery.c */

@@ -103,7 +103,8 @@ static WN_ALWAYS_INLINE void *move(incremental *inc, void *o) {
     return move_to(inc, o, to, slot, t);
 }
 
-/* One reference: what is young moves, what is old and white is shaded if the holder asks for it. */
+/* One reference, dragged out of the nursery (PyPy's word): what is young moves, what is old and white is shaded if the
+ * holder asks for it. */
 static WN_ALWAYS_INLINE void drag(incremental *inc, void **slot, bool shading) {
     void *o = *slot;
     if (!is_young(inc, o)) {
@@ -303,8 +304,8 @@ static size_t close_pieces(incremental *inc) {
     return unused;
 }
 
-/* Counts what was made in the pieces, and what of it survived: one by one while there are few pieces, or when somebody
- * wants to know; else by the average of every sixteenth. */
+/* Counts what was made in the pieces, and what of it survived: one by one while there are few pieces, or when a caller
+ * has asked; else by the average of every sixteenth. */
 static void count_pieces(incremental *inc, size_t unused) {
     size_t bytes = (size_t)0 - unused;
     bool telling = wn_inc_tenure_is_telling(inc) && !inc->keep_all; /* that all is kept says nothing */
@@ -326,7 +327,7 @@ static void count_pieces(incremental *inc, size_t unused) {
     }
 }
 
-/* Counts what did not move and does not stay, for who wants to know. */
+/* Counts what did not move and does not stay, for a caller that has asked. */
 static void count_dead(incremental *inc) {
     inc->dead_objects = inc->dead_bytes = 0;
     for (size_t i = 0; i < inc->pieces.n; i++) {
