@@ -531,6 +531,37 @@ static void a_file_that_was_taken_away_is_missed_in_time(void **state) {
     close_model(&m);
 }
 
+/* Between choosing and laying, where all that has to do with the file is done already. */
+static void a_file_that_was_taken_away_when_blocks_were_chosen(void **state) {
+    (void)state;
+    model m;
+    int file = next_descriptor();
+    fragment(&m);
+    assert_true(lay(&m, m.space.block_bytes / 2)); /* some blocks view the file, and are to be laid elsewhere */
+    for (size_t i = 0; i < m.n; i++) fill(&m.slots[i], seed + i);
+    assert_true(wn_mesh_plan(&m.space, 0, NULL, NULL) && wn_mesh_choose(&m.space));
+    assert_int_equal(close(file), 0);
+    FILE *other = tmpfile();
+    assert_int_equal(fileno(other), file);
+    assert_int_equal(fputs("not ours", other), 1);
+    assert_int_equal(fflush(other), 0);
+    lay_chosen(&m);
+    assert_true(is_whole(&m));
+    assert_false(wn_mesh_choose(&m.space));
+    assert_int_equal(lay(&m, 0), 0);
+    for (size_t i = 0; i < m.n; i++) fill(&m.slots[i], seed - i);
+    assert_true(is_whole(&m));
+    keep_one_in(&m, SIZE_MAX);
+    wn_space_discard(&m.space, (size_t)-1);
+    make_many(&m, 3000); /* on memory that is zero */
+    char text[16] = "";
+    rewind(other);
+    assert_non_null(fgets(text, sizeof text, other));
+    assert_string_equal(text, "not ours");
+    fclose(other);
+    close_model(&m);
+}
+
 int main(void) {
     wn_os_file file;
     /* Nothing is laid together here? */
@@ -552,6 +583,7 @@ int main(void) {
         cmocka_unit_test(a_fork_leaves_what_was_chosen_to_the_parent),
         cmocka_unit_test(a_fork_parts_what_is_shared),
         cmocka_unit_test(a_file_that_was_taken_away_is_missed_in_time),
+        cmocka_unit_test(a_file_that_was_taken_away_when_blocks_were_chosen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* test_space.c - what the heap's space promises and no client can see: which free memory goes back, and what it is
  * then. */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -149,6 +150,42 @@ static void huge_memory_goes_back_a_little_at_a_time(void **state) {
     wn_space_fini(&space);
 }
 
+typedef struct owner {
+    wn_space space;
+    unsigned rounds; /* atomic */
+} owner;
+
+enum { ROUNDS = 1000 };
+
+static void *take_and_give(void *arg) {
+    owner *o = arg;
+    unsigned cls = wn_class_of_slot_(64);
+    for (unsigned i = 1; i <= ROUNDS; i++) {
+        wn_block *b = NULL;
+        wn_buffer_ buffer = {0};
+        if (!wn_space_refill(&o->space, &b, cls, 0, &buffer)) abort();
+        buffer.cursor += 64; /* one stays */
+        wn_space_retire(&o->space, cls, &buffer);
+        wn_space_disown(&o->space, &b);
+        __atomic_store_n(&o->rounds, i, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+/* Whoever looks for the last room of a class passes blocks that another thread allocates from: for the thread
+ * sanitizer. */
+static void blocks_in_use_are_passed(void **state) {
+    (void)state;
+    owner o = {.rounds = 0};
+    pthread_t thread;
+    assert_true(wn_space_init(&o.space, (size_t)8 << 20));
+    assert_int_equal(pthread_create(&thread, NULL, take_and_give, &o), 0);
+    while (__atomic_load_n(&o.rounds, __ATOMIC_RELAXED) < ROUNDS)
+        wn_space_list_last(&o.space, 0, wn_class_of_slot_(64));
+    pthread_join(thread, NULL);
+    wn_space_fini(&o.space);
+}
+
 static void mark_all(wn_block *b) {
     for (unsigned i = 0; i < WN_BLOCK_WORDS; i++) wn_mark_words(b)[i] = wn_alloc_words(b)[i];
 }
@@ -241,6 +278,7 @@ int main(void) {
         cmocka_unit_test(a_fresh_block_is_handed_out_whole),
         cmocka_unit_test(huge_memory_goes_back_a_little_at_a_time),
         cmocka_unit_test(blocks_are_swept_together),
+        cmocka_unit_test(blocks_in_use_are_passed),
         cmocka_unit_test(processors_are_those_that_may_be_used),
         cmocka_unit_test(a_sweep_clears_the_bytes_of_the_dead_alone),
     };

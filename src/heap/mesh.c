@@ -200,8 +200,7 @@ void wn_mesh_give_back(wn_space *space) {
         mesh->leaving--;
         mesh->going++;
         pthread_mutex_unlock(&space->lock);
-        if (wn_os_file_is_open(&mesh->file))
-            wn_os_file_discard(&mesh->file, (size_t)f << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
+        wn_os_file_discard(&mesh->file, (size_t)f << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
         wn_os_lock_brief(&space->lock);
         mesh->blocks[f] = 0;
         mesh->going--;
@@ -328,8 +327,7 @@ static void close_window(wn_space *space) {
     wn_os_lock_brief(&space->lock);
     bool empty = !mesh->blocks[mesh->frame];
     pthread_mutex_unlock(&space->lock);
-    if (empty && wn_os_file_is_open(&mesh->file))
-        wn_os_file_discard(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
+    if (empty) wn_os_file_discard(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, WN_BLOCK_SIZE);
     mesh->window = NULL;
     unchoose(mesh);
 }
@@ -419,10 +417,24 @@ bool wn_mesh_choose(wn_space *space) {
 
 /* ---- laying ------------------------------------------------------------------------------------------------------ */
 
-static void copy_slots(char *window, const wn_block *b) {
+/* Into the window, or back. */
+static void copy_slots(char *window, const wn_block *b, bool back) {
     const char *start = wn_block_start(b);
     size_t g = 0;
-    for (const char *o; (o = wn_block_next(b, &g));) memcpy(window + (o - start), o, b->slot);
+    for (char *o, *there; (o = wn_block_next(b, &g));) {
+        there = window + (o - start);
+        memcpy(back ? o : there, back ? there : o, b->slot);
+    }
+}
+
+/* A thread that does not stand still has closed the file, and its number is that of another: the block views that, and
+ * gets memory of its own. If the system refuses even this, what it views is private, too. */
+static void take_back(wn_space *space, wn_block *b) {
+    char *start = wn_block_start(b);
+    if (wn_os_file_unview(start, WN_BLOCK_SIZE) && space->large_pages) wn_os_prefer_large_pages(start, WN_BLOCK_SIZE);
+    copy_slots(space->mesh->window, b, true);
+    wn_mesh_part(space, b);
+    space->mesh->off = true;
 }
 
 /* One block more is on the frame. All that were may have left it since it was chosen: then it does not go back. */
@@ -440,9 +452,13 @@ static void use_frame(wn_mesh *mesh) {
 static bool lay(wn_space *space, wn_block *b) {
     wn_mesh *mesh = space->mesh;
     if (!b->viewing && __atomic_load_n(&mesh->viewing, __ATOMIC_RELAXED) >= mesh->most) return false;
-    copy_slots(mesh->window, b);
+    copy_slots(mesh->window, b, false);
     if (!wn_os_file_view(&mesh->file, (size_t)mesh->frame << WN_BLOCK_SHIFT, wn_block_start(b), WN_BLOCK_SIZE))
         return false;
+    if (!wn_os_file_is_open(&mesh->file)) {
+        take_back(space, b);
+        return false;
+    }
     take(mesh, b);
     bool listed = wn_space_unlist_block(space, b);
     wn_mesh_leave(space, b);
@@ -457,12 +473,6 @@ static bool lay(wn_space *space, wn_block *b) {
 
 bool wn_mesh_lay(wn_space *space, uint64_t deadline) {
     wn_mesh *mesh = space->mesh;
-    /* Here, where no thread that stands still as all do can close it before it is used; one that is in a blocking
-     * section or not attached could. */
-    if (mesh->chosen_count && !wn_os_file_is_open(&mesh->file)) {
-        mesh->off = true;
-        end_plan(mesh);
-    }
     while (mesh->laid < mesh->chosen_count) {
         wn_block *b = mesh->chosen[mesh->laid++];
         wn_os_lock_brief(&space->lock);

@@ -855,7 +855,8 @@ bool wn_space_list_last(wn_space *space, unsigned kind, unsigned cls) {
     for (wn_chunk *c = space->chunks; c; c = c->next)
         for (unsigned i = WN_FIRST_BLOCK; !c->huge && i < c->committed; i++) {
             wn_block *b = &c->block[i];
-            if (b->state == WN_BLOCK_SMALL && b->kind == kind && b->cls == cls && b->used < b->slots &&
+            if (b->state == WN_BLOCK_SMALL && b->kind == kind && b->cls == cls &&
+                __atomic_load_n(&b->used, __ATOMIC_RELAXED) < b->slots && /* its owner may take slots meanwhile */
                 wn_space_is_swept(space, b))
                 wn_space_list_block(space, b);
         }

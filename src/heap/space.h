@@ -15,8 +15,9 @@
  *   - chunks of blocks are never unmapped while the space lives, so a stale address can always be looked up.
  *
  * Locking: `lock` guards lists, block states and limits. It is held for a microsecond or so: nothing that asks the
- * system for memory to be zeroed, or zeroes it, happens under it, except that addresses are committed. Alloc words are
- * atomic because a slot may be given back to a block that another thread allocates from.
+ * system for memory to be zeroed, or zeroes it, happens under it, except that addresses are committed, and that half a
+ * mebibyte goes back when many blocks have become free (not with `keeps_dirty`). Alloc words are atomic because a slot
+ * may be given back to a block that another thread allocates from.
  */
 #ifndef WN_SPACE_H
 #define WN_SPACE_H

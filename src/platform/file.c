@@ -37,9 +37,18 @@ void wn_os_file_close(const wn_os_file *file) {
     if (wn_os_file_is_open(file)) close(file->descriptor);
 }
 
+/* Another thread may close the descriptor, and open what gets its number, at any moment: asked afterwards, the answer
+ * holds of the mapping. */
+static void *map(const wn_os_file *file, size_t offset, size_t size, int flags) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | flags, file->descriptor, (off_t)offset);
+    if (p == MAP_FAILED) return NULL;
+    if (wn_os_file_is_open(file)) return p;
+    munmap(p, size);
+    return NULL;
+}
+
 void *wn_os_file_map(const wn_os_file *file, size_t offset, size_t size) {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file->descriptor, (off_t)offset);
-    return p == MAP_FAILED ? NULL : p;
+    return map(file, offset, size, MAP_POPULATE);
 }
 
 bool wn_os_file_view(const wn_os_file *file, size_t offset, void *start, size_t size) {
@@ -48,7 +57,10 @@ bool wn_os_file_view(const wn_os_file *file, size_t offset, void *start, size_t 
 }
 
 void wn_os_file_discard(const wn_os_file *file, size_t offset, size_t size) {
-    fallocate(file->descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
+    void *p = map(file, offset, size, 0);
+    if (!p) return;
+    madvise(p, size, MADV_REMOVE);
+    munmap(p, size);
 }
 
 bool wn_os_file_unview(void *start, size_t size) {

@@ -97,11 +97,14 @@ bool wn_os_file_open(wn_os_file *file, size_t size);
 void wn_os_file_close(const wn_os_file *file);
 /* Whether the descriptor still is that file's. */
 bool wn_os_file_is_open(const wn_os_file *file);
-/* Maps a part to fill it: what is written there is what views show. NULL: no memory. wn_os_release undoes it. */
+/* Maps a part to fill it: what is written there is what views show. NULL: no memory, or the descriptor is another's.
+ * wn_os_release undoes it. */
 void *wn_os_file_map(const wn_os_file *file, size_t offset, size_t size);
-/* Makes committed pages, whose own memory goes back, a view. False, and nothing has changed: too many mappings. */
+/* Makes committed pages, whose own memory goes back, a view. False, and nothing has changed: too many mappings, or no
+ * descriptor. Of the file only if its descriptor still is that afterwards. */
 bool wn_os_file_view(const wn_os_file *file, size_t offset, void *start, size_t size);
-/* Gives the memory of a part back; it reads as zero. Its views must not be looked at any more. */
+/* Gives the memory of a part back; it reads as zero. Its views must not be looked at any more. Nothing happens where
+ * it cannot be mapped, or the descriptor is another's. */
 void wn_os_file_discard(const wn_os_file *file, size_t offset, size_t size);
 /* Makes views ordinary pages again, which read as zero. False, and nothing has changed: too many mappings. */
 bool wn_os_file_unview(void *start, size_t size);

@@ -40,6 +40,9 @@ size_t wn_rc_tracked_since(const mutator *m) {
     return (size_t)(m->fast.young - r->log_summed) - (r->freed_tracked - r->freed_summed);
 }
 
+/* What the log names is left to a walk over the heap. Several threads may say so at once, and the world runs. */
+static void lose_young(mutator *m) { __atomic_store_n(&wn_rc_of(m->heap)->young_lost, true, __ATOMIC_RELAXED); }
+
 /* Sets the log's end so that the fast path comes back when the count may exceed the threshold. */
 static void aim_log(mutator *m) {
     wn_rc_mutator *r = wn_rc_of_mutator(m);
@@ -53,7 +56,7 @@ static void aim_log(mutator *m) {
     __atomic_store_n(&r->net, count, __ATOMIC_RELAXED);
     r->freed_tracked = 0;
     if (used + more > WN_RC_LOG_MOST) { /* nobody collects: leave them to a walk over the heap */
-        wn_rc_of(m->heap)->young_lost = true;
+        lose_young(m);
         used = 0;
     }
     if (used + more > r->log_room) {
@@ -63,7 +66,7 @@ static void aim_log(mutator *m) {
             r->log = log;
             r->log_room = room;
         } else {
-            wn_rc_of(m->heap)->young_lost = true;
+            lose_young(m);
             used = 0;
             if (more > r->log_room) more = r->log_room;
         }
@@ -98,7 +101,7 @@ void wn_rc_young_fini(mutator *m) {
     /* Its young objects go on living without it. */
     wn_rc_mutator *r = wn_rc_of_mutator(m);
     wn_rc_sum_tracked(m);
-    if (m->fast.young != r->log) wn_rc_of(m->heap)->young_lost = true;
+    if (m->fast.young != r->log) lose_young(m);
     free(r->log);
 }
 

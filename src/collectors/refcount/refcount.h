@@ -90,7 +90,7 @@ typedef struct wn_rc_heap {
     wn_rc_overflow overflow;
     wn_vector middle;        /* generation 1 */
     size_t middle_compacted; /* entries that its last compaction left */
-    bool young_lost;
+    bool young_lost;         /* atomic; read and reset while the world is stopped */
     unsigned count1, count2; /* young collections since a middle one, middle ones since a full one; atomic */
     size_t long_lived_total, long_lived_pending;
     size_t external_before; /* bytes outside the heap when the last full collection ended, or fewer since; atomic */
