@@ -177,7 +177,7 @@ void census_forget(void) {
 }
 
 static bool all_known(void) { return gc_prev(oldest()) == &census.mark[KNOWN].gc; }
-bool census_in_place(void) { return gc_next(oldest()) == &census.mark[FIRST].gc; }
+static bool in_place(void) { return gc_next(oldest()) == &census.mark[FIRST].gc; }
 void census_all_known(void) { put_before(KNOWN, oldest()); }
 
 /* Whether somebody has frozen objects or given them back: those in the set might be among them. */
@@ -185,8 +185,8 @@ static bool frozen_changed(void) { return gc_frozen_since(census.gc, &census.fro
 
 bool census_check(void) {
     bool passing = !lasts();
-    if (__atomic_exchange_n(&arenas.unseen, false, __ATOMIC_RELAXED) || !census_in_place() || frozen_changed() ||
-        passing || census.passing)
+    if (__atomic_exchange_n(&arenas.unseen, false, __ATOMIC_RELAXED) || !in_place() || frozen_changed() || passing ||
+        census.passing)
         begin_anew();
     census.passing = passing;
     return all_known() && !passing;
@@ -195,7 +195,7 @@ bool census_check(void) {
 void census_unpark(bool all, bool counted) {
     PyGC_Head *parked = census_parked(), *known = &census.mark[KNOWN].gc;
     if (!all) {
-        gc_list_insert(parked, counted && census_in_place() ? known : oldest());
+        gc_list_insert(parked, counted && in_place() ? known : oldest());
         return;
     }
     if (counted) put_before(KNOWN, parked);
@@ -246,7 +246,7 @@ bool census_add_young(int level) {
 
 size_t census_missing(void) {
     size_t n = 0;
-    if (!census_in_place()) return 0;
+    if (!in_place()) return 0;
     for (PyGC_Head *g = gc_next(oldest()); g != &census.mark[KNOWN].gc && g != oldest(); g = gc_next(g))
         n += !is_bookmark(g) && !wn_bits_test(&census.cycles->bits, WN_CYCLES_ALL, (uintptr_t)object_of(g));
     return n;

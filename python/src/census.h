@@ -61,8 +61,6 @@ bool census_settle(object_list *gone);
 void census_remove(PyObject **o, size_t n);
 void census_remove_gone(PyObject **o, size_t n);
 
-/* Whether the oldest list is where it was: to be asked before it is parked. */
-bool census_in_place(void);
 /* Puts what was parked into the oldest list, before whatever others have put there meanwhile: behind all that is known,
  * or at the front where the oldest list itself was parked (`all`). `counted`: members all of them, and so known. */
 void census_unpark(bool all, bool counted);
