@@ -84,7 +84,7 @@ static bool is_pool(const pool *at) {
     pool p;
     bool there;
     const void *from = at;
-    if (!wn_os_peek(&p, &from, sizeof p, 1, &there)) census.lasting = false;
+    wn_os_peek(&p, &from, sizeof p, 1, &there);
     if (!there || p.size_class >= SMALL / 16) return false;
     unsigned size = (p.size_class + 1) * 16;
     return p.last_offset == POOL_BYTES - size && p.offset >= sizeof p + size && p.offset <= POOL_BYTES &&
@@ -118,7 +118,7 @@ static bool arenas_on_top(void) {
 }
 static void watch_arenas(void) {
     arenas.on = true;
-    if (arenas_on_top() || arenas.below.free) return; /* beneath another since an earlier installation */
+    if (arenas.below.free) return; /* beneath another since an earlier installation */
     PyObject_GetArenaAllocator(&arenas.below);
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){arenas.below.ctx, arenas.below.alloc, arena_free});
 }
@@ -150,13 +150,10 @@ static void begin_anew(void) {
 void census_open(gc_state *gc, wn_cycles *cycles) {
     census.gc = gc;
     census.cycles = cycles;
-    const char *allocator = _PyMem_GetCurrentAllocatorName();
     void *block = PyObject_Malloc(64);
-    census.lasting = allocator && strncmp(allocator, "pymalloc", 8) == 0 && block;
-    if (census.lasting && !is_pool(pool_of(block))) census.lasting = false;
+    census.lasting = is_pool(pool_of(block)); /* or else they are another allocator's blocks */
     PyObject_Free(block);
     watch_arenas();
-    census.passing = !lasts();
     begin_anew();
 }
 
@@ -317,7 +314,7 @@ static void ask_lists(PyObject *const *o, size_t n, bool *in) {
     for (size_t i = 0; i < n; i++) g[i] = gc_of(o[i]);
     read_standing(g, n, own, in);
     for (size_t i = 0; i < n; i++) {
-        in[i] = in[i] && own[i].count > 0 && gc_next(&own[i].links) && gc_prev(&own[i].links);
+        in[i] = in[i] && own[i].count > 0;
         g[2 * i] = in[i] ? gc_next(&own[i].links) : NULL;
         g[2 * i + 1] = in[i] ? gc_prev(&own[i].links) : NULL;
         ASK(g[2 * i]);

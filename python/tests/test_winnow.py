@@ -184,6 +184,36 @@ class Basics(Case):
         self.assertEqual(_native.check(), 0)
         del alive
 
+    def test_reads_slots_however_many(self):
+        gc.disable()
+        for n in 1, 11, 12, 13, 40:
+            names = ["s%d" % i for i in range(n)]
+            Base = type("Base", (), {"__slots__": ("base", "__weakref__")})
+            cls = type("Many", (Base,), {"__slots__": names})
+            o = cls()
+            for name in names:
+                setattr(o, name, [name])
+            o.base = [o]
+            self.assertEqual(_native.check(), 0)
+            on(MODES[0])
+            weak = weakref.ref(o)
+            gc.collect()
+            self.assertIs(weak(), o)
+            del o
+            gc.collect()
+            self.assertIsNone(weak())
+            winnow.uninstall()
+
+    def test_a_tuple_that_is_being_filled_stays_tracked(self):
+        new = ctypes.pythonapi.PyTuple_New
+        new.argtypes, new.restype = [ctypes.c_ssize_t], ctypes.py_object
+        on(MODES[0])
+        gc.disable()
+        t = new(3)
+        for level in 0, 1, 2:
+            gc.collect(level)
+            self.assertTrue(gc.is_tracked(t))
+
     def test_nothing_need_be_read_in_another_way_than_in_place(self):
         # In a process of its own, before anything was found to differ and is read through its tp_traverse since.
         code = (
@@ -995,7 +1025,13 @@ class Census(Case):
         alive = [Slotted() for i in range(30000)]
         gc.collect()
         del alive[::2]
-        by_snapshot()
+        self.assertTrue(_native.start_snapshot())
+        alive += [Slotted() for i in range(5000)]  # where some of those were that it finds gone
+        gc.collect(1)
+        while not _native.step():
+            time.sleep(0.0005)
+        while _native.phase() == "reclaiming":
+            gc.collect(0)
         if settled():
             self.assertGreater(winnow.stats()["gone"], 20000)
         self.assertEqual(_native.missing(), 0)
@@ -1055,7 +1091,7 @@ class Census(Case):
     def test_objects_frozen_when_a_collection_starts(self):
         on("fast")
         gc.disable()
-        alive = [[i] for i in range(5000)]
+        alive = [[i] for i in range(40000)]  # more than are proposed in the order of the lists
         died = old_garbage(100)
         for act in gc.freeze, gc.unfreeze:
 
@@ -1134,14 +1170,123 @@ class Census(Case):
             while not winnow._native.step():
                 time.sleep(0.001)
             assert winnow.stats()["gone"] > 60000
-            api.PyObject_SetArenaAllocator(ctypes.byref(first))
+            other = Allocator(1, first.alloc, first.free)
+            api.PyObject_SetArenaAllocator(ctypes.byref(other))
             del pins, alive
             while winnow._native.phase() != "idle":
                 gc.collect(0)
             gc.collect()
+
+            def now():
+                a = Allocator()
+                api.PyObject_GetArenaAllocator(ctypes.byref(a))
+                return a.ctx, a.alloc, a.free
+
+            winnow.uninstall()  # which leaves alone what is not ours
+            assert now() == (1, first.alloc, first.free)
             """
         p = subprocess.run([sys.executable, "-c", program], env=dict(os.environ, PYTHONMALLOC="pymalloc"))
         self.assertEqual(p.returncode, 0)
+
+    def test_nothing_is_left_when_it_is_uninstalled(self):
+        program = """if 1:
+            import ctypes, gc, winnow
+
+            class Allocator(ctypes.Structure):
+                _fields_ = [(n, ctypes.c_void_p) for n in ("ctx", "alloc", "free")]
+
+            def now():
+                a = Allocator()
+                ctypes.pythonapi.PyObject_GetArenaAllocator(ctypes.byref(a))
+                with open("/proc/self/statm") as f:
+                    return (a.ctx, a.alloc, a.free), int(f.read().split()[0]) >> 8
+
+            gc.disable()
+            alive = [[i] for i in range(100000)]
+            for _ in range(2):  # tables of addresses are made once
+                before = now()
+                winnow.install("fast", threads=1)
+                for level in 2, 1, 0:
+                    gc.collect(level)
+                between = now()
+                winnow.uninstall()
+                after = now()
+            assert before[0] == after[0] != between[0]
+            assert after[1] - before[1] < 1 and between[1] - before[1] > 9, (before, between, after)  # MiB
+            """
+        p = run_python("-c", program, PYTHONMALLOC="pymalloc")
+        self.assertEqual(p.returncode, 0, p.stderr)
+
+    def test_other_memory_came_where_an_arena_was(self):
+        """A container that malloc puts where the interpreter's own allocator had small ones; then that memory goes away, too."""
+        program = """if 1:
+            import gc, winnow
+            winnow.install("fast", threads=1)
+            gc.disable()
+            alive = [[i] for i in range(400000)]
+            gc.collect()
+            del alive
+            gc.collect()
+            for _ in range(5):
+                alive = [([],) * 20000 for _ in range(300)]
+                gc.collect()
+                del alive
+                gc.collect()
+            print(winnow.stats()["gone"] > 200)
+            """
+        p = run_python("-c", program, PYTHONMALLOC="pymalloc", MALLOC_MMAP_THRESHOLD_="65536")
+        self.assertEqual((p.returncode, p.stdout), (0, "True\n"), p.stderr)
+
+    def test_other_interpreters_that_share_memory_and_end(self):
+        """Arenas with members of ours go away while another interpreter runs, and members were met while it was there."""
+        program = """if 1:
+            import gc, sys, time, winnow
+            try:
+                import _interpreters as sub
+            except ImportError:
+                import _xxsubinterpreters as sub
+
+            def other():
+                if sys.version_info >= (3, 13):
+                    return sub.create("legacy")
+                return sub.create(isolated=False) if sys.version_info >= (3, 12) else sub.create()
+
+            winnow.install(sys.argv[1], threads=1, budget_ms=0)
+            gc.disable()
+            alive = [[i] for i in range(300000)]
+            gc.collect()
+            pins = alive[::200]
+            del alive
+            if sys.argv[1] == "concurrent":
+                winnow._native.start_snapshot()
+                while not winnow._native.step():
+                    time.sleep(0.001)
+            i = other()
+            sub.run_string(i, "import gc; gc.disable(); there = [[i] for i in range(200000)]")
+            pins.clear()
+            sub.destroy(i)  # frees the last of those arenas
+            while winnow._native.phase() != "idle":
+                gc.collect(0)
+            gc.collect()
+
+            for again in False, True:  # other memory, perhaps where those arenas were
+                if again:
+                    i = other()
+                alive = [([],) * 20000 for _ in range(100)]
+                gc.collect()
+                if again:
+                    sub.destroy(i)
+                del alive
+                gc.collect()
+            print(winnow.stats()["tracked"] < 100000)
+            """
+        if sys.version_info < (3, 9):
+            self.skipTest("all interpreters share one collector")
+        for mode in set(MODES) - {"fork-friendly"}:
+            p = run_python("-c", program, mode, PYTHONMALLOC="pymalloc", MALLOC_MMAP_THRESHOLD_="65536")
+            if "No module named" in p.stderr:
+                self.skipTest("this interpreter has no module for subinterpreters")
+            self.assertEqual((p.returncode, p.stdout), (0, "True\n"), (mode, p.stderr))
 
     def test_without_leave_to_ask_the_kernel_what_memory_is_there(self):
         """From the start, or from some time on, as where a program shuts itself in: then nothing is known from the last search."""
