@@ -84,7 +84,7 @@ static bool is_pool(const pool *at) {
     pool p;
     bool there;
     const void *from = at;
-    if (!wn_os_peek(&p, &from, sizeof p, 1, &there)) census.lasting = false;
+    wn_os_peek(&p, &from, sizeof p, 1, &there);
     if (!there || p.size_class >= SMALL / 16) return false;
     unsigned size = (p.size_class + 1) * 16;
     return p.last_offset == POOL_BYTES - size && p.offset >= sizeof p + size && p.offset <= POOL_BYTES &&
@@ -118,7 +118,7 @@ static bool arenas_on_top(void) {
 }
 static void watch_arenas(void) {
     arenas.on = true;
-    if (arenas_on_top() || arenas.below.free) return; /* beneath another since an earlier installation */
+    if (arenas.below.free) return; /* beneath another since an earlier installation */
     PyObject_GetArenaAllocator(&arenas.below);
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){arenas.below.ctx, arenas.below.alloc, arena_free});
 }
@@ -150,13 +150,10 @@ static void begin_anew(void) {
 void census_open(gc_state *gc, wn_cycles *cycles) {
     census.gc = gc;
     census.cycles = cycles;
-    const char *allocator = _PyMem_GetCurrentAllocatorName();
     void *block = PyObject_Malloc(64);
-    census.lasting = allocator && strncmp(allocator, "pymalloc", 8) == 0 && block;
-    if (census.lasting && !is_pool(pool_of(block))) census.lasting = false;
+    census.lasting = is_pool(pool_of(block)); /* or else they are another allocator's blocks */
     PyObject_Free(block);
     watch_arenas();
-    census.passing = !lasts();
     begin_anew();
 }
 
@@ -177,7 +174,7 @@ void census_forget(void) {
 }
 
 static bool all_known(void) { return gc_prev(oldest()) == &census.mark[KNOWN].gc; }
-bool census_in_place(void) { return gc_next(oldest()) == &census.mark[FIRST].gc; }
+static bool in_place(void) { return gc_next(oldest()) == &census.mark[FIRST].gc; }
 void census_all_known(void) { put_before(KNOWN, oldest()); }
 
 /* Whether somebody has frozen objects or given them back: those in the set might be among them. */
@@ -185,8 +182,8 @@ static bool frozen_changed(void) { return gc_frozen_since(census.gc, &census.fro
 
 bool census_check(void) {
     bool passing = !lasts();
-    if (__atomic_exchange_n(&arenas.unseen, false, __ATOMIC_RELAXED) || !census_in_place() || frozen_changed() ||
-        passing || census.passing)
+    if (__atomic_exchange_n(&arenas.unseen, false, __ATOMIC_RELAXED) || !in_place() || frozen_changed() || passing ||
+        census.passing)
         begin_anew();
     census.passing = passing;
     return all_known() && !passing;
@@ -195,7 +192,7 @@ bool census_check(void) {
 void census_unpark(bool all, bool counted) {
     PyGC_Head *parked = census_parked(), *known = &census.mark[KNOWN].gc;
     if (!all) {
-        gc_list_insert(parked, counted && census_in_place() ? known : oldest());
+        gc_list_insert(parked, counted && in_place() ? known : oldest());
         return;
     }
     if (counted) put_before(KNOWN, parked);
@@ -246,7 +243,7 @@ bool census_add_young(int level) {
 
 size_t census_missing(void) {
     size_t n = 0;
-    if (!census_in_place()) return 0;
+    if (!in_place()) return 0;
     for (PyGC_Head *g = gc_next(oldest()); g != &census.mark[KNOWN].gc && g != oldest(); g = gc_next(g))
         n += !is_bookmark(g) && !wn_bits_test(&census.cycles->bits, WN_CYCLES_ALL, (uintptr_t)object_of(g));
     return n;
@@ -317,7 +314,7 @@ static void ask_lists(PyObject *const *o, size_t n, bool *in) {
     for (size_t i = 0; i < n; i++) g[i] = gc_of(o[i]);
     read_standing(g, n, own, in);
     for (size_t i = 0; i < n; i++) {
-        in[i] = in[i] && own[i].count > 0 && gc_next(&own[i].links) && gc_prev(&own[i].links);
+        in[i] = in[i] && own[i].count > 0;
         g[2 * i] = in[i] ? gc_next(&own[i].links) : NULL;
         g[2 * i + 1] = in[i] ? gc_prev(&own[i].links) : NULL;
         ASK(g[2 * i]);

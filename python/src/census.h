@@ -15,9 +15,8 @@
  *   - members lie in the arenas of the interpreter's allocator, which are given back to the system by way of a hook of
  *     ours that takes the members in them out; or they are noted as lying elsewhere (WN_CYCLES_OWN), perhaps, and are
  *     read by way of the kernel, which says whether the memory is there;
- *   - a member is in a list if somebody refers to it, it has links, and its neighbours' links lead back to it, where a
- *     neighbour is a member, too, or the head of a list. A block that was freed, or given out for something else, has
- *     no such links.
+ *   - a member is in a list if somebody refers to it and its neighbours' links lead back to it, where a neighbour is a
+ *     member, too, or the head of a list. A block that was freed, or given out for something else, has no such links.
  *
  * Where that cannot be (another allocator, a hook over ours, no leave to ask the kernel) and where there are other
  * interpreters, in whose lists a member might stand, the set begins anew with each search.
@@ -61,8 +60,6 @@ bool census_settle(object_list *gone);
 void census_remove(PyObject **o, size_t n);
 void census_remove_gone(PyObject **o, size_t n);
 
-/* Whether the oldest list is where it was: to be asked before it is parked. */
-bool census_in_place(void);
 /* Puts what was parked into the oldest list, before whatever others have put there meanwhile: behind all that is known,
  * or at the front where the oldest list itself was parked (`all`). `counted`: members all of them, and so known. */
 void census_unpark(bool all, bool counted);

@@ -190,9 +190,10 @@ bool pages_begin(pages_errand errand) {
     return begun;
 }
 
+/* A thread without the interpreter's lock may fork, while another is about to begin. */
 void pages_stop(void) {
-    __atomic_store_n(&pages.stop, 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&pages.lock);
+    __atomic_store_n(&pages.stop, 1, __ATOMIC_RELAXED);
     join();
     pthread_mutex_unlock(&pages.lock);
 }

@@ -18,7 +18,7 @@ void parking_open(gc_state *gc) { parking.gc = gc; }
 bool parking_left(void) { return !gc_list_empty(census_parked()); }
 
 void park(int level, bool counted) {
-    parking.counted = counted && (level < 2 || census_in_place());
+    parking.counted = counted;
     parking.level = level;
     parking.young = false;
     for (int i = level; i >= 0; i--) gc_list_insert(generation(i), census_parked());
@@ -60,41 +60,36 @@ static struct {
 } canary __attribute__((aligned(16)));
 static PyObject *canary_watch, *canary_call;
 
-static PyObject *canary_died(PyObject *self, PyObject *weak) {
-    (void)self, (void)weak;
+static void take_out(void) {
+    if (!canary.gc._gc_next) return;
     gc_unlink(&canary.gc);
     canary.gc._gc_next = canary.gc._gc_prev = 0;
+}
+
+static PyObject *canary_died(PyObject *self, PyObject *weak) {
+    (void)self, (void)weak;
+    take_out();
     unpark();
     Py_RETURN_NONE;
 }
 static PyMethodDef canary_method = {"canary_died", canary_died, METH_O, NULL};
 
 void canary_set(void) {
-    canary_take();
-    Py_SET_REFCNT((PyObject *)&canary.ob, 1);
+    Py_SET_REFCNT((PyObject *)&canary.ob, 1); /* its own, whoever has got at it by gc.get_objects and holds it since */
     canary_watch = PyWeakref_NewRef((PyObject *)&canary.ob, canary_call);
-    Py_SET_REFCNT((PyObject *)&canary.ob, 1);
-    if (!canary_watch) {
+    if (canary_watch)
+        gc_link_before(&canary.gc, gc_next(generation(0)));
+    else
         PyErr_Clear(); /* then the parked are put back at the stop */
-        return;
-    }
-    PyGC_Head *g = &canary.gc;
-    g->_gc_prev = 0;
-    gc_link_before(g, gc_next(generation(0)));
 }
 void canary_take(void) {
-    if (canary.gc._gc_next) {
-        gc_unlink(&canary.gc);
-        canary.gc._gc_next = canary.gc._gc_prev = 0;
-    }
-    Py_SET_REFCNT((PyObject *)&canary.ob, 1);
+    take_out();
     Py_CLEAR(canary_watch);
 }
 
 bool parking_setup(void) {
     if (PyType_Ready(&canary_type) < 0) return false;
     canary.ob.ob_base.ob_type = &canary_type;
-    Py_SET_REFCNT((PyObject *)&canary.ob, 1);
     canary_call = PyCFunction_New(&canary_method, NULL);
     return canary_call != NULL;
 }

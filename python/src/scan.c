@@ -14,11 +14,8 @@ static size_t owns;
 void object_list_add(object_list *l, PyObject *o) {
     if (l->n == l->room) {
         size_t room = l->room ? 2 * l->room : 512;
-        PyObject **more = l->lost ? NULL : wn_os_map(room * sizeof *more);
-        if (!more) {
-            l->lost = true;
-            return;
-        }
+        PyObject **more = wn_os_map(room * sizeof *more);
+        if (!more) return;
         if (l->item) {
             memcpy(more, l->item, l->n * sizeof *more);
             wn_os_release(l->item, l->room * sizeof *more);
@@ -29,10 +26,6 @@ void object_list_add(object_list *l, PyObject *o) {
     l->item[l->n++] = o;
 }
 
-void object_list_empty(object_list *l) {
-    l->n = 0;
-    l->lost = false;
-}
 void object_list_drop(object_list *l) {
     if (l->item) wn_os_release(l->item, l->room * sizeof *l->item);
     memset(l, 0, sizeof *l);
@@ -105,7 +98,7 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t) {
     for (size_t i = 0; i < owns; i++) p->anywhere |= t->tp_traverse == own[i];
     PyTypeObject *base = t;
     bool fits = true;
-    while (base && base->tp_traverse == class_traverse) {
+    while (base->tp_traverse == class_traverse) {
         PyMemberDef *m = type_members(base);
         for (Py_ssize_t i = 0, n = Py_SIZE(base); i < n; i++) {
             if (m[i].type != T_OBJECT_EX) continue;
@@ -116,7 +109,7 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t) {
         }
         base = base->tp_base;
     }
-    if (!base || !fits) goto foreign;
+    if (!fits) goto foreign;
     if (base != t) {
         p->managed = HAS_MANAGED_DICT(t) ? 1 : 0;
         if (!p->managed && t->tp_dictoffset != base->tp_dictoffset) {

@@ -51,16 +51,14 @@ typedef struct scanner {
     struct object_list *later; /* helper: objects that only the main thread may ask */
 } scanner;
 
-/* A growing array outside malloc's reach; where there is no memory for it entries are lost, and `lost` says so until it
- * is emptied. */
+/* A growing array outside malloc's reach. An entry for which there is no memory is lost: an object is tracked, or in
+ * the census, a while longer, or what it holds is found by trial deletion. */
 typedef struct object_list {
     PyObject **item;
     size_t n, room;
-    bool lost;
 } object_list;
 
 void object_list_add(object_list *l, PyObject *o);
-void object_list_empty(object_list *l); /* keeps the memory; object_list_drop gives it back */
 void object_list_drop(object_list *l);
 
 bool scan_setup(void); /* once, with the lock; false with an exception set */

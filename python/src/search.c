@@ -18,10 +18,7 @@ bool search_make(search *s) {
 }
 void search_reset(search *s) {
     wn_cycles_rest(&s->cycles);
-    for (int i = 0; i < SEARCH_THREADS; i++) {
-        object_list_empty(&s->untrackable[i]);
-        object_list_empty(&s->gone[i]);
-    }
+    for (int i = 0; i < SEARCH_THREADS; i++) s->untrackable[i].n = s->gone[i].n = 0;
 }
 void search_trim(search *s) {
     wn_cycles_trim_rest(&s->cycles);
@@ -75,7 +72,7 @@ static void mark(search *s, pthread_t id, helper *h) {
         trace_mark(t, true);
         pthread_join(id, NULL);
         t->marked += tracers[1].marked;
-        c->failed |= h->marker.failed | tracers[1].later.lost;
+        c->failed |= h->marker.failed;
         wn_mark_drop(&h->marker);
         trace_push_later(t, &tracers[1]);
     }

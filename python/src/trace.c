@@ -29,7 +29,7 @@ void trace_make(tracer *t, wn_cycles *c, wn_marker *m, object_list *untrackable,
     t->marker = m;
     t->untrackable = untrackable;
     t->gone = gone;
-    object_list_empty(&t->later);
+    t->later.n = 0;
     t->scan.helper = helper;
     t->scan.later = &t->later;
     t->marked = 0;
