@@ -464,7 +464,7 @@ static void settle_block(wn_space *space, wn_block *b) {
 
 /* ---- runs of free slots ------------------------------------------------------------------------------------------ */
 
-/* Sets or clears the alloc bits of `n` slots from number `first`. */
+/* Sets or clears the alloc bits of `n` slots from number `first`. Release: what is set has been zeroed before. */
 static void change_bits(wn_block *b, uint32_t first, uint32_t n, bool set) {
     uint64_t *words = wn_alloc_words(b);
     size_t step = b->slot >> WN_GRANULE_SHIFT_, g = first * step;
@@ -473,7 +473,7 @@ static void change_bits(wn_block *b, uint32_t first, uint32_t n, bool set) {
         uint64_t mask = 0;
         for (; n && (g >> 6) == word; n--, g += step) mask |= (uint64_t)1 << (g & 63);
         if (set)
-            __atomic_fetch_or(&words[word], mask, __ATOMIC_RELAXED);
+            __atomic_fetch_or(&words[word], mask, __ATOMIC_RELEASE);
         else
             __atomic_fetch_and(&words[word], ~mask, __ATOMIC_RELAXED);
     }
@@ -555,7 +555,7 @@ bool wn_space_refill(wn_space *space, wn_block **current, unsigned cls, unsigned
             if (!dirty.n) wn_os_populate(wn_block_start(b), WN_BLOCK_SIZE);
             uint64_t *words = wn_alloc_words(b);
             for (size_t i = 0; i < WN_BLOCK_WORDS; i++)
-                __atomic_store_n(&words[i], slot_starts[cls][i], __ATOMIC_RELAXED);
+                __atomic_store_n(&words[i], slot_starts[cls][i], __ATOMIC_RELEASE);
             __atomic_store_n(&b->used, b->slots, __ATOMIC_RELAXED);
             b->cursor = b->slots;
             buffer->cursor = wn_block_start(b);
@@ -647,7 +647,7 @@ void *wn_space_large(wn_space *space, size_t bytes) {
     if (!huge) clean_run(space, b, blocks, dirty);
     char *p = wn_block_start(b);
     uint64_t bit, *word = wn_bit_of(p, WN_ALLOC_TABLE, &bit);
-    __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+    __atomic_fetch_or(word, bit, __ATOMIC_RELEASE);
     count_slots(space, 1, page_round(bytes));
     return p;
 }

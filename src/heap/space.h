@@ -169,9 +169,10 @@ static inline uint64_t *wn_bit_of(const void *object, size_t table, uint64_t *bi
 static inline char *wn_span_of(const void *object) {
     return (char *)((uintptr_t)object & ~(uintptr_t)(WN_SPAN_SIZE - 1));
 }
+/* Acquire: whoever finds a slot allocated, by a stale word on a stack, finds it zeroed too, or what became of it. */
 static inline bool wn_is_allocated(const void *object) {
     uint64_t bit;
-    return __atomic_load_n(wn_bit_of(object, WN_ALLOC_TABLE, &bit), __ATOMIC_RELAXED) & bit;
+    return __atomic_load_n(wn_bit_of(object, WN_ALLOC_TABLE, &bit), __ATOMIC_ACQUIRE) & bit;
 }
 
 /* The object whose slot holds an address of anything, or NULL: bounds and alloc bits are checked. `exact`: only when
