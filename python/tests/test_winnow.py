@@ -1870,6 +1870,32 @@ class Concurrent(Case):
         self.assertGreater(young, 30 * older)
         self.assertTrue(all(a[i] == [i] for i, a in enumerate(alive[:60000])))
 
+    def test_the_young_stay_young_in_a_slice_between_collections(self):
+        on("concurrent", slice_ms=0.05)
+        alive = [[i] for i in range(40000)]
+        cells = [[] for _ in range(20000)]
+        for c in cells:
+            c.append([c])
+        gc.collect()
+        gc.set_threshold(700, 10, 0)
+        gc.disable()
+        cells.clear()
+        c = None
+        self.snapshot()
+        met = 0
+        while _native.phase() != "idle" and met < 20:
+            before = winnow.stats()
+            gc.enable()
+            young = [[i] for i in range(20)]
+            gc.disable()
+            s = winnow.stats()
+            alive.append(young)
+            if s["slices"] > before["slices"] and s["young_collections"] == before["young_collections"]:
+                met += 1
+                there = set(map(id, gc.get_objects(generation=0)))
+                self.assertTrue(all(id(o) in there for o in young))
+        self.assertGreater(met, 0)
+
     def test_finalizers_in_a_slice_see_the_young_and_may_clear_the_callbacks(self):
         on("concurrent", slice_ms=0.05)
         seen = []
