@@ -92,8 +92,9 @@ static bool is_pool(const pool *at) {
            (!p.free || pool_of(p.free) == at);
 }
 
-/* Also of what is small and yet in no pool: a tuple that shrank where it was, an object that an extension found room
- * for itself, or what malloc gave when there was no memory for another arena. */
+/* What is too large for a pool need not be looked into. What is small may be in none all the same: a tuple that shrank
+ * where it was, an object that an extension found room for itself, or what malloc gave when there was no memory for
+ * another arena. */
 static WN_ALWAYS_INLINE bool is_elsewhere(PyObject *o) {
     if (wn_bits_test(&census.pools, 0, number_of(o))) return false;
     if (Py_TYPE(o)->tp_basicsize > SMALL || (PyTuple_CheckExact(o) && Py_SIZE(o) > SMALL / 8)) return true;

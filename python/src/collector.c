@@ -488,8 +488,8 @@ static bool refuse(const char *why) {
     return false;
 }
 
-/* The collector's state lies where the headers said: its numbers are the ones the gc module reports, and a new
- * container stands at the end of its youngest list. */
+/* The collector's state lies where the headers said, in an interpreter whose modules do: its numbers are the ones the
+ * gc module reports, and a new container stands at the end of its youngest list. */
 static bool layout_check(PyObject *gc_module) {
     gc_state *gc = gc_state_now();
     int expected[3];
@@ -507,6 +507,7 @@ static bool layout_check(PyObject *gc_module) {
     PyObject *callbacks = PyObject_GetAttrString(gc_module, "callbacks");
     if (!callbacks) return false;
     same = same && gc->callbacks == callbacks;
+    same = same && INTERPRETER_MODULES(PyInterpreterState_Get()) == PyImport_GetModuleDict();
     Py_DECREF(callbacks);
     PyObject *enabled = PyObject_CallMethod(gc_module, "isenabled", NULL);
     if (!enabled) return false;

@@ -155,6 +155,11 @@ static inline PyDictKeyEntry *dict_entries(PyDictKeysObject *k) {
 #define HAS_MANAGED_DICT(t) 0
 #endif
 
+/* Where an instance reports its class, whether it leaves that to a base that is a heap type and has a tp_traverse of
+ * its own. */
+#define BASE_REPORTS_CLASS(base) \
+    (PY_VERSION_HEX >= 0x03090000 && (base)->tp_traverse && ((base)->tp_flags & Py_TPFLAGS_HEAPTYPE))
+
 /* The instance's dictionary, or NULL, and the values it holds without one. */
 static inline PyObject *instance_dict(PyObject *o, PyTypeObject *type, PyObject ***values, size_t *n) {
     *n = 0;

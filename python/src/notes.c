@@ -30,10 +30,7 @@ static bool on_top(void) {
     PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &a);
     return a.free == noting_free;
 }
-static void leave(void) {
-    PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &notes.below);
-    notes.covered = false;
-}
+static void leave(void) { PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &notes.below); }
 
 /* For ours when it is not on top: it is beneath another, or was taken away by one that was there before, as tracemalloc
  * does when it stops. */

@@ -92,7 +92,7 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t) {
         p->anywhere = p->plain = 1;
         return;
     }
-    p->kind = SCAN_FOREIGN;
+    p->kind = SCAN_FOREIGN; /* unless all that follows knows better, as the interpreter's subtype_traverse does */
     p->weak =
         PyType_IsSubtype(t, &_PyWeakref_RefType) || t == &_PyWeakref_ProxyType || t == &_PyWeakref_CallableProxyType;
     for (size_t i = 0; i < owns; i++) p->anywhere |= t->tp_traverse == own[i];
@@ -109,30 +109,22 @@ void scan_plan_make(scan_plan *p, PyTypeObject *t) {
         }
         base = base->tp_base;
     }
-    if (!fits) goto foreign;
-    if (base != t) {
-        p->managed = HAS_MANAGED_DICT(t) ? 1 : 0;
-        if (!p->managed && t->tp_dictoffset != base->tp_dictoffset) {
-            if (t->tp_dictoffset < 0) goto foreign;
-            p->dict = (int32_t)t->tp_dictoffset;
-        }
-        p->owns_type = instances_report_class && (t->tp_flags & Py_TPFLAGS_HEAPTYPE) &&
-                       (!base->tp_traverse || !(base->tp_flags & Py_TPFLAGS_HEAPTYPE));
+    if (!fits) return;
+    p->managed = HAS_MANAGED_DICT(t) ? 1 : 0;
+    if (!p->managed && t->tp_dictoffset != base->tp_dictoffset) {
+        if (t->tp_dictoffset < 0) return;
+        p->dict = (int32_t)t->tp_dictoffset;
     }
+    p->owns_type = base != t && instances_report_class && !BASE_REPORTS_CLASS(base);
     int kind = base->tp_traverse == NULL                       ? SCAN_INSTANCE
                : base->tp_traverse == PyList_Type.tp_traverse  ? SCAN_LIST
                : base->tp_traverse == PyTuple_Type.tp_traverse ? SCAN_TUPLE
                : base->tp_traverse == PyDict_Type.tp_traverse  ? SCAN_DICT
                                                                : SCAN_FOREIGN;
-    if (kind == SCAN_FOREIGN || scan_distrusted[kind] || (base != t && scan_distrusted[SCAN_INSTANCE])) goto foreign;
+    if (kind == SCAN_FOREIGN || scan_distrusted[kind] || (base != t && scan_distrusted[SCAN_INSTANCE])) return;
     p->kind = (uint8_t)kind;
     p->anywhere = 1;
     p->plain = kind != SCAN_INSTANCE && !(p->slots | p->managed | p->owns_type | (p->dict != 0));
-    return;
-foreign:
-    p->kind = SCAN_FOREIGN;
-    p->slots = p->managed = p->owns_type = 0;
-    p->dict = 0;
 }
 
 /* ---- the check --------------------------------------------------------------------------------------------------- */

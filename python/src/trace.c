@@ -53,7 +53,7 @@ static PyObject *of_types;
 static void add_type(PyTypeObject *type) {
     PyObject *dict = type_dict(type), *held[] = {dict, type->tp_mro, type->tp_bases, type_subclasses(type)};
     for (size_t i = 0; i < sizeof held / sizeof *held; i++)
-        if (held[i] && PyObject_IS_GC(held[i]) && PyList_Append(of_types, held[i]) < 0) PyErr_Clear();
+        if (held[i] && PyList_Append(of_types, held[i]) < 0) PyErr_Clear();
     Py_XDECREF(dict);
 }
 
