@@ -94,15 +94,16 @@ static unsigned clients(const wn_heap *h) {
 
 wn_status wn_heap_free(wn_heap *h) {
     if (!h) return WN_OK;
+    bool own = wn_is_telling(h) || wn_current(h); /* a thread that ends with the heap, or an attached one */
     pthread_mutex_lock(&h->world);
     unsigned left;
-    /* None left: the last one is about to let the world go on. */
-    while (!(left = clients(h)) && h->stopped) pthread_cond_wait(&h->world_changed, &h->world);
+    /* None left: the last one is about to let the world go on. Who has stopped it may wait for a thread of its own. */
+    while (!(left = clients(h)) && h->stopped && !own) pthread_cond_wait(&h->world_changed, &h->world);
     pthread_mutex_unlock(&h->world);
     if (left)
         return wn_fail(WN_ERR_STATE, "%u mutator%s still attached: wn_detach every thread before wn_heap_free", left,
                        left > 1 ? "s are" : " is");
-    if (wn_is_telling(h) || wn_current(h)) /* a thread that ends with the heap */
+    if (own)
         return wn_fail(WN_ERR_STATE, "wn_heap_free on a thread of the heap's own collector, by a listener, a finalizer "
                                      "or a callback: call it on a thread of the program's");
     wn_heap_unregister(h);

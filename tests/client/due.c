@@ -225,13 +225,16 @@ static void the_finalizer_thread_keeps_no_heap_from_being_freed(void **state) {
 }
 
 /* A listener, and a finalizer on a thread of its own, are asked by a thread that would have to wait for itself. */
-static atomic_bool nobody_attached, tried;
+static atomic_bool nobody_attached, awake, tried;
 static wn_status freed_by_finalizer, freed_by_listener;
 static void free_in_finalizer(wn_mutator *m, mortal *self) {
     (void)self;
     wn_block_begin(m);
     while (!atomic_load(&nobody_attached)) usleep(1000);
     wn_block_end(m);
+    atomic_store(&awake, true);
+    /* Another attaches, stops the world for it and waits for this thread, which must not wait for him. */
+    while (!__atomic_load_n(&m->poll, __ATOMIC_RELAXED)) usleep(1000);
     freed_by_finalizer = wn_heap_free(wn_heap_of(m));
     atomic_store(&tried, true);
 }
@@ -250,14 +253,16 @@ static void the_collectors_threads_do_not_free_the_heap(void **state) {
         skip();
     }
     atomic_store(&nobody_attached, false);
+    atomic_store(&awake, false);
     atomic_store(&tried, false);
     make_dead(&c, 1, free_in_finalizer);
     client_collect(c.m);
     assert_int_equal(wn_detach(c.m), WN_OK);
     atomic_store(&nobody_attached, true);
-    while (!atomic_load(&tried)) usleep(1000);
-    assert_int_equal(freed_by_finalizer, WN_ERR_STATE);
+    while (!atomic_load(&awake)) usleep(1000);
     assert_int_equal(wn_attach(c.heap, &c.m), WN_OK);
+    assert_true(atomic_load(&tried));
+    assert_int_equal(freed_by_finalizer, WN_ERR_STATE);
     assert_true(begin_a_cycle(&c, 0, NULL)); /* which comes to its end when this thread has detached */
     atomic_store(&tried, false);
     assert_int_equal(wn_add_listener(c.heap, free_in_listener, c.heap), WN_OK);
