@@ -8,10 +8,11 @@
  *
  * An ephemeron has no room for a way back, and keys may have a hundred thousand: to look for each that dies would take
  * a time that grows with the square of their number. So nobody does. Where deaths are found by a collection, all the
- * dead of a ring leave it together. Where references are counted, each death looks at eight of the ring at most, from where
- * the last one has come to; one that does not meet itself is left on the ring, for one of the next deaths to find. At
- * most about one in six of a ring are such. So a death costs up to eight steps under the lock, each of which reads an
- * ephemeron and its state byte, two cache misses where they lie anywhere; where the key has no other, one step.
+ * dead of a ring leave it together. Where references are counted, each death looks at eight of the ring at most, from
+ * where the last one has come to; one that does not meet itself is left on the ring, for one of the next deaths to
+ * find. At most about one in six of a ring are such. So a death costs up to eight steps under the lock, each of which
+ * reads an ephemeron and its state byte, two cache misses where they lie anywhere; where the key has no other, one
+ * step.
  *
  * heap->weak.lock guards all of it. It is taken last, and no client code runs under it. The program's threads take it
  * by wn_weak_lock; a thread of the collector's that takes it again and again calls wn_weak_give_way in between, because
