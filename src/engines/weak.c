@@ -277,8 +277,11 @@ static void make_due(mutator *m, wn_weakref *r) {
     __atomic_store_n(&m->fast.poll, 1, __ATOMIC_RELAXED);
 }
 
-/* What is left on a ring is known by a bit that an ephemeron has no other use for. */
-static bool is_left(const wn_ephemeron *p) { return wn_meta_(p)[1] & WN_STATE_FINALIZED_; }
+/* What is left on a ring is known by a bit that an ephemeron has no other use for. Who counts references down to 0
+ * clears the byte before it takes the lock. */
+static bool is_left(const wn_ephemeron *p) {
+    return __atomic_load_n(&wn_meta_(p)[1], __ATOMIC_RELAXED) & WN_STATE_FINALIZED_;
+}
 
 static void add_left(wn_weak_table *t, wn_ephemeron *p) {
     p->next = t->left;
@@ -392,7 +395,7 @@ bool wn_weak_leave_ring(wn_heap *heap, wn_ephemeron *p) {
     wn_weak_entry *e = p->key ? wn_weak_find(heap, p->key) : NULL;
     if (e) {
         heap->weak.ephemerons--;
-        wn_meta_(p)[1] = WN_STATE_FINALIZED_;
+        __atomic_store_n(&wn_meta_(p)[1], WN_STATE_FINALIZED_, __ATOMIC_RELAXED);
         for (unsigned n = 0; n < LOOKS && p->key; n++) {
             wn_ephemeron *before = e->ephemerons, *met = before->next;
             if (!is_left(met))

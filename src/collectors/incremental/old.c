@@ -64,8 +64,10 @@ bool wn_inc_old_refill_own(mutator *m, unsigned cls) {
 
 static void retire(incremental *inc, wn_block **block, wn_buffer_ *b, bool disown) {
     if (*block) {
-        if (b->cursor != b->limit) change_marks(b, (*block)->slot, false);
-        set_first_bytes(b, (*block)->slot, 0);
+        if (b->cursor != b->limit) {
+            change_marks(b, (*block)->slot, false);
+            set_first_bytes(b, (*block)->slot, 0);
+        }
         wn_space_retire(&inc->heap->space, (*block)->cls, b);
         if (disown) wn_space_disown(&inc->heap->space, block);
     }
