@@ -368,7 +368,8 @@ static void what_a_freeze_keeps_is_not_judged(void **state) {
     o.nursery = 4 << 20;
     client c = client_open(&o);
     wn_mutator *m = c.m;
-    const incremental *inc = inc_of(c.heap);
+    incremental *inc = inc_of(c.heap);
+    inc->window = 16 * PIECE;
     for (size_t made = 0; made < inc->window - 2 * PIECE; made += sizeof(pair))
         wn_release(m, client_pair(m, 1, NULL, NULL));
     assert_int_equal(inc->minors, 0);
@@ -458,7 +459,8 @@ static void what_was_made_is_counted(void **state) {
     o.pause_budget_ns = 10000000000; /* no minors but those asked for, however slow the machine is today */
     client c = client_open(&o);
     wn_mutator *m = c.m;
-    const incremental *inc = inc_of(c.heap);
+    incremental *inc = inc_of(c.heap);
+    inc->window = 16 * PIECE;
     size_t pair_slot = wn_slot_size_(sizeof(pair)), leaf_slot = wn_slot_size_(sizeof(leaf)), kept = 0;
     const tenure *pairs = &inc->seen[wn_class_of_slot_(pair_slot)], *leaves = &inc->seen[wn_class_of_slot_(leaf_slot)];
     {

@@ -155,7 +155,7 @@ static wn_chunk *make_chunk(wn_space *space, size_t size, bool huge) {
     c->space = space;
     c->size = size;
     c->huge = huge;
-    c->committed = WN_FIRST_BLOCK;
+    c->committed = c->readied = WN_FIRST_BLOCK;
     c->end = WN_CHUNK_BLOCKS;
     if (!know(space, c)) {
         wn_os_release(c, size);
@@ -824,6 +824,21 @@ wn_swept wn_space_sweep_quietly(wn_space *space, void *const *blocks, size_t n, 
         all.bytes += part.bytes;
     }
     return all;
+}
+
+bool wn_space_ready_marks(wn_space *space) {
+    enum { AT_ONCE = (64 << 10) / (WN_BLOCK_GRANULES / 8) }; /* blocks */
+    wn_os_lock_brief(&space->lock);
+    wn_chunk *c = space->chunks;
+    while (c && (c->huge || c->readied == c->committed)) c = c->next;
+    uint32_t first = c ? c->readied : 0, n = c ? c->committed - first : 0;
+    if (n > AT_ONCE) n = AT_ONCE;
+    if (c) c->readied += n;
+    pthread_mutex_unlock(&space->lock);
+    if (!c) return false;
+    uintptr_t page = wn_os_page_size(), from = (uintptr_t)wn_mark_words(&c->block[first]) & ~(page - 1);
+    wn_os_populate((void *)from, (uintptr_t)(wn_mark_words(&c->block[first]) + n * WN_BLOCK_WORDS) - from);
+    return true;
 }
 
 void wn_space_new_era(wn_space *space) {

@@ -84,6 +84,7 @@ typedef struct wn_chunk {
     uint32_t end;       /* blocks in it */
     uint32_t free_blocks;
     uint32_t dirty_blocks; /* of the free ones */
+    uint32_t readied;      /* blocks below this one have had their mark bits touched, see wn_space_ready_marks */
     bool huge;
     uint64_t free_map[WN_CHUNK_BLOCKS / 64];
     wn_block block[WN_CHUNK_BLOCKS];
@@ -225,6 +226,11 @@ typedef struct wn_swept {
 } wn_swept;
 wn_swept wn_space_sweep_quietly(wn_space *space, void *const *blocks, size_t n, void (*dead)(void *object, void *data),
                                 void *data);
+/* Touches memory of mark bits that was never written to, 64 KiB at a time; false when there is no more. Marking comes
+ * to them in any order: of a thousand objects each may else be the first on a page, which the kernel then has to make,
+ * at a microsecond and more for each. */
+bool wn_space_ready_marks(wn_space *space);
+
 /* From now on blocks that are in use wait to be swept: nothing is allocated from them by those who take a block after
  * wn_space_unlist has returned false. It takes up to n blocks off the lists; true: there are more. */
 void wn_space_new_era(wn_space *space);

@@ -149,6 +149,10 @@ static void stats(wn_heap *heap, wn_stats *s) {
 
 /* ---- a heap's and a thread's beginning and end ------------------------------------------------------------------- */
 
+/* Of the first minor nobody knows what moving costs, and memory that was never touched makes it cost the most: while a
+ * program builds what it is about, all of the window survives. */
+enum { WINDOW_AT_FIRST = 128 << 10 };
+
 /* One range of one chunk: the option's range sees to that. */
 static size_t nursery_size(const wn_heap *heap) {
     size_t n = heap->options.nursery;
@@ -190,7 +194,7 @@ static wn_status init(wn_heap *heap) {
     inc->remembered_max = inc->target_ns / REMEMBERED_NS;
     if (inc->remembered_max < 64) inc->remembered_max = 64;
     inc->ns_per_byte = NS_PER_BYTE;
-    inc->window = inc->nursery_size < 512 << 10 ? inc->nursery_size : 512 << 10;
+    inc->window = inc->nursery_size < WINDOW_AT_FIRST ? inc->nursery_size : WINDOW_AT_FIRST;
     if (!o->nursery) o->nursery = inc->nursery_size;
     if (!o->min_heap) o->min_heap = 8 * inc->nursery_size;
     if (!o->max_delta) o->max_delta = wn_os_physical_memory() / 8;

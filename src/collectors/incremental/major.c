@@ -26,10 +26,11 @@
 #include "engines/slice.h"
 
 enum {
-    DRAIN = 1024,           /* objects marked between two looks at the clock */
-    OBJECT_BYTES = 48,      /* what marking one object pays of what is owed */
-    SLICE_BYTES = 16 << 10, /* of a long array, marked at a time */
-    FEW = 256               /* entries of other lists between two looks at the clock */
+    DRAIN = 1024,              /* objects marked between two looks at the clock */
+    OBJECT_BYTES = 48,         /* what marking one object pays of what is owed */
+    SLICE_BYTES = 4 << 10,     /* of a long array, marked at a time: each reference may lead to a cache miss or two */
+    SEARCHED_BYTES = 16 << 10, /* of a long array, searched for what a finalizer will see */
+    FEW = 256                  /* entries of other lists between two looks at the clock */
 };
 
 /* ---- the marker's three functions -------------------------------------------------------------------------------- */
@@ -242,7 +243,7 @@ static void seek(incremental *inc, void *word) {
 }
 
 static void find_items(incremental *inc, void *o, const wn_type *t, size_t from) {
-    size_t length = wn_length_of(o, t), to = from + SLICE_BYTES / t->item_size + 1;
+    size_t length = wn_length_of(o, t), to = from + SEARCHED_BYTES / t->item_size + 1;
     if (to < length) {
         seek(inc, (void *)to);
         seek(inc, (void *)((uintptr_t)o | 2));
@@ -422,6 +423,7 @@ static void pay(incremental *inc, size_t bytes) {
 /* Of each state: what it does at a time, and the way to the next. Returns what that pays of what is owed. */
 
 static size_t work_on_scanning(incremental *inc) {
+    if (wn_space_ready_marks(&inc->heap->space)) return FEW * OBJECT_BYTES;
     if (!scan_written(inc)) {
         shade_roots(inc);
         inc->phase = MARKING;
