@@ -104,7 +104,7 @@ static bool collapse(uintptr_t range) {
     bool done = madvise((void *)range, RANGE, MADV_COLLAPSE) == 0;
     uint64_t took = wn_os_now() - start;
     if (took > 20000)
-        for (uint64_t rest = took < 100000000 ? 2 * took : 200000000; rest && !stopped();) {
+        for (uint64_t rest = took < 200000000 ? took / 2 : 100000000; rest && !stopped();) {
             uint64_t now = rest < 1000000 ? rest : 1000000;
             nanosleep(&(struct timespec){.tv_nsec = (long)now}, NULL);
             rest -= now;

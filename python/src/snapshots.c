@@ -361,7 +361,7 @@ static void plan_slices(uint64_t took) {
     double pace = left * W.gc->generations[0].threshold / (growth + 1);
     if (pace > S.paced) S.paced = pace;
     double each = S.ns_each > 0 ? S.ns_each : 500, limit = W.o.slice_ms * 8e5;
-    double aim = .6 * (S.ns_young > 25e3 ? S.ns_young : 25e3);
+    double aim = .3 * (S.ns_young > 25e3 ? S.ns_young : 25e3);
     double slices = S.paced * each / (aim < limit ? aim : limit) + 1;
     int young = W.gc->generations[0].threshold,
         room = young / LEAST_STEP < MOST_BETWEEN ? young / LEAST_STEP : MOST_BETWEEN;
