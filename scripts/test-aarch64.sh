@@ -43,7 +43,7 @@ ctest --test-dir "$root" -j "$(nproc)" --output-on-failure -R "$able" -E "$unabl
 echo "== pages of 64 KiB"
 for collector in refcount incremental concurrent; do
     for topic in allocation sizes arrays large stores finalizers weakrefs identity freeze garbage heaps; do
-        QEMU_PAGESIZE=65536 WINNOW_COLLECTOR=$collector "qemu-aarch64" "$root/tests/test_client.$topic" >"$root/output" 2>&1 ||
+        QEMU_PAGESIZE=65536 WINNOW_COLLECTOR=$collector qemu-aarch64 "$root/tests/test_client.$topic" >"$root/output" 2>&1 ||
             { cat "$root/output"; echo "failed: $topic on $collector"; exit 1; }
     done
     QEMU_PAGESIZE=65536 WINNOW_COLLECTOR=$collector qemu-aarch64 "$root/tests/test_random_graph" --threads 4 --seed 1 \

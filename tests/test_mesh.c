@@ -230,6 +230,25 @@ static int next_descriptor(void) {
     return next;
 }
 
+/* The program closes the file of frames and opens one of its own, which gets its number; and finds in that what it has
+ * written. */
+static FILE *put_in_place_of(int file) {
+    assert_int_equal(close(file), 0);
+    FILE *other = tmpfile();
+    assert_non_null(other);
+    assert_int_equal(fileno(other), file);
+    assert_int_equal(fputs("not ours", other), 1);
+    assert_int_equal(fflush(other), 0);
+    return other;
+}
+static void close_untouched(FILE *other) {
+    char text[16] = "";
+    rewind(other);
+    assert_non_null(fgets(text, sizeof text, other));
+    assert_string_equal(text, "not ours");
+    fclose(other);
+}
+
 /* A view of a frame that went back would bring it into being again when its block is used for something else. */
 static void frames_stay_away(void **state) {
     (void)state;
@@ -515,19 +534,11 @@ static void a_file_that_was_taken_away_is_missed_in_time(void **state) {
     int before = next_descriptor();
     fragment(&m);
     assert_true(lay(&m, m.space.block_bytes / 2));
-    assert_int_equal(close(before), 0);
-    FILE *other = tmpfile();
-    assert_non_null(other);
-    assert_int_equal(fputs("not ours", other), 1);
-    assert_int_equal(fflush(other), 0);
+    FILE *other = put_in_place_of(before);
     lay(&m, 0);
     keep_one_in(&m, SIZE_MAX);
     wn_space_discard(&m.space, (size_t)-1);
-    char text[16] = "";
-    rewind(other);
-    assert_non_null(fgets(text, sizeof text, other));
-    assert_string_equal(text, "not ours");
-    fclose(other);
+    close_untouched(other);
     close_model(&m);
 }
 
@@ -540,11 +551,7 @@ static void a_file_that_was_taken_away_when_blocks_were_chosen(void **state) {
     assert_true(lay(&m, m.space.block_bytes / 2)); /* some blocks view the file, and are to be laid elsewhere */
     for (size_t i = 0; i < m.n; i++) fill(&m.slots[i], seed + i);
     assert_true(wn_mesh_plan(&m.space, 0, NULL, NULL) && wn_mesh_choose(&m.space));
-    assert_int_equal(close(file), 0);
-    FILE *other = tmpfile();
-    assert_int_equal(fileno(other), file);
-    assert_int_equal(fputs("not ours", other), 1);
-    assert_int_equal(fflush(other), 0);
+    FILE *other = put_in_place_of(file);
     lay_chosen(&m);
     assert_true(is_whole(&m));
     assert_false(wn_mesh_choose(&m.space));
@@ -554,11 +561,7 @@ static void a_file_that_was_taken_away_when_blocks_were_chosen(void **state) {
     keep_one_in(&m, SIZE_MAX);
     wn_space_discard(&m.space, (size_t)-1);
     make_many(&m, 3000); /* on memory that is zero */
-    char text[16] = "";
-    rewind(other);
-    assert_non_null(fgets(text, sizeof text, other));
-    assert_string_equal(text, "not ours");
-    fclose(other);
+    close_untouched(other);
     close_model(&m);
 }
 

@@ -210,6 +210,31 @@ static const char *do_what_was_left(client *c) {
     return wn_detach(m) || wn_heap_free(c->heap) ? "the heap cannot be freed" : NULL;
 }
 
+/* Forks while a thread sleeps in a blocking section at the end of its work, and wakes it when the child has done its.
+ */
+static void fork_beside_a_sleeper(client *c, void *(*work)(void *heap), const char *(*in_child)(client *c)) {
+    atomic_store(&asleep, 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, work, c->heap), 0);
+    wn_block_begin(c->m);
+    while (!atomic_load(&asleep)) usleep(1000);
+    wn_block_end(c->m);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        exit_child(in_child(c));
+    }
+    assert_true(child > 0);
+    wait_for(child);
+    atomic_store(&asleep, 2);
+    void *result = NULL;
+    wn_block_begin(c->m);
+    pthread_join(thread, &result);
+    wn_block_end(c->m);
+    assert_non_null(result);
+}
+
 static void a_child_does_what_a_sleeping_thread_left(void **state) {
     (void)state;
     if (client_sanitized()) skip(); /* as above */
@@ -219,26 +244,7 @@ static void a_child_does_what_a_sleeping_thread_left(void **state) {
     wn_mutator *m = c.m;
     assert_int_equal(wn_global(c.heap, &living), WN_OK);
     wn_disable(c.heap);
-    atomic_store(&asleep, 0);
-    pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, leave_work, c.heap), 0);
-    wn_block_begin(m);
-    while (!atomic_load(&asleep)) usleep(1000);
-    wn_block_end(m);
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        alarm(60);
-        exit_child(do_what_was_left(&c));
-    }
-    assert_true(child > 0);
-    wait_for(child);
-    atomic_store(&asleep, 2);
-    void *result = NULL;
-    wn_block_begin(m);
-    pthread_join(thread, &result);
-    wn_block_end(m);
-    assert_non_null(result);
+    fork_beside_a_sleeper(&c, leave_work, do_what_was_left);
     wn_enable(c.heap);
     client_collect(m);
     if (client_counts(&c)) assert_int_equal(client_alive(m), LIVING);
@@ -279,26 +285,7 @@ static void a_child_has_the_memory_of_a_sleeping_thread(void **state) {
     client c = client_open(NULL);
     wn_mutator *m = c.m;
     assert_int_equal(wn_global(c.heap, &living), WN_OK);
-    atomic_store(&asleep, 0);
-    pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, make_all_sizes, c.heap), 0);
-    wn_block_begin(m);
-    while (!atomic_load(&asleep)) usleep(1000);
-    wn_block_end(m);
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        alarm(60);
-        exit_child(let_go_of_all(&c));
-    }
-    assert_true(child > 0);
-    wait_for(child);
-    atomic_store(&asleep, 2);
-    void *result = NULL;
-    wn_block_begin(m);
-    pthread_join(thread, &result);
-    wn_block_end(m);
-    assert_non_null(result);
+    fork_beside_a_sleeper(&c, make_all_sizes, let_go_of_all);
     wn_assign(m, living, NULL);
     assert_int_equal(wn_forget_global(m, &living), WN_OK);
     client_close(&c);

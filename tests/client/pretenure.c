@@ -48,7 +48,9 @@ static void what_lasts_is_born_old_until_it_does_not(void **state) {
     {
         wn_root(m, vector *, ring, client_new_array(m, &vector_type, KEPT));
         size_t old = keep(m, ring, n);
-        if (is_exact(&c) && n >= KEPT) assert_true(old > n / 2);
+        /* Before the first judgement, and between one quota and the next, all are young; of n as small as in a
+         * sanitized build two fifths are left. */
+        if (is_exact(&c) && n >= KEPT) assert_true(old > n / 3);
         old = waste(m, 4 * n);
         if (is_exact(&c) && n >= KEPT) assert_int_equal(old, 0);
         old = keep(m, ring, n); /* not as many: the quota begins small, and first it has to be seen */
