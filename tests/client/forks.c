@@ -172,6 +172,12 @@ static void fork_while_other_threads_run(void **state) {
 enum { LIVING = 300, CYCLES = 100, DEAD = 10000 };
 static pair *living;
 static _Atomic int asleep;
+static void sleep_until_woken(wn_mutator *m) {
+    wn_block_begin(m);
+    atomic_store(&asleep, 1);
+    while (atomic_load(&asleep) < 2) usleep(1000);
+    wn_block_end(m);
+}
 static void *leave_work(void *data) {
     wn_mutator *m;
     if (wn_attach(data, &m)) return NULL;
@@ -188,10 +194,7 @@ static void *leave_work(void *data) {
             wn_set(m, p, a, p);
         }
     }
-    wn_block_begin(m);
-    atomic_store(&asleep, 1);
-    while (atomic_load(&asleep) < 2) usleep(1000);
-    wn_block_end(m);
+    sleep_until_woken(m);
     return wn_detach(m) ? NULL : data;
 }
 
@@ -262,10 +265,7 @@ static void *make_all_sizes(void *data) {
         wn_take(m, living, client_pair(m, (long)i, living, b));
     }
     wn_collect(m, 2, NULL);
-    wn_block_begin(m);
-    atomic_store(&asleep, 1);
-    while (atomic_load(&asleep) < 2) usleep(1000);
-    wn_block_end(m);
+    sleep_until_woken(m);
     return wn_detach(m) ? NULL : data;
 }
 
