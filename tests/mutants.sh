@@ -27,7 +27,7 @@ mutants=(
 "no-release|refcount|src/collectors/refcount/reclaim.c|s/if (t->release) wn_run_release(m->heap, t, object);//|release hooks do not run at zero"
 "dirty-slot|refcount|src/collectors/refcount/reclaim.c|s/memset(p, 0, slot);//|a reused slot is not cleared"
 "stale-weak|refcount|src/engines/weak.c|0,/r->target = NULL;/s///|a weak reference keeps its dead target"
-"external-ignored|refcount|src/engines/cycles.h|s/if (c->counts\[rank\] \&\& /if (c->counts[rank] > 1 \&\& /|the cycle search overlooks a single reference from outside"
+"external-ignored|refcount|src/engines/cycles.h|s/if ((c->counts\[rank\] ||/if ((c->counts[rank] > 1 ||/|the cycle search overlooks a single reference from outside"
 "ephemeron-by-key|refcount|src/collectors/refcount/generations.c|s/if (e->value \&\& by_key) visit/if (0 \&\& by_key) visit/|an ephemeron's key does not keep the value"
 "ring-cut|refcount|src/engines/weak.c|s/p->next = e->ephemerons->next;/p->next = e->ephemerons;/|a new ephemeron takes the others of its key off the ring"
 "left-freed|refcount|src/engines/weak.c|s/bool is_off = !p->key;/bool is_off = true;/|an ephemeron that is left on its ring is freed"

@@ -212,5 +212,12 @@ static WN_ALWAYS_INLINE size_t scan_count(void *context, void *object) {
     (void)context;
     return (size_t)Py_REFCNT((PyObject *)object); /* an immortal object's is huge, which makes it a root */
 }
+/* What is tracked may say for the time being that it is no container, as a greenlet does while it is suspended. The
+ * interpreter then takes no reference to it off its count. It asks this only of what something refers to, and so do we:
+ * what is still being made could not answer. */
+static WN_ALWAYS_INLINE bool scan_keep(void *context, void *object) {
+    (void)context;
+    return !PyObject_IS_GC((PyObject *)object);
+}
 
 #endif

@@ -101,7 +101,7 @@ bool search_run(search *s, unsigned threads) {
     uint64_t marked = wn_os_now();
     if (!census_settle(&s->gone[0])) return wn_cycles_fail_(c);
     s->tracked = census_members() - s->gone[0].n - s->gone[1].n;
-    bool ok = wn_cycles_search(c, scan_count, scan_fetch, scan_object, search_scanner());
+    bool ok = wn_cycles_search(c, scan_count, scan_keep, scan_fetch, scan_object, search_scanner());
     s->walk_ns = walked - start;
     s->mark_ns = marked - walked;
     s->trial_ns = wn_os_now() - marked;

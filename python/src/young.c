@@ -180,6 +180,7 @@ bool young_search(young *y, gc_state *gc, int level, bool sparing) {
     /* What is left of a count comes from elsewhere. Below zero: a reference that is reported and not counted; kept. */
     size_t rests = 0;
     for (size_t i = 0; i < y->n; i++) {
+        if (!y->t.count[i] && scan_keep(NULL, y->t.object[i])) y->t.count[i] = 1;
         if (!y->t.count[i])
             y->garbage++;
         else if (y->t.from[i] < y->t.from[i + 1])

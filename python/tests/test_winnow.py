@@ -300,6 +300,41 @@ class Basics(Case):
         p = run_python("-c", program)
         self.assertEqual((p.returncode, p.stdout), (0, "0 True 0\n"), p.stderr)
 
+    def test_what_is_no_container_for_now_is_not_proposed(self):
+        """As a suspended greenlet, whose type says so of it (tp_is_gc); stock keeps what holds on to itself through one."""
+        program = """if 1:
+            import ctypes, gc, sys, weakref, winnow
+
+            class Suspended:
+                __slots__ = "me", "__weakref__"
+
+            gc.disable()
+            winnow.install("fast", threads=1)
+            says_no = ctypes.cast(ctypes.pythonapi.PyCallable_Check, ctypes.c_void_p).value  # of an instance: 0
+            is_gc = ctypes.c_void_p.from_address(id(Suspended) + 41 * ctypes.sizeof(ctypes.c_void_p))
+            before = is_gc.value
+            for generation in 0, 1, 2:
+                is_gc.value = says_no
+                gc.collect()
+                o = Suspended()
+                o.me = [o]
+                weak = weakref.ref(o)
+                del o
+                winnow.clear_stats()
+                gc.collect(generation)
+                gc.collect()
+                print(winnow.stats()["proposed"], weak() is not None, end=" ")
+                is_gc.value = before
+                gc.collect()
+                print(winnow.stats()["proposed"], weak() is not None)
+            o = Suspended()
+            is_gc.value = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value  # being made, it could not answer
+            gc.collect(0)
+            is_gc.value = before
+            """
+        p = run_python("-c", program)
+        self.assertEqual((p.returncode, p.stdout), (0, "0 True 2 False\n" * 3), p.stderr)
+
     def test_keeps_no_class_from_ending(self):
         class Local:
             pass

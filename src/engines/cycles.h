@@ -46,6 +46,8 @@ typedef struct wn_cycles {
 } wn_cycles;
 
 typedef size_t wn_count_fn(void *context, void *object);
+/* Asked of what only other candidates refer to: whether it counts as alive all the same. */
+typedef bool wn_keep_fn(void *context, void *object);
 
 bool wn_cycles_make(wn_cycles *c);
 /* The most bytes that a search takes for `objects` candidates in so many regions of wn_bits, whatever they look like,
@@ -120,9 +122,10 @@ static WN_ALWAYS_INLINE void *wn_cycles_walk_next_(wn_cycles_walk_ *walk, unsign
     return walk->queue.used ? wn_mark_oldest_(walk->places, &walk->queue, fetch, context) : NULL;
 }
 
-/* Trial deletion over what is unmarked; leaves exactly the garbage unmarked. False: no memory, and nothing is. */
-static WN_ALWAYS_INLINE bool wn_cycles_search(wn_cycles *c, wn_count_fn *count, wn_fetch_fn *fetch, wn_scan_fn *scan,
-                                              void *context) {
+/* Trial deletion over what is unmarked; leaves exactly the garbage unmarked. False: no memory, and nothing is. `keep`
+ * may be NULL. */
+static WN_ALWAYS_INLINE bool wn_cycles_search(wn_cycles *c, wn_count_fn *count, wn_keep_fn *keep, wn_fetch_fn *fetch,
+                                              wn_scan_fn *scan, void *context) {
     if (!wn_cycles_rank_(c)) return false;
     /* One pass. Counts start at zero and wrap, so an object's references may be taken off before or after its own count
      * is added. */
@@ -142,7 +145,8 @@ static WN_ALWAYS_INLINE bool wn_cycles_search(wn_cycles *c, wn_count_fn *count, 
     wn_bits_walk(&c->bits, &cursor);
     rank = 0;
     for (void *object; (object = wn_bits_next(&cursor, WN_CYCLES_RANKED)); rank++)
-        if (c->counts[rank] && wn_cycles_claim(c, object)) wn_mark_push(&c->marker, object);
+        if ((c->counts[rank] || (keep && keep(context, object))) && wn_cycles_claim(c, object))
+            wn_mark_push(&c->marker, object);
     size_t alive = wn_cycles_mark(c, fetch, scan, context);
     if (c->failed || c->marker.failed) return wn_cycles_fail_(c);
     c->garbage = c->candidates - alive;

@@ -304,7 +304,7 @@ static bool search(view *v, bool from_roots) {
         for (size_t i = 0; i < v->heap->immortals.n; i++) claim_root(&v->heap->immortals.at[i], c);
         wn_cycles_mark(c, wn_fetch_head, scan, v);
     }
-    return wn_cycles_search(c, count_of, fetch_count, scan, v);
+    return wn_cycles_search(c, count_of, NULL, fetch_count, scan, v);
 }
 
 /* ---- one collection ---------------------------------------------------------------------------------------------- */
