@@ -7,6 +7,7 @@ not fail stock.
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -29,8 +30,10 @@ if os.environ.get("WINNOW_PYTHON"):
         @atexit.register
         def write(count=count, pid=os.getpid()):
             if os.getpid() == pid:
+                import json
+
                 with open(count, "w") as f:
-                    f.write(str(winnow.stats()["full_collections"]))
+                    json.dump(winnow.stats(), f)
 """
 
 
@@ -56,7 +59,7 @@ def run(tests, mode, budget, folder, timeout):
     full = 0
     if mode != "off":
         with open(os.path.join(folder, "count")) as f:
-            full = int(f.read())
+            full = json.load(f)["full_collections"]
     return status, count, skipped, failed, full, text
 
 
