@@ -1,5 +1,6 @@
 /*
- * winnow.h - the whole public interface of Winnow, an embeddable garbage collector.
+ * winnow.h - the public interface of Winnow, an embeddable garbage collector. Two headers are included by those who
+ * want them: winnow/objects.h, ready-made types, and winnow/codegen.h, for compilers that emit machine code.
  *
  * The rule a client learns, and the only one: a reference that lives in a local across a safepoint is declared as a
  * root (wn_root, wn_hold); a reference stored in an object goes through wn_set or wn_move; everything else is plain C.

@@ -128,12 +128,16 @@ WN_API void wn_store_slow_(wn_mutator *m, void *holder, void *slot, void *value,
 
 static inline bool wn_has_refs_(const wn_type *t) { return (t->refs | t->item_refs) != 0 || t->trace; }
 
+/* Whether its objects are taken from a buffer as they are. */
+static inline bool wn_is_made_inline_(const wn_type *type) {
+    return !(wn_slot_size_(type->size) > WN_SMALL_MAX_ ||
+             (uintptr_t)type->finalize | (uintptr_t)type->release | type->item_size || type->flags & WN_TYPE_PINNED);
+}
+
 static inline void *wn_new_inline_(wn_mutator *m, const wn_type *type) {
     if (WN_UNLIKELY(!type)) return wn_new_slow_(m, type); /* no test where the type is a visible constant */
+    if (WN_UNLIKELY(!wn_is_made_inline_(type))) return wn_new_slow_(m, type);
     size_t slot = wn_slot_size_(type->size);
-    if (WN_UNLIKELY(slot > WN_SMALL_MAX_ || (uintptr_t)type->finalize | (uintptr_t)type->release | type->item_size ||
-                    type->flags & WN_TYPE_PINNED))
-        return wn_new_slow_(m, type);
     wn_buffer_ *b = m->from[wn_class_of_slot_(slot)];
     char *p = b->cursor;
     if (WN_UNLIKELY((size_t)(b->limit - p) < slot || __atomic_load_n(&m->poll, __ATOMIC_RELAXED)))

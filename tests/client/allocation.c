@@ -1,6 +1,8 @@
 /* allocation.c - wn_new and wn_new_array: zeroed, aligned, disjoint, of the right type and size, at every size. */
 #include "client.h"
 
+#include <winnow/codegen.h>
+
 enum { SIZES = 1100 };
 
 /* Types of 8 to 8,800 bytes, in steps of 8: every small class, both sides of each boundary, and some large objects. */
@@ -146,6 +148,33 @@ static void a_type_can_be_embedded(void **state) {
     client_close(&c);
 }
 
+/* What emitted code may make in place takes as much of the buffer as it is told; all else is for the call. */
+static void compilers_learn_what_can_be_made_in_place(void **state) {
+    (void)state;
+    client c = client_open(NULL);
+    wn_mutator *m = c.m;
+    wn_codegen_object how;
+    const wn_type pinned = {.name = "pinned", .size = 32, .flags = WN_TYPE_PINNED};
+    const wn_type *by_call[] = {&mortal_type, &relic_type, &vector_type, &blob_type, &pinned, &sized[SIZES - 1], NULL};
+    for (size_t i = 0; i < sizeof by_call / sizeof *by_call; i++) assert_false(wn_codegen_object_of(by_call[i], &how));
+    assert_false(wn_codegen_object_of(&pair_type, NULL));
+    assert_true(wn_codegen_object_of(&pair_type, &how) && how.tracked);
+    assert_true(wn_codegen_object_of(&leaf_type, &how) && !how.tracked);
+    size_t in_place = 0;
+    for (size_t i = 0; i < SIZES && wn_codegen_object_of(&sized[i], &how); i++, in_place++) {
+        assert_true(how.bytes >= sized[i].size);
+        const char *const *buffer = *(const char *const **)((char *)m + how.buffer);
+        const char *next = buffer[0];
+        size_t room = (size_t)(buffer[1] - next);
+        wn_root(m, wn_object *, o, client_new(m, &sized[i]));
+        if (room < how.bytes) continue; /* the call: it fetched another buffer, or none */
+        assert_ptr_equal(o, next);
+        assert_ptr_equal(buffer[0], next + how.bytes);
+    }
+    assert_true(in_place > 1000);
+    client_close(&c);
+}
+
 int main(void) {
     make_sized_types();
     const struct CMUnitTest tests[] = {
@@ -155,6 +184,7 @@ int main(void) {
         cmocka_unit_test(only_the_address_of_an_object_is_one),
         cmocka_unit_test(statistics_count_every_allocation),
         cmocka_unit_test(a_type_can_be_embedded),
+        cmocka_unit_test(compilers_learn_what_can_be_made_in_place),
     };
     return CLIENT_MAIN("allocation", tests);
 }
