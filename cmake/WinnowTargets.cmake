@@ -9,6 +9,19 @@ if(WINNOW_SANITIZE)
     add_link_options(-fsanitize=${WINNOW_SANITIZE})
 endif()
 
+# Not a sanitizer: the library runs as it is without valgrind, a little slower.
+if(WINNOW_VALGRIND)
+    if(WINNOW_SANITIZE)
+        message(FATAL_ERROR "WINNOW_VALGRIND and WINNOW_SANITIZE do not go together: valgrind does not run what a sanitizer has instrumented.")
+    endif()
+    include(CheckIncludeFile)
+    check_include_file(valgrind/memcheck.h WINNOW_HAS_MEMCHECK_H)
+    if(NOT WINNOW_HAS_MEMCHECK_H)
+        message(FATAL_ERROR "WINNOW_VALGRIND needs valgrind/memcheck.h: install valgrind (Debian: the package of that name).")
+    endif()
+    add_compile_definitions(WN_VALGRIND)
+endif()
+
 # winnow_compile(TARGET): language and warnings, the same for every target. _GNU_SOURCE is empty, so that a file may say
 # `#define _GNU_SOURCE` itself. The warnings of a project that embeds the library come with -Werror at times: they were
 # chosen for its sources, and must not stop the build over ours.

@@ -33,6 +33,7 @@ needs_test=(
     "python3-venv    python ensurepip"
     "python3-dev     headers python3"
     "chromium?       command chromium"
+    "valgrind?       command valgrind"
 )
 # The peers that `make compare` measures Winnow beside, and what draws its page.
 needs_compare=(

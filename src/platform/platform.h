@@ -24,7 +24,9 @@
         __asm__ volatile("" : : "r"(prefetched_)); \
     } while (0)
 
-/* Tells AddressSanitizer which memory a client may touch; nothing in other builds. */
+/* Tells AddressSanitizer, or valgrind's memcheck (WN_VALGRIND), which memory a client may touch; nothing in other
+ * builds. WN_WRITTEN: what has been read into this variable counts as written by somebody, as it need not be in memory
+ * that is searched word by word. */
 #if defined(__SANITIZE_ADDRESS__)
 #define WN_ASAN 1
 #elif defined(__has_feature)
@@ -38,10 +40,19 @@ void __asan_unpoison_memory_region(const volatile void *start, size_t size);
 #define WN_FORBIDS true /* whether it is worth finding out what to forbid */
 #define WN_FORBID(start, size) __asan_poison_memory_region(start, size)
 #define WN_ALLOW(start, size) __asan_unpoison_memory_region(start, size)
+#elif defined(WN_VALGRIND)
+#include <valgrind/memcheck.h>
+#define WN_FORBIDS true
+#define WN_FORBID(start, size) ((void)VALGRIND_MAKE_MEM_NOACCESS(start, size))
+#define WN_ALLOW(start, size) ((void)VALGRIND_MAKE_MEM_DEFINED(start, size))
+#define WN_WRITTEN(variable) ((void)VALGRIND_MAKE_MEM_DEFINED(&(variable), sizeof(variable)))
 #else
 #define WN_FORBIDS false
 #define WN_FORBID(start, size) ((void)(start), (void)(size))
 #define WN_ALLOW(start, size) ((void)(start), (void)(size))
+#endif
+#ifndef WN_WRITTEN
+#define WN_WRITTEN(variable) ((void)(variable))
 #endif
 
 /* ---- memory: addresses are reserved first, then committed; discarded pages read as zero -------------------------- */

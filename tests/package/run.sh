@@ -3,6 +3,7 @@
 #   pkg-config        against the installed package: shared, and wholly static
 #   find-package      against the installed package by CMake: Winnow::winnow and Winnow::static
 #   add-subdirectory  with the source tree as a part of the client's project
+#   valgrind          with memcheck told of the heap's memory: silent over a program without mistakes, not over one with
 #   no-cmocka         is configured where the library of the tests is not installed: `make` on a new machine
 set -euo pipefail
 way=$1 source=$2 build=$3
@@ -60,6 +61,22 @@ case $way in
         cp "$(pkg-config --variable=pcfiledir jansson)/jansson.pc" known
         PKG_CONFIG_PATH="" PKG_CONFIG_LIBDIR=$PWD/known cmake -S "$source" -B b -G Ninja >log 2>&1 || { cat log; exit 1; }
         grep "tests are left out" log >/dev/null || { echo "cmocka was found all the same"; exit 1; }
+        ;;
+    valgrind)
+        command -v valgrind >/dev/null || { echo "valgrind is not installed"; exit 77; }
+        cmake -S "$source" -B b -G Ninja -DWINNOW_VALGRIND=ON -DWINNOW_BUILD_TOOLS=OFF -DWINNOW_BUILD_TESTS=OFF \
+            >log || { cat log; exit 1; }
+        cmake --build b --target winnow_static >log || { cat log; exit 1; }
+        cc -std=gnu11 -Wall -Wextra -Werror -g -I"$source/include" "$here/memcheck.c" b/lib/libwinnow.a -o memcheck -pthread -lm
+        memcheck() { # collector, what: prints what valgrind says; its status is 9 after a mistake
+            WINNOW_COLLECTOR=$1 valgrind -q --error-exitcode=9 ./memcheck "$2" 2>&1
+        }
+        for collector in refcount incremental concurrent; do
+            memcheck $collector good || { echo "$collector: a mistake where there is none"; exit 1; }
+            said=$(memcheck $collector bad) && { echo "$collector: memory that was freed is read, and nobody says so"; exit 1; }
+            grep "Invalid read" <<<"$said" >/dev/null || { echo "$collector:"; echo "$said"; exit 1; }
+            echo "$collector: good"
+        done
         ;;
     *) echo "no way called $way"; exit 2 ;;
 esac

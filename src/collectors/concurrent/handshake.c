@@ -28,7 +28,9 @@ NO_SANITIZER static void scan_words(mutator *m, const uintptr_t *from, const uin
         const uintptr_t *stop = to - from > 256 ? from + 256 : to;
         wn_os_lock_brief(&space->lock); /* the set of chunks must not change during a look-up */
         for (; from < stop; from++) {
-            void *o = *from ? wn_space_object_at(space, (void *)*from, false) : NULL;
+            uintptr_t word = *from;
+            WN_WRITTEN(word);
+            void *o = word ? wn_space_object_at(space, (void *)word, false) : NULL;
             if (o && __atomic_load_n((void **)o, __ATOMIC_RELAXED)) wn_cc_shade_own(m, o);
         }
         pthread_mutex_unlock(&space->lock);

@@ -15,6 +15,7 @@ typedef void found_fn(incremental *inc, void *object);
 static void scan_words(incremental *inc, const uintptr_t *at, const uintptr_t *end, found_fn *found) {
     for (; at < end; at++) {
         const void *word = (const void *)*at;
+        WN_WRITTEN(word);
         void *o = is_young(inc, word) ? wn_inc_nursery_object_at(inc, word, false)
                                       : wn_space_object_at(&inc->heap->space, word, false);
         if (o) found(inc, o);
