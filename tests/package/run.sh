@@ -63,7 +63,8 @@ case $way in
         grep "tests are left out" log >/dev/null || { echo "cmocka was found all the same"; exit 1; }
         ;;
     valgrind)
-        command -v valgrind >/dev/null || { echo "valgrind is not installed"; exit 77; }
+        # Installed it may be, and unable to run anything: without the debugging symbols of the C library, for one.
+        valgrind -q true >/dev/null 2>&1 || { echo "valgrind does not run here"; exit 77; }
         cmake -S "$source" -B b -G Ninja -DWINNOW_VALGRIND=ON -DWINNOW_BUILD_TOOLS=OFF -DWINNOW_BUILD_TESTS=OFF \
             >log || { cat log; exit 1; }
         cmake --build b --target winnow_static >log || { cat log; exit 1; }
