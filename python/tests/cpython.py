@@ -37,6 +37,22 @@ if os.environ.get("WINNOW_PYTHON"):
 """
 
 
+def run_into(path, command, **how):
+    """Returns the status and what was printed. Into a file: a process that a test has left behind would keep a pipe open,
+    and the end of it would never come. The status is None when the command took too long."""
+    with open(path, "w+", errors="replace") as output:
+        try:
+            status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, **how).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+        output.seek(0)
+        return status, output.read()
+
+
+def failed_in(text):
+    return set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+\))", text, re.M))
+
+
 def run(tests, mode, budget, folder, timeout):
     env = dict(os.environ)
     env.pop("WINNOW_PYTHON", None)
@@ -45,15 +61,11 @@ def run(tests, mode, budget, folder, timeout):
         env["WINNOW_COUNT"] = os.path.join(folder, "count")
     env["PYTHONPATH"] = folder + os.pathsep + env.get("PYTHONPATH", "")
     skips = [word for name in SKIP for word in ("-i", name)] if mode != "off" else []
-    # Into a file: a process that a test has left behind would keep a pipe open, and the end of it would never come.
-    with open(os.path.join(folder, "output"), "w+", errors="replace") as output:
-        status = subprocess.run(
-            [sys.executable, "-m", "test", "-v", *skips, *tests],
-            env=env, cwd=folder, timeout=timeout, stdout=output, stderr=subprocess.STDOUT,
-        ).returncode
-        output.seek(0)
-        text = output.read()
-    failed = sorted(set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+\))", text, re.M)))
+    command = [sys.executable, "-m", "test", "-v", *skips, *tests]
+    status, text = run_into(os.path.join(folder, "output"), command, env=env, cwd=folder, timeout=timeout)
+    if status is None:
+        sys.exit(f"{mode}: the tests took longer than {timeout:.0f} s; --timeout gives them more")
+    failed = sorted(failed_in(text))
     count = sum(int(n) for n in re.findall(r"^Ran (\d+) tests?", text, re.M))
     skipped = len(re.findall(r"\.\.\. skipped", text))
     full = 0

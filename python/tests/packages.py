@@ -115,19 +115,11 @@ def run(python, folder, name, mode, limit):
     for number, command in enumerate(PACKAGES[name].commands):
         if command[0] == "-m":
             env["PYTHONSAFEPATH"] = "1"  # or the source would be imported, whose extensions have not been built
-        with open(os.path.join(folder, f"{name}.{mode}.{number}.txt"), "w+", errors="replace") as output:
-            try:
-                status = subprocess.run(
-                    [python, *command], env=env, cwd=os.path.join(folder, name if PACKAGES[name].source else "start"),
-                    timeout=limit, stdout=output, stderr=subprocess.STDOUT,
-                ).returncode  # fmt: skip
-            except subprocess.TimeoutExpired:
-                status = "no end"
-            output.seek(0)
-            text = output.read()
-        here = set(re.findall(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", text, re.M))  # pytest
-        here |= set(re.findall(r"^(?:FAIL|ERROR): (\S+ \(\S+\))", text, re.M))  # unittest
-        failed |= here or ({f"{' '.join(command[-2:])}: status {status}"} if status else set())
+        output = os.path.join(folder, f"{name}.{mode}.{number}.txt")
+        place = os.path.join(folder, name if PACKAGES[name].source else "start")
+        status, text = cpython.run_into(output, [python, *command], env=env, cwd=place, timeout=limit)
+        here = cpython.failed_in(text) | set(re.findall(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", text, re.M))  # pytest's
+        failed |= here or ({f"{' '.join(command[-2:])}: {'no end' if status is None else f'status {status}'}"} if status != 0 else set())
         said = (re.findall(r"^Ran \d+ tests?|\d+ passed", text, re.M) or ["nothing was run"])[-1]
         if os.path.exists(count):
             with open(count) as f:
